@@ -1,0 +1,117 @@
+//! The paged key/value cache: storage only, no policy. Who owns which block is the engine's business.
+
+use std::str::FromStr;
+
+use candle_core::{DType, Tensor};
+use serde::Serialize;
+
+use crate::{Device, Error, ModelSpec};
+
+/// How cached keys and values are stored. Softmax and sums are f32 whatever this says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CacheType {
+    /// Half precision, the default.
+    #[default]
+    F16,
+    /// Full precision: for comparing with a reference.
+    F32,
+}
+
+impl CacheType {
+    fn dtype(self) -> DType {
+        match self {
+            Self::F16 => DType::F16,
+            Self::F32 => DType::F32,
+        }
+    }
+}
+
+impl FromStr for CacheType {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "f16" => Ok(Self::F16),
+            "f32" => Ok(Self::F32),
+            other => Err(format!("cache type `{other}` is not known; use f16 or f32")),
+        }
+    }
+}
+
+/// K and V of one layer.
+#[derive(Debug, Clone)]
+pub(crate) struct LayerCache {
+    /// `[blocks, block_size, kv_heads, head_dim]`
+    pub keys: Tensor,
+    /// `[blocks, block_size, kv_heads, head_dim]`
+    pub values: Tensor,
+}
+
+/// Blocks of keys and values for every layer, allocated once.
+#[derive(Debug)]
+pub struct KvCache {
+    blocks: usize,
+    layers: Vec<LayerCache>,
+}
+
+impl KvCache {
+    /// Positions per block.
+    pub const BLOCK_SIZE: usize = 32;
+
+    /// Bytes that one block takes over all layers.
+    pub fn bytes_per_block(spec: &ModelSpec, cache_type: CacheType) -> u64 {
+        let per_layer = 2 * Self::BLOCK_SIZE * spec.kv_heads * spec.head_dim * cache_type.dtype().size_in_bytes();
+        (spec.layers * per_layer) as u64
+    }
+
+    /// Allocates `blocks` blocks on the device.
+    ///
+    /// # Errors
+    /// [`Error::Compute`] if the memory is not there.
+    pub fn new(spec: &ModelSpec, blocks: usize, cache_type: CacheType, device: &Device) -> Result<Self, Error> {
+        let shape = (blocks, Self::BLOCK_SIZE, spec.kv_heads, spec.head_dim);
+        let layers = (0..spec.layers)
+            .map(|_| {
+                Ok(LayerCache {
+                    keys: Tensor::zeros(shape, cache_type.dtype(), device.candle())?,
+                    values: Tensor::zeros(shape, cache_type.dtype(), device.candle())?,
+                })
+            })
+            .collect::<Result<_, Error>>()?;
+        Ok(Self { blocks, layers })
+    }
+
+    /// A cache that stores nothing: for models that keep no keys and values (tests' stand-ins).
+    pub fn without_storage(blocks: usize) -> Self {
+        Self { blocks, layers: Vec::new() }
+    }
+
+    /// Number of blocks.
+    pub fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// Copies one block's keys and values, in every layer: a shared block is copied before it is written to.
+    ///
+    /// # Errors
+    /// [`Error::Batch`] if a block does not exist.
+    pub fn copy_block(&mut self, from: u32, to: u32) -> Result<(), Error> {
+        let (from, to) = (from as usize, to as usize);
+        if from >= self.blocks || to >= self.blocks {
+            return Err(Error::Batch(format!("block {} of {} does not exist", from.max(to), self.blocks)));
+        }
+        for layer in &self.layers {
+            for tensor in [&layer.keys, &layer.values] {
+                // `copy` first: source and destination share one storage, which `slice_set` refuses.
+                tensor.slice_set(&tensor.narrow(0, from, 1)?.copy()?, 0, to)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// K and V of one layer.
+    pub(crate) fn layer(&self, index: usize) -> &LayerCache {
+        &self.layers[index]
+    }
+}
