@@ -1,1 +1,21 @@
-//! x
+//! sconce: a local-inference server for large language models, with the platform round it.
+//!
+//! Two wings that do not know each other, and an edge where they meet:
+//!
+//! ```text
+//!              main · cli · app
+//!      api                    http            edge: HTTP words live here
+//!   generate                                  text in, text out
+//!   manager                                   which models, where, in what state
+//!   engine                                    token ids in, token ids out
+//!   ───── error config telemetry shutdown ─────
+//!   models (crate) · kernels (crate) · candle
+//! ```
+//!
+//! Reading order for a newcomer: this file → [`app`] → `api/openai/chat.rs` → `generate/mod.rs` →
+//! `engine/worker.rs` → `models/src/arch/llama.rs` → `kernels/src/attention/mod.rs`.
+
+pub mod engine;
+pub mod error;
+pub mod generate;
+pub mod manager;

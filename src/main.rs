@@ -1,1 +1,3 @@
-fn main(){}
+//! The `sconce` program. (being written)
+
+fn main() {}

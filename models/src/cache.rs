@@ -61,7 +61,8 @@ impl KvCache {
 
     /// Bytes that one block takes over all layers.
     pub fn bytes_per_block(spec: &ModelSpec, cache_type: CacheType) -> u64 {
-        let per_layer = 2 * Self::BLOCK_SIZE * spec.kv_heads * spec.head_dim * cache_type.dtype().size_in_bytes();
+        let per_layer =
+            2 * Self::BLOCK_SIZE * spec.kv_heads * spec.head_dim * cache_type.dtype().size_in_bytes();
         (spec.layers * per_layer) as u64
     }
 
@@ -69,7 +70,12 @@ impl KvCache {
     ///
     /// # Errors
     /// [`Error::Compute`] if the memory is not there.
-    pub fn new(spec: &ModelSpec, blocks: usize, cache_type: CacheType, device: &Device) -> Result<Self, Error> {
+    pub fn new(
+        spec: &ModelSpec,
+        blocks: usize,
+        cache_type: CacheType,
+        device: &Device,
+    ) -> Result<Self, Error> {
         let shape = (blocks, Self::BLOCK_SIZE, spec.kv_heads, spec.head_dim);
         let layers = (0..spec.layers)
             .map(|_| {

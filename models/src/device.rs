@@ -31,9 +31,10 @@ impl FromStr for DeviceSpec {
                 "metal" => Ok(Self::Metal),
                 _ => Err(format!("device `{text}` is not known; use auto, cpu, cuda:N or metal")),
             },
-            Some(("cuda", number)) => {
-                number.parse().map(Self::Cuda).map_err(|_| format!("`{number}` is not the number of a CUDA device"))
-            }
+            Some(("cuda", number)) => number
+                .parse()
+                .map(Self::Cuda)
+                .map_err(|_| format!("`{number}` is not the number of a CUDA device")),
             Some(_) => Err(format!("device `{text}` is not known; use auto, cpu, cuda:N or metal")),
         }
     }

@@ -3,7 +3,8 @@
 use serde::Serialize;
 
 use crate::{
-    CacheType, ChatTemplate, CrossEncoder, DeviceSpec, Embedder, Error, Model, ModelFiles, ModelSpec, Tokenizer,
+    CacheType, ChatTemplate, CrossEncoder, DeviceSpec, Embedder, Error, Model, ModelFiles, ModelSpec,
+    Tokenizer,
 };
 
 /// How matrix products are computed on the CPU.

@@ -1,0 +1,69 @@
+//! What comes out, whatever protocol it leaves by.
+
+use crate::engine::TokenLogprob;
+
+/// Tokens of a request.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Of the prompt, counted once whatever the number of choices.
+    pub prompt_tokens: u32,
+    /// Of the prompt, found in the prefix cache.
+    pub cached_tokens: u32,
+    /// Of all answers, stop tokens included.
+    pub completion_tokens: u32,
+}
+
+/// Why an answer ended, in the words of the protocols.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EndReason {
+    /// The model ended it, or a stop text or token did.
+    Stop,
+    /// A length limit.
+    Length,
+}
+
+/// A token of the text, for `logprobs`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TextToken {
+    /// Its id.
+    pub id: u32,
+    /// Its text on its own (lossy where it is a part of a character).
+    pub text: String,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Log-probability and alternatives (as ids; `alternatives` has their texts in the same order).
+    pub logprob: TokenLogprob,
+    /// Text and bytes of each alternative.
+    pub alternatives: Vec<(String, Vec<u8>)>,
+}
+
+/// One step of a generation.
+#[derive(Debug, Clone, PartialEq)]
+pub enum GenerationEvent {
+    /// The prompt has been run.
+    Started {
+        /// Prompt tokens and how many were found in the cache.
+        usage: Usage,
+    },
+    /// More text of a choice.
+    Text {
+        /// Which choice, from 0.
+        choice: u32,
+        /// May be empty when only `tokens` arrived.
+        text: String,
+        /// The tokens that made it, if log-probabilities were asked for.
+        tokens: Vec<TextToken>,
+    },
+    /// A choice is complete.
+    Ended {
+        /// Which choice, from 0.
+        choice: u32,
+        /// Why.
+        reason: EndReason,
+    },
+    /// All choices are complete; the last event.
+    Done {
+        /// The final count.
+        usage: Usage,
+    },
+}
