@@ -39,7 +39,8 @@ fn run(command: &mut Command) {
 
 /// The folder of the real models; fetches them if they are not there.
 fn models() -> PathBuf {
-    let folder = option_env!("SCONCE_TEST_MODELS").map_or_else(|| workspace().join("target/test-models"), PathBuf::from);
+    let folder = option_env!("SCONCE_TEST_MODELS")
+        .map_or_else(|| workspace().join("target/test-models"), PathBuf::from);
     run(Command::new("python3").arg(workspace().join("scripts/fetch_test_models.py")).arg(&folder));
     folder
 }
@@ -51,7 +52,9 @@ fn python() -> PathBuf {
     if !python.exists() {
         run(Command::new("python3").args(["-m", "venv"]).arg(&environment));
     }
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "-r"]).arg(workspace().join("tests/sdk/requirements.txt")));
+    run(Command::new(&python)
+        .args(["-m", "pip", "install", "--quiet", "-r"])
+        .arg(workspace().join("tests/sdk/requirements.txt")));
     python
 }
 
@@ -75,7 +78,9 @@ fn start(models: &Path, data: &Path) -> Server {
     let mut lines = lines.map_while(Result::ok);
     let url = lines
         .by_ref()
-        .find_map(|line| line.split_whitespace().find(|word| word.starts_with("http://127.0.0.1:")).map(str::to_owned))
+        .find_map(|line| {
+            line.split_whitespace().find(|word| word.starts_with("http://127.0.0.1:")).map(str::to_owned)
+        })
         .expect("the server prints its address");
     std::thread::spawn(move || lines.for_each(drop));
     Server { process, url: url.trim_end_matches('/').to_owned() }
