@@ -13,8 +13,8 @@ output="" folder="" source="" mode=""
 while [ $# -gt 0 ]; do
   case "$1" in
     --version)
-      echo "nvcc: NVIDIA (R) Cuda compiler driver"
-      echo "Cuda compilation tools, release 13.0, V13.0.88"
+      # cudarc reads the release from the fourth line.
+      printf '%s\n' "nvcc: NVIDIA (R) Cuda compiler driver" "-" "-" "Cuda compilation tools, release 13.0, V13.0.88" "-"
       exit 0 ;;
     --list-gpu-code) printf 'sm_80\nsm_90\n'; exit 0 ;;
     -o) output="$2"; shift ;;
