@@ -1,0 +1,155 @@
+//! The sections of the checked settings: plain data, no logic.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use sconce_models::{Arithmetic, CacheType, DeviceSpec};
+use secrecy::SecretString;
+
+use crate::config::{MemoryBudget, ModelArgument};
+
+/// The edge.
+#[derive(Debug, Clone)]
+pub struct ServerConfig {
+    /// Where to listen; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The key that callers of `/v1` must show. Without one, `listen` is a loopback address.
+    pub api_key: Option<SecretString>,
+    /// Largest request body.
+    pub max_body_bytes: usize,
+    /// Longest time one request may take, streaming included.
+    pub request_timeout: Duration,
+    /// How long running requests may go on after a stop signal.
+    pub drain_timeout: Duration,
+    /// How often a silent stream sends a comment.
+    pub keep_alive: Duration,
+}
+
+/// Which models, and what they may take.
+#[derive(Debug, Clone)]
+pub struct ModelsConfig {
+    /// What to serve; empty for the catalogue's defaults.
+    pub models: Vec<ModelArgument>,
+    /// Where models run.
+    pub device: DeviceSpec,
+    /// How keys and values are stored.
+    pub cache_type: CacheType,
+    /// How products are computed on the CPU.
+    pub arithmetic: Arithmetic,
+    /// A context length below the models' own.
+    pub context_length: Option<usize>,
+    /// What all loaded models may take together.
+    pub memory_budget: MemoryBudget,
+    /// Unload models that nobody used for this long.
+    pub idle_timeout: Option<Duration>,
+    /// Never unloaded to make room.
+    pub pinned: Vec<String>,
+    /// How long a request waits for its model to load.
+    pub load_wait: Duration,
+    /// Entries added to the built-in catalogue.
+    pub catalog: Option<PathBuf>,
+    /// The hub.
+    pub hub: HubConfig,
+    /// Every other way of fetching.
+    pub fetch: FetchConfig,
+}
+
+/// The hub and its cache.
+#[derive(Debug, Clone)]
+pub struct HubConfig {
+    /// Its address, or a mirror's; without a slash at the end.
+    pub endpoint: String,
+    /// Sent to the endpoint alone.
+    pub token: Option<SecretString>,
+    /// The cache folder, shared with other programs.
+    pub cache: PathBuf,
+    /// Use only what the cache holds.
+    pub offline: bool,
+}
+
+/// How model files are fetched.
+#[derive(Debug, Clone)]
+pub struct FetchConfig {
+    /// Nothing is fetched from any network.
+    pub offline: bool,
+    /// ModelScope's address, or a mirror's; without a slash at the end.
+    pub modelscope_endpoint: String,
+    /// How pip is called: program and first arguments.
+    pub pip: Vec<String>,
+    /// `host` or `host:port` that files may come from though the address is private or the connection plain.
+    pub private_hosts: Vec<String>,
+    /// Proxies in use, as the environment names them: they may have private addresses.
+    pub proxies: Vec<String>,
+    /// Largest model that is fetched.
+    pub max_bytes: u64,
+    /// A transfer that brings nothing for this long is broken off and resumed.
+    pub stall_timeout: Duration,
+}
+
+/// How engines run; the manager turns this into each engine's limits.
+#[derive(Debug, Clone)]
+pub struct EngineConfig {
+    /// Memory of one model's keys and values; none leaves it to the memory plan.
+    pub cache_bytes: Option<u64>,
+    /// Most tokens in one step.
+    pub max_batch_tokens: usize,
+    /// Most prompt tokens in a step that others are waiting for.
+    pub prefill_chunk: usize,
+    /// Most sequences in one step.
+    pub max_running: usize,
+    /// Most requests waiting for one model.
+    pub max_waiting: usize,
+    /// How long a request may wait before its first step.
+    pub queue_timeout: Duration,
+    /// Whether common beginnings are kept.
+    pub prefix_cache: bool,
+    /// Most tokens in one pass of an embedding model.
+    pub embedding_batch_tokens: usize,
+}
+
+/// What is logged and how.
+#[derive(Debug, Clone)]
+pub struct LogConfig {
+    /// A level, or levels by module.
+    pub filter: String,
+    /// For people or for machines.
+    pub format: LogFormat,
+}
+
+/// Form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            other => Err(format!("log format `{other}` is not known; use text or json")),
+        }
+    }
+}
+
+/// [`Arithmetic`] as it is typed.
+pub(super) struct ArithmeticName(pub Arithmetic);
+
+impl FromStr for ArithmeticName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "integer" => Ok(Self(Arithmetic::Integer)),
+            "float" => Ok(Self(Arithmetic::Float)),
+            other => Err(format!("arithmetic `{other}` is not known; use integer or float")),
+        }
+    }
+}
