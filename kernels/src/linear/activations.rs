@@ -1,0 +1,149 @@
+//! Activations rounded to bytes: blocks of 32 with one f32 scale, and the sums that offsets and minimums need.
+//!
+//! Done once per input and shared by all matrices over it. Each row is rounded on its own.
+
+use super::format::BLOCK;
+use crate::Cpu;
+use crate::pool::SharedSlice;
+use crate::simd::multiversion;
+
+/// Rows of activations, rounded.
+#[derive(Default)]
+pub(super) struct Activations {
+    /// `[t, inner]`, each in -127..=127.
+    pub codes: Vec<i8>,
+    /// Per row and block.
+    pub blocks: Vec<BlockInfo>,
+    /// Blocks of a row.
+    pub blocks_per_row: usize,
+}
+
+/// What belongs to one block of 32.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub(super) struct BlockInfo {
+    /// The f32 that a code counts for.
+    pub scale: f32,
+    /// Scale times the sum of the codes.
+    pub scaled_sum: f32,
+    /// Scale times the sum of each half's codes.
+    pub scaled_half_sums: [f32; 2],
+    /// Sum of the codes.
+    pub sum: i32,
+    /// Sum of each half's codes.
+    pub half_sums: [i32; 2],
+}
+
+impl Activations {
+    /// Rounds `x [t, inner]`; `inner` is a multiple of 32.
+    pub(super) fn round(cpu: Cpu, x: &[f32], inner: usize) -> Self {
+        let blocks_per_row = inner / BLOCK;
+        let mut codes = vec![0i8; x.len()];
+        let mut blocks = vec![BlockInfo::default(); x.len() / BLOCK];
+        let (shared_codes, shared_blocks) =
+            (SharedSlice::new(&mut codes), SharedSlice::new(&mut blocks));
+        cpu.pool().for_each_chunk(x.len() / BLOCK, 512, &|range| {
+            let input = &x[range.start * BLOCK..range.end * BLOCK];
+            // SAFETY: chunks of blocks do not overlap.
+            let (codes, blocks) = unsafe {
+                (shared_codes.range(range.start * BLOCK, input.len()), shared_blocks.range(range.start, range.len()))
+            };
+            multiversion!(cpu.level(), round_blocks, input: &[f32], codes: &mut [i8], blocks: &mut [BlockInfo]);
+        });
+        Self {
+            codes,
+            blocks,
+            blocks_per_row,
+        }
+    }
+}
+
+#[inline(always)]
+fn round_blocks(input: &[f32], codes: &mut [i8], blocks: &mut [BlockInfo]) {
+    let rows = input
+        .chunks_exact(BLOCK)
+        .zip(codes.chunks_exact_mut(BLOCK))
+        .zip(blocks);
+    for ((values, codes), block) in rows {
+        *block = round_block(values, codes);
+    }
+}
+
+/// Rounds to nearest, ties to even. A value that is not finite makes the scale NaN, so that it is not lost.
+#[inline(always)]
+fn round_block(values: &[f32], codes: &mut [i8]) -> BlockInfo {
+    // Bit patterns of absolute values order as the values do, infinity and NaN above all.
+    let largest = values.iter().fold(0u32, |largest, value| {
+        largest.max(value.to_bits() & 0x7fff_ffff)
+    });
+    let finite = largest < 0x7f80_0000;
+    let largest = f32::from_bits(largest);
+    let scale = if finite { largest / 127.0 } else { f32::NAN };
+    // The smallest subnormal scales have no finite inverse.
+    let inverse = if finite && largest > 1e-36 {
+        127.0 / largest
+    } else {
+        0.0
+    };
+    let mut half_sums = [0i32; 2];
+    for half in 0..2 {
+        let range = half * 16..half * 16 + 16;
+        for (value, code) in values[range.clone()].iter().zip(&mut codes[range]) {
+            // Adding and taking 1.5 · 2^23 rounds to even; the product of a finite value is within ±127.01.
+            let rounded = (value * inverse + 12_582_912.0)
+                .to_bits()
+                .wrapping_sub(12_582_912f32.to_bits()) as i32;
+            let rounded = if finite { rounded } else { 0 };
+            *code = rounded as i8;
+            half_sums[half] += rounded;
+        }
+    }
+    let sum = half_sums[0] + half_sums[1];
+    BlockInfo {
+        scale,
+        scaled_sum: scale * sum as f32,
+        scaled_half_sums: [scale * half_sums[0] as f32, scale * half_sums[1] as f32],
+        sum,
+        half_sums,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Activations;
+    use crate::{Cpu, Level, Pool};
+
+    #[test]
+    fn every_level_rounds_alike_and_keeps_what_is_not_finite() {
+        let mut values: Vec<f32> = (0..320)
+            .map(|index| ((index * 37 % 101) as f32 - 50.0) * 0.13)
+            .collect();
+        values[40] = f32::NAN;
+        values[70] = f32::INFINITY;
+        values[96..128].fill(0.0);
+        values[130] = 1e-42;
+        let pool: &'static Pool = Box::leak(Box::new(Pool::new(1)));
+        let plain = Activations::round(Cpu::with(Level::Scalar, pool).unwrap(), &values, 64);
+        assert!(plain.blocks[1].scale.is_nan() && plain.blocks[2].scale.is_nan());
+        assert_eq!(plain.blocks[3].scale, 0.0);
+        for (block, info) in plain.blocks.iter().enumerate() {
+            let codes = &plain.codes[block * 32..block * 32 + 32];
+            assert_eq!(
+                info.sum,
+                codes.iter().map(|code| i32::from(*code)).sum::<i32>()
+            );
+            if info.scale.is_nan() {
+                continue;
+            }
+            for (code, value) in codes.iter().zip(&values[block * 32..]) {
+                assert!(
+                    (f32::from(*code) * info.scale - value).abs() <= info.scale * 0.501 + 1e-36
+                );
+            }
+        }
+        for level in Level::supported() {
+            let other = Activations::round(Cpu::with(level, pool).unwrap(), &values, 64);
+            assert_eq!(plain.codes, other.codes);
+        }
+    }
+}

@@ -1,0 +1,422 @@
+//! A linear layer: a matrix in any GGUF or dense type, times packed rows of activations.
+//!
+//! Quantised weights are held once, packed ([`panels`]); activations are rounded to bytes once per input
+//! ([`activations`]). Work is cut over panels of sixteen output rows and over tiles of activation rows; neither cut
+//! changes the order of additions within an output element.
+
+mod activations;
+pub mod composed;
+mod dense;
+mod format;
+mod panels;
+mod scalar;
+
+use std::fmt;
+use std::ops::Range;
+use std::sync::Arc;
+
+use candle_core::quantized::GgmlDType;
+use candle_core::{CpuStorage, DType, Device, Storage, StorageRef, Tensor};
+
+use crate::pool::SharedSlice;
+use crate::view::{is_cpu, to_f32_vec, with_f32};
+use crate::{Cpu, Error, Result};
+use activations::Activations;
+use composed::ComposedLinear;
+use format::with_kind;
+use panels::{Panels, ROWS};
+
+/// `y = x · Wᵀ + b` for one matrix `W [out, in]`. Cheap to clone; clones share the weights.
+#[derive(Clone)]
+pub struct Linear(Arc<Inner>);
+
+struct Inner {
+    weights: Weights,
+    out: usize,
+    inner: usize,
+    /// `[out]`, on the CPU.
+    bias: Option<Vec<f32>>,
+    /// `[out]`, on the weights' device if that is not the CPU.
+    device_bias: Option<Tensor>,
+}
+
+enum Weights {
+    Packed(Panels),
+    Dense(Tensor),
+    Composed(ComposedLinear),
+}
+
+impl fmt::Debug for Linear {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.0.weights {
+            Weights::Packed(panels) => format!("{:?}", panels.dtype()),
+            Weights::Dense(weight) => format!("{:?}", weight.dtype()),
+            Weights::Composed(_) => "composed".to_owned(),
+        };
+        write!(
+            formatter,
+            "Linear([{}, {}], {kind})",
+            self.0.out, self.0.inner
+        )
+    }
+}
+
+impl Linear {
+    /// Over a matrix `weight [out, in]` f32, f16 or bf16, with `bias [out]`. The weight keeps its type; on the CPU its
+    /// memory is shared with the tensor, not copied. Sums are f32.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the sizes disagree, [`Error::ElementType`] for other types.
+    pub fn dense(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
+        let &[out, inner] = weight.dims() else {
+            return Err(Error::shape(
+                "linear",
+                format!("weight {:?} is not a matrix", weight.dims()),
+            ));
+        };
+        if !matches!(weight.dtype(), DType::F32 | DType::F16 | DType::BF16) {
+            return Err(Error::element_type("linear", weight.dtype()));
+        }
+        let weights = if is_cpu(weight) {
+            Weights::Dense(weight.contiguous()?)
+        } else {
+            Weights::Composed(ComposedLinear::dense(weight)?)
+        };
+        Self::new(weights, out, inner, bias)
+    }
+
+    /// Over raw GGUF `blocks` of a matrix `[out, inner]`, row after row, with `bias [out]`. The blocks are not kept.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the number of bytes does not fit, or `inner` is not a multiple of the type's block.
+    pub fn quantised(
+        dtype: GgmlDType,
+        blocks: &[u8],
+        out: usize,
+        inner: usize,
+        bias: Option<&Tensor>,
+        device: &Device,
+    ) -> Result<Self> {
+        let dense_type = match dtype {
+            GgmlDType::F32 => Some(DType::F32),
+            GgmlDType::F16 => Some(DType::F16),
+            GgmlDType::BF16 => Some(DType::BF16),
+            _ => None,
+        };
+        if let Some(dense_type) = dense_type {
+            let bytes = out
+                .checked_mul(inner)
+                .and_then(|count| count.checked_mul(dtype.type_size()));
+            if bytes != Some(blocks.len()) {
+                let reason = format!(
+                    "{} bytes are not [{out}, {inner}] of {dtype:?}",
+                    blocks.len()
+                );
+                return Err(Error::shape("linear", reason));
+            }
+            let weight = Tensor::from_raw_buffer(blocks, dense_type, &[out, inner], device)?;
+            return Self::dense(&weight, bias);
+        }
+        let weights = match device {
+            Device::Cpu => {
+                Weights::Packed(Panels::pack(Cpu::host().pool(), dtype, blocks, out, inner)?)
+            }
+            _ => Weights::Composed(ComposedLinear::quantised(
+                dtype, blocks, out, inner, device,
+            )?),
+        };
+        Self::new(weights, out, inner, bias)
+    }
+
+    fn new(weights: Weights, out: usize, inner: usize, bias: Option<&Tensor>) -> Result<Self> {
+        if inner == 0 || out == 0 {
+            return Err(Error::shape(
+                "linear",
+                format!("a matrix [{out}, {inner}] is empty"),
+            ));
+        }
+        if let Some(bias) = bias
+            && bias.dims() != [out]
+        {
+            return Err(Error::shape(
+                "linear",
+                format!("bias {:?} against {out} rows", bias.dims()),
+            ));
+        }
+        let composed = matches!(weights, Weights::Composed(_));
+        let device_bias = bias
+            .filter(|_| composed)
+            .map(|bias| bias.to_dtype(DType::F32))
+            .transpose()?;
+        let bias = bias.filter(|_| !composed).map(to_f32_vec).transpose()?;
+        Ok(Self(Arc::new(Inner {
+            weights,
+            out,
+            inner,
+            bias,
+            device_bias,
+        })))
+    }
+
+    /// `x [t, in]` f32 → `[t, out]` f32. A row of the result depends on that row of `x` alone.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `x` is not `[t, in]`.
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        let mut results = Self::forward_all(&[self], x)?;
+        results
+            .pop()
+            .ok_or_else(|| Error::shape("linear", "no result"))
+    }
+
+    /// Several matrices over one input (q, k and v; gate and up): the input is rounded once, and one parallel region
+    /// covers them all. The results are those of [`Linear::forward`].
+    ///
+    /// # Errors
+    /// As [`Linear::forward`].
+    pub fn forward_all(linears: &[&Self], x: &Tensor) -> Result<Vec<Tensor>> {
+        Self::forward_all_on(Cpu::host(), linears, x)
+    }
+
+    /// [`Linear::forward_all`] with the processor spelled out, for CPU tensors.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`].
+    pub fn forward_all_on(cpu: Cpu, linears: &[&Self], x: &Tensor) -> Result<Vec<Tensor>> {
+        let &[tokens, inner] = x.dims() else {
+            return Err(Error::shape(
+                "linear",
+                format!("x {:?} is not [t, in]", x.dims()),
+            ));
+        };
+        if let Some(other) = linears.iter().find(|linear| linear.0.inner != inner) {
+            return Err(Error::shape(
+                "linear",
+                format!("x {:?} against {other:?}", x.dims()),
+            ));
+        }
+        if linears
+            .iter()
+            .any(|linear| matches!(linear.0.weights, Weights::Composed(_)))
+        {
+            return linears
+                .iter()
+                .map(|linear| linear.forward_composed(x))
+                .collect();
+        }
+        with_f32("linear", x, |data| {
+            multiply_all(cpu, linears, data, tokens, inner)
+        })?
+        .into_iter()
+        .zip(linears)
+        .map(|(values, linear)| {
+            Ok(Tensor::from_vec(
+                values,
+                (tokens, linear.0.out),
+                x.device(),
+            )?)
+        })
+        .collect()
+    }
+
+    fn forward_composed(&self, x: &Tensor) -> Result<Tensor> {
+        let Weights::Composed(composed) = &self.0.weights else {
+            return Err(Error::shape("linear", "weights on different devices"));
+        };
+        let product = composed.forward(x)?;
+        match &self.0.device_bias {
+            Some(bias) => Ok(product.broadcast_add(bias)?),
+            None => Ok(product),
+        }
+    }
+
+    /// Rows of the matrix as f32 `[ids, in]`: an embedding table, or a head tied to one.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] if an id is not a row.
+    pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
+        if let Some(id) = ids.iter().find(|id| **id as usize >= self.0.out) {
+            return Err(Error::OutOfRange {
+                operation: "embed",
+                what: "row",
+                index: *id as usize,
+                count: self.0.out,
+            });
+        }
+        let inner = self.0.inner;
+        match &self.0.weights {
+            Weights::Packed(panels) => {
+                let mut rows = vec![0f32; ids.len() * inner];
+                for (id, row) in ids.iter().zip(rows.chunks_exact_mut(inner)) {
+                    panels.read_row(*id as usize, row);
+                }
+                Ok(Tensor::from_vec(rows, (ids.len(), inner), &Device::Cpu)?)
+            }
+            Weights::Dense(weight) => {
+                let ids = Tensor::new(ids, &Device::Cpu)?;
+                Ok(weight.index_select(&ids, 0)?.to_dtype(DType::F32)?)
+            }
+            Weights::Composed(composed) => composed.embed(&Tensor::new(ids, &composed.device())?),
+        }
+    }
+
+    /// Bytes the weights and the bias take.
+    pub fn memory_bytes(&self) -> u64 {
+        let weights = match &self.0.weights {
+            Weights::Packed(panels) => panels.memory_bytes(),
+            Weights::Dense(weight) => weight.elem_count() * weight.dtype().size_in_bytes(),
+            Weights::Composed(composed) => composed.memory_bytes(),
+        };
+        let bias = if self.0.bias.is_some() || self.0.device_bias.is_some() {
+            4 * self.0.out
+        } else {
+            0
+        };
+        (weights + bias) as u64
+    }
+
+    /// Rows of the matrix.
+    pub fn out_features(&self) -> usize {
+        self.0.out
+    }
+
+    /// Columns of the matrix.
+    pub fn in_features(&self) -> usize {
+        self.0.inner
+    }
+}
+
+/// The weights of one matrix, readable for the length of a product.
+enum Lent<'a> {
+    Packed(&'a Panels),
+    Dense(&'a Tensor, StorageRef<'a>),
+}
+
+/// One matrix of a product and where its results go.
+struct Job<'a> {
+    lent: Lent<'a>,
+    out: usize,
+    bias: Option<&'a [f32]>,
+    /// `[t, out]`
+    results: SharedSlice<'a, f32>,
+    /// First unit (sixteen rows) of this matrix among the units of all.
+    first_unit: usize,
+}
+
+/// What all matrices read.
+struct Input<'a> {
+    x: &'a [f32],
+    inner: usize,
+    rounded: Activations,
+}
+
+fn multiply_all(
+    cpu: Cpu,
+    linears: &[&Linear],
+    x: &[f32],
+    tokens: usize,
+    inner: usize,
+) -> Result<Vec<Vec<f32>>> {
+    let mut results: Vec<Vec<f32>> = linears
+        .iter()
+        .map(|linear| vec![0f32; tokens * linear.0.out])
+        .collect();
+    let mut units = 0;
+    let mut jobs = Vec::with_capacity(linears.len());
+    for (linear, results) in linears.iter().zip(&mut results) {
+        let lent = match &linear.0.weights {
+            Weights::Packed(panels) => Lent::Packed(panels),
+            Weights::Dense(weight) => Lent::Dense(weight, weight.storage_and_layout().0),
+            Weights::Composed(_) => {
+                return Err(Error::shape("linear", "weights on different devices"));
+            }
+        };
+        let out = linear.0.out;
+        let bias = linear.0.bias.as_deref();
+        jobs.push(Job {
+            lent,
+            out,
+            bias,
+            results: SharedSlice::new(results),
+            first_unit: units,
+        });
+        units += out.div_ceil(ROWS);
+    }
+    let rounds = jobs.iter().any(|job| matches!(job.lent, Lent::Packed(_)));
+    let rounded = if rounds {
+        Activations::round(cpu, x, inner)
+    } else {
+        Activations::default()
+    };
+    let input = Input { x, inner, rounded };
+    // A tile of activations stays in the second-level cache while the weights stream past it.
+    let tile = ((256 << 10) / inner.max(1))
+        .clamp(8, 512)
+        .next_multiple_of(8);
+    let tiles = tokens.div_ceil(tile);
+    let chunk = units.div_ceil(cpu.pool().threads() * 4).max(1);
+    let chunks = units.div_ceil(chunk);
+    cpu.pool().run(tiles * chunks, &|task| {
+        let (tile_index, chunk_index) = (task / chunks, task % chunks);
+        let rows = tile_index * tile..((tile_index + 1) * tile).min(tokens);
+        for unit in chunk_index * chunk..((chunk_index + 1) * chunk).min(units) {
+            let job = &jobs[jobs.partition_point(|job| job.first_unit <= unit) - 1];
+            multiply_unit(cpu, job, &input, unit - job.first_unit, rows.clone());
+        }
+    });
+    drop(jobs);
+    Ok(results)
+}
+
+/// Sixteen rows of a matrix times a tile of activation rows.
+fn multiply_unit(cpu: Cpu, job: &Job<'_>, input: &Input<'_>, unit: usize, tokens: Range<usize>) {
+    let first = unit * ROWS;
+    let rows = ROWS.min(job.out - first);
+    let store = |token: usize, totals: &[f32]| {
+        // SAFETY: this unit and this token belong to one task.
+        let out = unsafe { job.results.range(token * job.out + first, rows) };
+        match job.bias {
+            None => out.copy_from_slice(&totals[..rows]),
+            Some(bias) => {
+                for ((out, total), bias) in out.iter_mut().zip(totals).zip(&bias[first..]) {
+                    *out = total + bias;
+                }
+            }
+        }
+    };
+    match &job.lent {
+        Lent::Packed(panels) => {
+            let panel = panels.panel(unit);
+            for token in tokens {
+                let totals = with_kind!(
+                    panels.dtype(),
+                    K => scalar::panel::<K>(panel, &input.rounded, token),
+                    [0f32; ROWS]
+                );
+                store(token, &totals);
+            }
+        }
+        Lent::Dense(weight, storage) => {
+            let Some(weights) = dense_rows(weight, storage) else {
+                return;
+            };
+            for token in tokens {
+                let mut totals = [0f32; ROWS];
+                let x = &input.x[token * input.inner..(token + 1) * input.inner];
+                dense::multiply(cpu.level(), weights, first, x, &mut totals[..rows]);
+                store(token, &totals);
+            }
+        }
+    }
+}
+
+fn dense_rows<'a>(weight: &Tensor, storage: &'a Storage) -> Option<dense::Rows<'a>> {
+    let start = weight.layout().start_offset();
+    let range = start..start + weight.elem_count();
+    match storage {
+        Storage::Cpu(CpuStorage::F32(values)) => Some(dense::Rows::F32(&values[range])),
+        Storage::Cpu(CpuStorage::F16(values)) => Some(dense::Rows::F16(&values[range])),
+        Storage::Cpu(CpuStorage::BF16(values)) => Some(dense::Rows::Bf16(&values[range])),
+        _ => None,
+    }
+}

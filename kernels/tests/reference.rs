@@ -1,0 +1,667 @@
+//! Every operation, at every SIMD level this machine has, at odd shapes, against plain arithmetic and candle's own
+//! operations; and the promise that a row's bits depend on that row alone.
+
+use candle_core::quantized::{GgmlDType, QTensor};
+use candle_core::{DType, Device, Tensor};
+use proptest::prelude::{ProptestConfig, Strategy, any, prop_assert_eq, proptest};
+use proptest::sample::select;
+use sconce_kernels::{
+    AttentionOptions, Cpu, Level, Linear, PagedBatch, PagedParts, Pool, composed, on,
+};
+
+const QUANTISED: [GgmlDType; 11] = [
+    GgmlDType::Q4_0,
+    GgmlDType::Q4_1,
+    GgmlDType::Q5_0,
+    GgmlDType::Q5_1,
+    GgmlDType::Q8_0,
+    GgmlDType::Q2K,
+    GgmlDType::Q3K,
+    GgmlDType::Q4K,
+    GgmlDType::Q5K,
+    GgmlDType::Q6K,
+    GgmlDType::Q8K,
+];
+
+/// A small generator, so that a failing case is named by its seed.
+struct Noise(u64);
+
+impl Noise {
+    fn next(&mut self) -> f32 {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        ((self.0 >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * 2.0
+    }
+
+    fn tensor(&mut self, shape: &[usize]) -> Tensor {
+        let count = shape.iter().product();
+        Tensor::from_vec(
+            (0..count).map(|_| self.next()).collect::<Vec<_>>(),
+            shape,
+            &Device::Cpu,
+        )
+        .unwrap()
+    }
+}
+
+/// Pools of one, two and three threads, alive for all tests.
+fn pools() -> [&'static Pool; 3] {
+    static POOLS: std::sync::OnceLock<[Pool; 3]> = std::sync::OnceLock::new();
+    POOLS
+        .get_or_init(|| [Pool::new(1), Pool::new(2), Pool::new(3)])
+        .each_ref()
+}
+
+/// Every level on one thread, then the best on several.
+fn processors() -> Vec<Cpu> {
+    let levels = Level::supported()
+        .into_iter()
+        .map(|level| Cpu::with(level, pools()[0]).unwrap());
+    let threads = pools()
+        .into_iter()
+        .map(|pool| Cpu::with(Level::detect(), pool).unwrap());
+    levels.chain(threads).collect()
+}
+
+fn bits(tensor: &Tensor) -> Vec<u32> {
+    values(tensor).into_iter().map(f32::to_bits).collect()
+}
+
+fn values(tensor: &Tensor) -> Vec<f32> {
+    tensor
+        .flatten_all()
+        .unwrap()
+        .to_dtype(DType::F32)
+        .unwrap()
+        .to_vec1()
+        .unwrap()
+}
+
+fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
+    assert_eq!(found.len(), expected.len(), "{what}");
+    for (index, (found, expected)) in found.iter().zip(expected).enumerate() {
+        let difference = (found - expected).abs();
+        assert!(
+            difference <= tolerance * (1.0 + expected.abs()),
+            "{what}[{index}]: {found} against {expected}"
+        );
+    }
+}
+
+/// `x` as the kernels round it: blocks of 32 to multiples of a 127th of the largest.
+fn rounded(x: &[f32]) -> Vec<f32> {
+    let block = |values: &[f32]| {
+        let largest = values
+            .iter()
+            .fold(0f32, |largest, value| largest.max(value.abs()));
+        let (scale, inverse) = (
+            largest / 127.0,
+            if largest > 0.0 { 127.0 / largest } else { 0.0 },
+        );
+        values
+            .iter()
+            .map(move |value| (value * inverse).round_ties_even() * scale)
+            .collect::<Vec<_>>()
+    };
+    x.chunks(32).flat_map(block).collect()
+}
+
+fn product(x: &[f32], weights: &[f32], inner: usize) -> Vec<f32> {
+    let dot = |x: &[f32], row: &[f32]| {
+        x.iter()
+            .zip(row)
+            .map(|(x, w)| f64::from(*x) * f64::from(*w))
+            .sum::<f64>() as f32
+    };
+    x.chunks(inner)
+        .flat_map(|x| weights.chunks(inner).map(move |row| dot(x, row)))
+        .collect()
+}
+
+fn quantise(noise: &mut Noise, dtype: GgmlDType, out: usize, inner: usize) -> (Vec<u8>, Vec<f32>) {
+    let tensor = QTensor::quantize(&noise.tensor(&[out, inner]), dtype).unwrap();
+    let blocks = tensor.data().unwrap().into_owned();
+    (blocks, values(&tensor.dequantize(&Device::Cpu).unwrap()))
+}
+
+fn rows_of(x: &Tensor, order: &[usize]) -> Tensor {
+    let ids: Vec<u32> = order.iter().map(|row| *row as u32).collect();
+    x.index_select(&Tensor::new(ids, &Device::Cpu).unwrap(), 0)
+        .unwrap()
+}
+
+fn forward(cpu: Cpu, linear: &Linear, x: &Tensor) -> Tensor {
+    Linear::forward_all_on(cpu, &[linear], x).unwrap().remove(0)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn quantised_linear_is_the_product_with_its_weights(
+        dtype in select(&QUANTISED[..]), seed in any::<u64>(), out in 1usize..70, units in 1usize..4,
+        tokens in 1usize..24, with_bias in any::<bool>(),
+    ) {
+        let mut noise = Noise(seed);
+        let inner = units * dtype.block_size();
+        let (blocks, weights) = quantise(&mut noise, dtype, out, inner);
+        let bias = with_bias.then(|| noise.tensor(&[out]));
+        let linear = Linear::quantised(dtype, &blocks, out, inner, bias.as_ref(), &Device::Cpu).unwrap();
+        let ids: Vec<u32> = (0..out as u32).rev().collect();
+        let embedded = values(&linear.embed(&ids).unwrap());
+        let expected: Vec<f32> = weights.chunks(inner).rev().flatten().copied().collect();
+        assert_close(&embedded, &expected, 1e-6, "embed");
+
+        let x = noise.tensor(&[tokens, inner]);
+        let mut expected = product(&rounded(&values(&x)), &weights, inner);
+        if let Some(bias) = &bias {
+            let bias = values(bias);
+            expected.iter_mut().enumerate().for_each(|(index, value)| *value += bias[index % out]);
+        }
+        let reference = forward(processors()[0], &linear, &x);
+        assert_close(&values(&reference), &expected, 2e-5 * (inner as f32).sqrt(), "forward");
+        for cpu in processors() {
+            prop_assert_eq!(bits(&forward(cpu, &linear, &x)), bits(&reference), "{:?}", cpu);
+        }
+    }
+
+    #[test]
+    fn dense_linear_is_the_product_with_its_weights(
+        dtype in select(vec![DType::F32, DType::F16, DType::BF16]), seed in any::<u64>(), out in 1usize..40,
+        inner in 1usize..100, tokens in 1usize..20,
+    ) {
+        let mut noise = Noise(seed);
+        let weight = noise.tensor(&[out, inner]).to_dtype(dtype).unwrap();
+        let linear = Linear::dense(&weight, None).unwrap();
+        let x = noise.tensor(&[tokens, inner]);
+        let expected = product(&values(&x), &values(&weight), inner);
+        let reference = forward(processors()[0], &linear, &x);
+        assert_close(&values(&reference), &expected, 1e-5, "forward");
+        for cpu in processors() {
+            prop_assert_eq!(bits(&forward(cpu, &linear, &x)), bits(&reference), "{:?}", cpu);
+        }
+        prop_assert_eq!(values(&linear.embed(&[out as u32 - 1]).unwrap()), values(&weight.narrow(0, out - 1, 1).unwrap()));
+    }
+
+    #[test]
+    fn a_row_of_a_linear_depends_on_that_row_alone(
+        dtype in select([&QUANTISED[..], &[GgmlDType::F32, GgmlDType::F16, GgmlDType::BF16]].concat()),
+        seed in any::<u64>(), tokens in 2usize..40, shift in 1usize..40,
+    ) {
+        let mut noise = Noise(seed);
+        let inner = 2 * dtype.block_size().max(32);
+        let (blocks, _) = quantise(&mut noise, dtype, 50, inner);
+        let (other_blocks, _) = quantise(&mut noise, dtype, 21, inner);
+        let linear = Linear::quantised(dtype, &blocks, 50, inner, None, &Device::Cpu).unwrap();
+        let other = Linear::quantised(dtype, &other_blocks, 21, inner, None, &Device::Cpu).unwrap();
+        let x = noise.tensor(&[tokens, inner]);
+        let whole = linear.forward(&x).unwrap();
+        let order: Vec<usize> = (0..tokens).map(|row| (row + shift) % tokens).rev().collect();
+        for cpu in processors() {
+            let moved = forward(cpu, &linear, &rows_of(&x, &order));
+            prop_assert_eq!(bits(&moved), bits(&rows_of(&whole, &order)), "permuted, {:?}", cpu);
+            let alone = forward(cpu, &linear, &x.narrow(0, tokens / 2, 1).unwrap());
+            prop_assert_eq!(bits(&alone), bits(&whole.narrow(0, tokens / 2, 1).unwrap()), "alone, {:?}", cpu);
+            let pair = Linear::forward_all_on(cpu, &[&other, &linear], &x).unwrap();
+            prop_assert_eq!(bits(&pair[1]), bits(&whole), "beside another, {:?}", cpu);
+            prop_assert_eq!(bits(&pair[0]), bits(&forward(cpu, &other, &x)), "first of two, {:?}", cpu);
+        }
+    }
+
+    #[test]
+    fn norms_rotary_and_gate_match_candle(seed in any::<u64>(), tokens in 1usize..20, heads in 1usize..4, half in 1usize..40) {
+        let mut noise = Noise(seed);
+        let width = 2 * half + 3;
+        let x = noise.tensor(&[tokens, heads, width]);
+        let (weight, bias) = (noise.tensor(&[width]), noise.tensor(&[width]));
+        let (cos, sin) = (noise.tensor(&[tokens, half]), noise.tensor(&[tokens, half]));
+        let other = noise.tensor(&[tokens, heads, width]);
+        type Run<'a> = Box<dyn Fn(Cpu) -> Tensor + 'a>;
+        let cases: [(&str, Run<'_>, Tensor); 4] = [
+            ("rms_norm", Box::new(|cpu| on::rms_norm_on(cpu, &x, &weight, 1e-5).unwrap()),
+                composed::rms_norm(&x, &weight, 1e-5).unwrap()),
+            ("layer_norm", Box::new(|cpu| on::layer_norm_on(cpu, &x, &weight, &bias, 1e-5).unwrap()),
+                composed::layer_norm(&x, &weight, &bias, 1e-5).unwrap()),
+            ("rotary", Box::new(|cpu| on::rotary_on(cpu, &x, &cos, &sin).unwrap()),
+                composed::rotary(&x, &cos, &sin).unwrap()),
+            ("silu_mul", Box::new(|cpu| on::silu_mul_on(cpu, &x, &other).unwrap()),
+                composed::silu_mul(&x, &other).unwrap()),
+        ];
+        for (name, run, expected) in cases {
+            let reference = run(processors()[0]);
+            assert_close(&values(&reference), &values(&expected), 1e-5, name);
+            for cpu in processors() {
+                prop_assert_eq!(bits(&run(cpu)), bits(&reference), "{} {:?}", name, cpu);
+            }
+        }
+    }
+}
+
+/// Sequences over one cache, whose blocks are dealt out in a scrambled order.
+#[derive(Debug, Clone)]
+struct Scene {
+    seed: u64,
+    contexts: Vec<usize>,
+    kv_heads: usize,
+    group: usize,
+    width: usize,
+    block_size: usize,
+    cache_type: DType,
+    options: AttentionOptions,
+}
+
+fn scenes() -> impl Strategy<Value = Scene> {
+    let sizes = (
+        1usize..4,
+        1usize..4,
+        select(vec![8usize, 16, 33, 64]),
+        select(vec![8usize, 16, 32]),
+    );
+    let options = (
+        proptest::option::of(1usize..70),
+        proptest::option::of(1f32..30.0),
+    );
+    let contexts = proptest::collection::vec(1usize..150, 1..4);
+    (
+        any::<u64>(),
+        contexts,
+        sizes,
+        select(vec![DType::F16, DType::F32]),
+        options,
+    )
+        .prop_map(
+            |(
+                seed,
+                contexts,
+                (kv_heads, group, width, block_size),
+                cache_type,
+                (sliding_window, softcap),
+            )| Scene {
+                seed,
+                contexts,
+                kv_heads,
+                group,
+                width,
+                block_size,
+                cache_type,
+                options: AttentionOptions {
+                    scale: 1.0 / (width as f32).sqrt(),
+                    sliding_window,
+                    softcap,
+                },
+            },
+        )
+}
+
+/// A scene's tensors: queries, keys and values of every position, and the cache they go to.
+struct Stage {
+    scene: Scene,
+    q: Vec<Tensor>,
+    k: Vec<Tensor>,
+    v: Vec<Tensor>,
+    keys: Tensor,
+    values: Tensor,
+    tables: Vec<Vec<u32>>,
+    blocks: usize,
+}
+
+impl Stage {
+    fn new(scene: &Scene) -> Self {
+        let mut noise = Noise(scene.seed);
+        let needs: Vec<usize> = scene
+            .contexts
+            .iter()
+            .map(|context| context.div_ceil(scene.block_size))
+            .collect();
+        let blocks = needs.iter().sum::<usize>() + 2;
+        let mut free: Vec<u32> = (0..blocks as u32).collect();
+        let tables = needs.iter().map(|need| {
+            (0..*need)
+                .map(|_| {
+                    free.swap_remove((noise.next().abs() * free.len() as f32) as usize % free.len())
+                })
+                .collect()
+        });
+        let tables = tables.collect();
+        let mut make = |heads: usize| {
+            let shapes = scene
+                .contexts
+                .iter()
+                .map(|context| [*context, heads, scene.width]);
+            shapes.map(|shape| noise.tensor(&shape)).collect::<Vec<_>>()
+        };
+        let (q, k, v) = (
+            make(scene.kv_heads * scene.group),
+            make(scene.kv_heads),
+            make(scene.kv_heads),
+        );
+        let shape = (blocks, scene.block_size, scene.kv_heads, scene.width);
+        let cache = || {
+            // What a freed block left behind must not be read.
+            Tensor::full(f32::NAN, shape, &Device::Cpu)
+                .unwrap()
+                .to_dtype(scene.cache_type)
+                .unwrap()
+        };
+        Self {
+            scene: scene.clone(),
+            q,
+            k,
+            v,
+            keys: cache(),
+            values: cache(),
+            tables,
+            blocks,
+        }
+    }
+
+    /// The batch that runs positions `ranges[s]` of each sequence `s`.
+    fn batch(&self, ranges: &[std::ops::Range<usize>]) -> PagedBatch {
+        let block_size = self.scene.block_size;
+        let mut parts = PagedParts {
+            starts: vec![0],
+            block_size,
+            blocks: self.blocks,
+            ..PagedParts::default()
+        };
+        for (range, table) in ranges.iter().zip(&self.tables) {
+            for position in range.clone() {
+                parts.positions.push(position as u32);
+                parts.slots.push(
+                    table[position / block_size] * block_size as u32
+                        + (position % block_size) as u32,
+                );
+            }
+            parts.starts.push(parts.positions.len() as u32);
+            parts.context_lens.push(range.end as u32);
+            parts.block_tables.push(table.clone());
+        }
+        PagedBatch::new(parts, &Device::Cpu).unwrap()
+    }
+
+    fn gather(&self, tensors: &[Tensor], ranges: &[std::ops::Range<usize>]) -> Tensor {
+        let parts: Vec<Tensor> = tensors
+            .iter()
+            .zip(ranges)
+            .map(|(tensor, range)| tensor.narrow(0, range.start, range.len()).unwrap())
+            .collect();
+        Tensor::cat(&parts, 0).unwrap()
+    }
+
+    /// Writes and attends one batch.
+    fn run(&self, cpu: Cpu, ranges: &[std::ops::Range<usize>]) -> Tensor {
+        let batch = self.batch(ranges);
+        let (k, v) = (self.gather(&self.k, ranges), self.gather(&self.v, ranges));
+        sconce_kernels::write_cache(&k, &v, &self.keys, &self.values, &batch).unwrap();
+        let q = self.gather(&self.q, ranges);
+        on::paged_attention_on(
+            cpu,
+            &q,
+            &self.keys,
+            &self.values,
+            &batch,
+            &self.scene.options,
+        )
+        .unwrap()
+    }
+
+    fn whole(&self) -> Vec<std::ops::Range<usize>> {
+        self.scene
+            .contexts
+            .iter()
+            .map(|context| 0..*context)
+            .collect()
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(40))]
+
+    #[test]
+    fn paged_attention_matches_the_composition(scene in scenes()) {
+        let stage = Stage::new(&scene);
+        let whole = stage.whole();
+        let reference = stage.run(processors()[0], &whole);
+        for cpu in processors() {
+            prop_assert_eq!(bits(&stage.run(cpu, &whole)), bits(&reference), "{:?}", cpu);
+        }
+        let batch = stage.batch(&whole);
+        let (k, v, q) = (stage.gather(&stage.k, &whole), stage.gather(&stage.v, &whole), stage.gather(&stage.q, &whole));
+        let shape = stage.keys.shape();
+        let [keys, values_] = [0, 1].map(|_| Tensor::zeros(shape, scene.cache_type, &Device::Cpu).unwrap());
+        composed::write_cache(&k, &v, &keys, &values_, &batch).unwrap();
+        let expected = composed::paged_attention(&q, &keys, &values_, &batch, &scene.options).unwrap();
+        assert_close(&values(&reference), &values(&expected), 2e-5, "attention");
+        for (written, expected) in [(&stage.keys, &keys), (&stage.values, &values_)] {
+            let cells = values(written).into_iter().zip(values(expected));
+            prop_assert_eq!(cells.filter(|(found, expected)| !found.is_nan() && found != expected).count(), 0);
+        }
+    }
+
+    #[test]
+    fn chunks_and_decode_give_the_bits_of_the_whole(scene in scenes(), chunk in 1usize..60) {
+        let stage = Stage::new(&scene);
+        let whole = stage.run(Cpu::host(), &stage.whole());
+        let again = Stage::new(&scene);
+        let longest = scene.contexts.iter().max().copied().unwrap();
+        let mut rows: Vec<Vec<u32>> = vec![Vec::new(); scene.contexts.len()];
+        for (step, start) in (0..longest).step_by(chunk).enumerate() {
+            let ranges: Vec<_> = scene.contexts.iter().map(|end| start.min(*end)..(start + chunk).min(*end)).collect();
+            // A sequence that is done takes no rows, but its context must stay valid.
+            let out = again.run(processors()[step % processors().len()], &ranges);
+            let mut first = 0;
+            for (range, rows) in ranges.iter().zip(&mut rows) {
+                rows.extend(bits(&out.narrow(0, first, range.len()).unwrap()));
+                first += range.len();
+            }
+        }
+        prop_assert_eq!(rows.concat(), bits(&whole));
+    }
+
+    #[test]
+    fn packed_attention_matches_the_composition(
+        seed in any::<u64>(), lengths in proptest::collection::vec(0usize..80, 1..5), kv_heads in 1usize..3, group in 1usize..4,
+    ) {
+        let mut noise = Noise(seed);
+        let starts: Vec<u32> = std::iter::once(0).chain(lengths.iter().scan(0, |sum, length| {
+            *sum += *length as u32;
+            Some(*sum)
+        })).collect();
+        let tokens = lengths.iter().sum();
+        let (q, k, v) = (noise.tensor(&[tokens, kv_heads * group, 24]), noise.tensor(&[tokens, kv_heads, 24]), noise.tensor(&[tokens, kv_heads, 24]));
+        let expected = composed::packed_attention(&q, &k, &v, &starts, 0.2).unwrap();
+        let reference = on::packed_attention_on(processors()[0], &q, &k, &v, &starts, 0.2).unwrap();
+        assert_close(&values(&reference), &values(&expected), 2e-5, "packed");
+        for cpu in processors() {
+            let found = on::packed_attention_on(cpu, &q, &k, &v, &starts, 0.2).unwrap();
+            prop_assert_eq!(bits(&found), bits(&reference), "{:?}", cpu);
+        }
+    }
+}
+
+/// Long enough for several segments of sixteen blocks, and for splitting one row's work.
+#[test]
+fn long_contexts_decode_to_the_bits_of_the_prefill() {
+    let options = AttentionOptions {
+        scale: 0.125,
+        sliding_window: None,
+        softcap: None,
+    };
+    let scene = Scene {
+        seed: 7,
+        contexts: vec![700, 3],
+        kv_heads: 2,
+        group: 3,
+        width: 64,
+        block_size: 16,
+        cache_type: DType::F16,
+        options,
+    };
+    let stage = Stage::new(&scene);
+    let whole = stage.run(processors()[0], &stage.whole());
+    for cpu in processors() {
+        let last = stage.run(cpu, &[699..700, 2..3]);
+        assert_eq!(
+            bits(&last.narrow(0, 0, 1).unwrap()),
+            bits(&whole.narrow(0, 699, 1).unwrap()),
+            "{cpu:?}"
+        );
+        assert_eq!(
+            bits(&last.narrow(0, 1, 1).unwrap()),
+            bits(&whole.narrow(0, 702, 1).unwrap()),
+            "{cpu:?}"
+        );
+    }
+    for window in [1, 200, 300] {
+        let scene = Scene {
+            options: AttentionOptions {
+                sliding_window: Some(window),
+                ..options
+            },
+            ..scene.clone()
+        };
+        let stage = Stage::new(&scene);
+        let whole = stage.run(processors()[0], &stage.whole());
+        let last = stage.run(Cpu::host(), &[698..700, 0..3]);
+        assert_eq!(
+            bits(&last),
+            bits(&rows_of(&whole, &[698, 699, 700, 701, 702]))
+        );
+    }
+}
+
+#[test]
+fn composed_linear_agrees_with_the_kernel() {
+    let mut noise = Noise(3);
+    for dtype in [GgmlDType::Q4_0, GgmlDType::Q4K, GgmlDType::Q8_0] {
+        let (blocks, _) = quantise(&mut noise, dtype, 20, 256);
+        let x = noise.tensor(&[3, 256]);
+        let ours = Linear::quantised(dtype, &blocks, 20, 256, None, &Device::Cpu).unwrap();
+        let theirs =
+            composed::ComposedLinear::quantised(dtype, &blocks, 20, 256, &Device::Cpu).unwrap();
+        let found = values(&ours.forward(&x).unwrap());
+        assert_close(
+            &found,
+            &values(&theirs.forward(&x).unwrap()),
+            0.05,
+            "rounded activations",
+        );
+        let ids = Tensor::new(&[19u32, 0], &Device::Cpu).unwrap();
+        assert_close(
+            &values(&ours.embed(&[19, 0]).unwrap()),
+            &values(&theirs.embed(&ids).unwrap()),
+            1e-6,
+            "embed",
+        );
+        assert_eq!(theirs.memory_bytes(), blocks.len());
+    }
+    let weight = noise.tensor(&[5, 40]);
+    let x = noise.tensor(&[3, 40]);
+    let theirs = composed::ComposedLinear::dense(&weight)
+        .unwrap()
+        .forward(&x)
+        .unwrap();
+    assert_close(
+        &values(&Linear::dense(&weight, None).unwrap().forward(&x).unwrap()),
+        &values(&theirs),
+        1e-5,
+        "dense",
+    );
+}
+
+#[test]
+fn a_value_that_is_not_finite_spoils_its_row_only() {
+    let mut noise = Noise(5);
+    let (blocks, _) = quantise(&mut noise, GgmlDType::Q4_1, 20, 64);
+    let linear = Linear::quantised(GgmlDType::Q4_1, &blocks, 20, 64, None, &Device::Cpu).unwrap();
+    let clean = noise.tensor(&[3, 64]);
+    let mut data = values(&clean);
+    data[64 + 5] = f32::INFINITY;
+    let spoilt = Tensor::from_vec(data, (3, 64), &Device::Cpu).unwrap();
+    for cpu in processors() {
+        let (clean, spoilt) = (
+            forward(cpu, &linear, &clean),
+            forward(cpu, &linear, &spoilt),
+        );
+        assert_eq!(
+            bits(&rows_of(&clean, &[0, 2])),
+            bits(&rows_of(&spoilt, &[0, 2]))
+        );
+        assert!(
+            values(&rows_of(&spoilt, &[1]))
+                .iter()
+                .all(|value| !value.is_finite())
+        );
+    }
+}
+
+#[test]
+fn wrong_shapes_are_errors() {
+    let mut noise = Noise(1);
+    let cpu = Device::Cpu;
+    assert!(Linear::quantised(GgmlDType::Q4_0, &[0; 17], 1, 32, None, &cpu).is_err());
+    assert!(Linear::quantised(GgmlDType::Q4_0, &[0; 18], 1, 31, None, &cpu).is_err());
+    assert!(Linear::quantised(GgmlDType::Q4_0, &[0; 18], 1, 0, None, &cpu).is_err());
+    assert!(Linear::quantised(GgmlDType::Q4_0, &[0; 18], usize::MAX, 32, None, &cpu).is_err());
+    assert!(Linear::quantised(GgmlDType::F32, &[0; 12], 1, usize::MAX, None, &cpu).is_err());
+    let linear = Linear::dense(&noise.tensor(&[4, 8]), None).unwrap();
+    assert!(Linear::dense(&noise.tensor(&[4, 8]), Some(&noise.tensor(&[5]))).is_err());
+    assert!(Linear::dense(&noise.tensor(&[4]), None).is_err());
+    assert!(linear.forward(&noise.tensor(&[3, 9])).is_err());
+    assert!(linear.forward(&noise.tensor(&[8])).is_err());
+    assert!(linear.embed(&[4]).is_err());
+    assert_eq!(
+        linear.forward(&noise.tensor(&[0, 8])).unwrap().dims(),
+        [0, 4]
+    );
+    assert!(sconce_kernels::rms_norm(&noise.tensor(&[3, 4]), &noise.tensor(&[5]), 1e-5).is_err());
+    assert!(
+        sconce_kernels::layer_norm(
+            &noise.tensor(&[3, 4]),
+            &noise.tensor(&[4]),
+            &noise.tensor(&[1]),
+            1e-5
+        )
+        .is_err()
+    );
+    assert!(sconce_kernels::silu_mul(&noise.tensor(&[3, 4]), &noise.tensor(&[3, 5])).is_err());
+    let (cos, sin) = (noise.tensor(&[3, 3]), noise.tensor(&[3, 3]));
+    assert!(sconce_kernels::rotary(&noise.tensor(&[3, 1, 4]), &cos, &sin).is_err());
+    let q = noise.tensor(&[4, 3, 8]);
+    let k = noise.tensor(&[4, 2, 8]);
+    assert!(sconce_kernels::packed_attention(&q, &k, &k, &[0, 4], 1.0).is_err());
+    assert!(sconce_kernels::packed_attention(&q, &q, &q, &[0, 3], 1.0).is_err());
+    assert!(sconce_kernels::packed_attention(&q, &q, &q, &[0, 4, 2, 4], 1.0).is_err());
+}
+
+#[test]
+fn a_batch_that_leads_outside_its_cache_is_refused() {
+    let good = PagedParts {
+        positions: vec![0, 1, 5],
+        starts: vec![0, 2, 3],
+        context_lens: vec![2, 6],
+        slots: vec![4, 5, 9],
+        block_tables: vec![vec![1], vec![0, 2]],
+        block_size: 4,
+        blocks: 3,
+    };
+    let refused = |change: &dyn Fn(&mut PagedParts)| {
+        let mut parts = good.clone();
+        change(&mut parts);
+        PagedBatch::new(parts, &Device::Cpu).is_err()
+    };
+    assert!(!refused(&|_| ()));
+    assert!(refused(&|parts| parts.starts = vec![0, 2]));
+    assert!(refused(&|parts| parts.starts = vec![0, 3, 2]));
+    assert!(refused(&|parts| parts.starts = Vec::new()));
+    assert!(refused(&|parts| parts.slots[0] = 12));
+    assert!(refused(&|parts| parts.slots[0] = 5));
+    assert!(refused(&|parts| parts.slots.truncate(2)));
+    assert!(refused(&|parts| parts.positions[2] = 6));
+    assert!(refused(&|parts| parts.context_lens[1] = 9));
+    assert!(refused(&|parts| parts.context_lens.truncate(1)));
+    assert!(refused(&|parts| parts.block_tables[1][1] = 3));
+    assert!(refused(&|parts| parts.block_size = 0));
+}
