@@ -39,6 +39,12 @@ pub enum ManagerError {
         /// What is left of the budget when all idle models are gone.
         available_mib: u64,
     },
+    /// The server's own set-up is wrong; only at start.
+    #[error("{reason}")]
+    Setup {
+        /// For the operator.
+        reason: String,
+    },
     /// It is being unloaded.
     #[error("the model `{id}` is being unloaded; try again shortly")]
     Draining {
@@ -52,6 +58,7 @@ impl Failure for ManagerError {
         match self {
             Self::Unknown { .. } => ErrorKind::NotFound,
             Self::Failed { .. } => ErrorKind::Conflict,
+            Self::Setup { .. } => ErrorKind::Internal,
             Self::Loading { .. } | Self::Draining { .. } | Self::OutOfMemory { .. } => ErrorKind::RateLimited,
         }
     }
@@ -62,6 +69,7 @@ impl Failure for ManagerError {
             Self::Loading { .. } | Self::Draining { .. } => "model_loading",
             Self::Failed { .. } => "model_failed",
             Self::OutOfMemory { .. } => "model_out_of_memory",
+            Self::Setup { .. } => "configuration",
         }
     }
 

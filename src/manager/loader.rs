@@ -1,0 +1,134 @@
+//! From files to a running model. Everything here blocks; it is called on a blocking thread.
+
+use std::path::Path;
+
+use sconce_models::{Device, Error, Inspection, LoadOptions, Loaded, LoadedModel, ModelFiles, inspect, load};
+
+use crate::config::{EngineConfig, ModelsConfig};
+use crate::engine::{EmbedderHandle, Engine, EngineError, EngineLimits};
+use crate::manager::lease::{LoadedEntry, Runner};
+use crate::manager::memory::{MemoryNeed, MemoryPlan};
+
+/// Why a model could not be loaded: one text for its user, one for the log.
+#[derive(Debug)]
+pub(super) struct LoadFailure {
+    /// No paths, no addresses.
+    pub reason: String,
+    /// Everything.
+    pub detail: String,
+}
+
+impl From<Error> for LoadFailure {
+    fn from(error: Error) -> Self {
+        let reason = match &error {
+            Error::Read { .. } => "its files cannot be read".into(),
+            Error::NoModel { .. } => "its files hold no model that is known here".into(),
+            Error::InvalidFile { format, .. } => format!("it has a damaged {format} file"),
+            Error::Compute(_) | Error::Batch(_) => "it failed while it was loaded".into(),
+            other => other.to_string(),
+        };
+        Self { reason, detail: error.to_string() }
+    }
+}
+
+impl From<EngineError> for LoadFailure {
+    fn from(error: EngineError) -> Self {
+        let detail = match &error {
+            EngineError::Failed { reason } => reason.clone(),
+            other => other.to_string(),
+        };
+        Self { reason: "its engine could not be started".into(), detail }
+    }
+}
+
+/// What lies at a path, and what it will need.
+pub(super) struct Inspected {
+    pub files: ModelFiles,
+    pub need: MemoryNeed,
+}
+
+/// How models are loaded here.
+#[derive(Debug, Clone)]
+pub(super) struct Loader {
+    options: LoadOptions,
+    engine: EngineConfig,
+}
+
+impl Loader {
+    pub(super) fn new(models: &ModelsConfig, engine: EngineConfig) -> Self {
+        let options = LoadOptions {
+            device: models.device,
+            arithmetic: models.arithmetic,
+            cache_type: models.cache_type,
+            context_length: models.context_length,
+        };
+        Self { options, engine }
+    }
+
+    /// Reads headers only.
+    pub(super) fn inspect(&self, path: &Path) -> Result<Inspected, LoadFailure> {
+        let files = ModelFiles::find(path)?;
+        let inspection = inspect(&files)?;
+        let context = self.context(&inspection);
+        let need = MemoryNeed::of(&inspection, &self.engine, self.options.cache_type, context);
+        Ok(Inspected { files, need })
+    }
+
+    fn context(&self, inspection: &Inspection) -> usize {
+        let own = inspection.spec.context_length;
+        self.options.context_length.map_or(own, |limit| limit.min(own))
+    }
+
+    /// Reads the weights and starts what runs them.
+    pub(super) fn load(
+        &self,
+        id: &str,
+        files: &ModelFiles,
+        plan: MemoryPlan,
+    ) -> Result<LoadedEntry, LoadFailure> {
+        let Loaded { model, spec, tokenizer, chat_template, defaults } = load(files, &self.options)?;
+        let runner = match model {
+            LoadedModel::Causal(model) => {
+                let device = Device::open(self.options.device)?;
+                Runner::Engine(Engine::spawn(model, &device, self.limits(plan))?)
+            }
+            LoadedModel::Embedder(model) => Runner::Embedder(EmbedderHandle::spawn(
+                model,
+                self.engine.embedding_batch_tokens,
+                self.engine.max_waiting,
+            )?),
+            LoadedModel::CrossEncoder(model) => Runner::Embedder(EmbedderHandle::spawn_cross_encoder(
+                model,
+                self.engine.embedding_batch_tokens,
+                self.engine.max_waiting,
+            )?),
+        };
+        Ok(LoadedEntry { id: id.to_owned(), spec, tokenizer, chat_template, defaults, runner })
+    }
+
+    fn limits(&self, plan: MemoryPlan) -> EngineLimits {
+        EngineLimits {
+            cache_blocks: plan.cache_blocks,
+            cache_type: self.options.cache_type,
+            max_batch_tokens: self.engine.max_batch_tokens,
+            prefill_chunk: self.engine.prefill_chunk,
+            max_running: self.engine.max_running,
+            max_waiting: self.engine.max_waiting,
+            queue_timeout: self.engine.queue_timeout,
+            prefix_cache: self.engine.prefix_cache,
+        }
+    }
+}
+
+/// Runs blocking work; a panic in it is a failure of that work alone.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, LoadFailure> + Send + 'static,
+) -> Result<T, LoadFailure> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(error) => Err(LoadFailure {
+            reason: "it failed while it was loaded".into(),
+            detail: format!("the loading thread did not finish: {error}"),
+        }),
+    }
+}
