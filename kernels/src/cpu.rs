@@ -15,10 +15,7 @@ impl Cpu {
     /// This machine: its best level and one pool for the whole process.
     pub fn host() -> Self {
         static HOST: OnceLock<Cpu> = OnceLock::new();
-        *HOST.get_or_init(|| Self {
-            level: Level::detect(),
-            pool: Pool::global(),
-        })
+        *HOST.get_or_init(|| Self { level: Level::detect(), pool: Pool::global() })
     }
 
     /// A chosen level and pool; `None` if this machine lacks the level.

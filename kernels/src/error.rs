@@ -42,17 +42,11 @@ pub type Result<T> = std::result::Result<T, Error>;
 impl Error {
     /// A disagreement of sizes.
     pub(crate) fn shape(operation: &'static str, reason: impl Into<String>) -> Self {
-        Self::Shape {
-            operation,
-            reason: reason.into(),
-        }
+        Self::Shape { operation, reason: reason.into() }
     }
 
     /// An element type that is not taken.
     pub(crate) fn element_type(operation: &'static str, found: impl std::fmt::Debug) -> Self {
-        Self::ElementType {
-            operation,
-            found: format!("{found:?}"),
-        }
+        Self::ElementType { operation, found: format!("{found:?}") }
     }
 }

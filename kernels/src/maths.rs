@@ -49,15 +49,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     let n = shifted - ROUND;
     let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
     let mut power = 1.0 / 5040.0;
-    for coefficient in [
-        1.0 / 720.0,
-        1.0 / 120.0,
-        1.0 / 24.0,
-        1.0 / 6.0,
-        0.5,
-        1.0,
-        1.0,
-    ] {
+    for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
         power = power * r + coefficient;
     }
     // Two factors, so that n = 128 does not overflow before the product does.
@@ -97,10 +89,7 @@ mod tests {
     fn sums_count_every_element() {
         for length in 0..70 {
             let values: Vec<f32> = (1..=length).map(|value| value as f32).collect();
-            assert_eq!(
-                sum_of(&values, |value| value),
-                (length * (length + 1) / 2) as f32
-            );
+            assert_eq!(sum_of(&values, |value| value), (length * (length + 1) / 2) as f32);
         }
     }
 }

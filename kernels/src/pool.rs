@@ -80,16 +80,10 @@ impl Pool {
         let started = (1..threads)
             .filter(|index| {
                 let shared = Arc::clone(&shared);
-                thread::Builder::new()
-                    .name(format!("kernel-{index}"))
-                    .spawn(move || shared.work())
-                    .is_ok()
+                thread::Builder::new().name(format!("kernel-{index}")).spawn(move || shared.work()).is_ok()
             })
             .count();
-        Self {
-            shared,
-            threads: started + 1,
-        }
+        Self { shared, threads: started + 1 }
     }
 
     /// Threads that work on a job, the caller included.
@@ -128,15 +122,9 @@ impl Pool {
         smallest: usize,
         body: &(dyn Fn(std::ops::Range<usize>) + Sync),
     ) {
-        let wanted = if self.threads == 1 {
-            1
-        } else {
-            self.threads * 4
-        };
+        let wanted = if self.threads == 1 { 1 } else { self.threads * 4 };
         let chunk = length.div_ceil(wanted).max(smallest).max(1);
-        self.run(length.div_ceil(chunk), &|task| {
-            body(task * chunk..((task + 1) * chunk).min(length))
-        });
+        self.run(length.div_ceil(chunk), &|task| body(task * chunk..((task + 1) * chunk).min(length)));
     }
 }
 
@@ -164,8 +152,7 @@ impl Shared {
         // SAFETY: all tickets of the last job are taken and done, so no thread reads `job` now.
         unsafe { *self.job.get() = Some(Job { body, tasks }) };
         let epoch = (self.tickets.load(Ordering::Relaxed) >> 32).wrapping_add(1);
-        self.tickets
-            .store((epoch << 32) | tasks as u64, Ordering::SeqCst);
+        self.tickets.store((epoch << 32) | tasks as u64, Ordering::SeqCst);
         if self.asleep.load(Ordering::SeqCst) > 0 {
             self.wake_all();
         }
@@ -178,19 +165,13 @@ impl Shared {
             if seen & 0xffff_ffff == 0 {
                 return false;
             }
-            match self.tickets.compare_exchange_weak(
-                seen,
-                seen - 1,
-                Ordering::AcqRel,
-                Ordering::Acquire,
-            ) {
+            match self.tickets.compare_exchange_weak(seen, seen - 1, Ordering::AcqRel, Ordering::Acquire) {
                 Ok(_) => break,
                 Err(now) => seen = now,
             }
         }
         // SAFETY: this thread holds a ticket of the current job, which therefore cannot end or be replaced.
-        let job =
-            unsafe { *self.job.get() }.expect("a ticket is open only after its job was written");
+        let job = unsafe { *self.job.get() }.expect("a ticket is open only after its job was written");
         let index = job.tasks - (seen & 0xffff_ffff) as usize;
         // SAFETY: as above, the closure's owner still waits for this task.
         let body = unsafe { &*job.body };
@@ -215,10 +196,7 @@ impl Shared {
         let mut guard = self.lock_sleep();
         self.caller_waits.store(true, Ordering::SeqCst);
         while self.done.load(Ordering::SeqCst) != tasks {
-            guard = self
-                .wake
-                .wait(guard)
-                .unwrap_or_else(PoisonError::into_inner);
+            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
         self.caller_waits.store(false, Ordering::SeqCst);
     }
@@ -241,13 +219,8 @@ impl Shared {
         }
         let mut guard = self.lock_sleep();
         self.asleep.fetch_add(1, Ordering::SeqCst);
-        while self.tickets.load(Ordering::SeqCst) & 0xffff_ffff == 0
-            && !self.closed.load(Ordering::SeqCst)
-        {
-            guard = self
-                .wake
-                .wait(guard)
-                .unwrap_or_else(PoisonError::into_inner);
+        while self.tickets.load(Ordering::SeqCst) & 0xffff_ffff == 0 && !self.closed.load(Ordering::SeqCst) {
+            guard = self.wake.wait(guard).unwrap_or_else(PoisonError::into_inner);
         }
         self.asleep.fetch_sub(1, Ordering::SeqCst);
     }
@@ -292,9 +265,7 @@ fn allowed_cpus() -> Vec<usize> {
     }
     let bits = 8 * size_of::<libc::cpu_set_t>();
     // SAFETY: every index is below the number of bits in the mask.
-    (0..bits)
-        .filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &mask) })
-        .collect()
+    (0..bits).filter(|cpu| unsafe { libc::CPU_ISSET(*cpu, &mask) }).collect()
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -314,11 +285,7 @@ unsafe impl<T: Send> Sync for SharedSlice<'_, T> {}
 
 impl<'a, T> SharedSlice<'a, T> {
     pub(crate) fn new(slice: &'a mut [T]) -> Self {
-        Self {
-            start: slice.as_mut_ptr(),
-            length: slice.len(),
-            owner: std::marker::PhantomData,
-        }
+        Self { start: slice.as_mut_ptr(), length: slice.len(), owner: std::marker::PhantomData }
     }
 
     /// Elements `start..start + length`.
@@ -327,10 +294,7 @@ impl<'a, T> SharedSlice<'a, T> {
     /// No other live reference may cover any of these elements.
     #[allow(clippy::mut_from_ref)] // The very purpose: disjoint parts from a shared handle.
     pub(crate) unsafe fn range(&self, start: usize, length: usize) -> &mut [T] {
-        assert!(
-            start <= self.length && length <= self.length - start,
-            "a task left its slice"
-        );
+        assert!(start <= self.length && length <= self.length - start, "a task left its slice");
         // SAFETY: in bounds by the check above; disjoint by the caller's promise.
         unsafe { std::slice::from_raw_parts_mut(self.start.add(start), length) }
     }
@@ -351,11 +315,7 @@ mod tests {
                 pool.run(tasks, &|task| {
                     counts[task].fetch_add(1, Ordering::Relaxed);
                 });
-                assert!(
-                    counts
-                        .iter()
-                        .all(|count| count.load(Ordering::Relaxed) == 1)
-                );
+                assert!(counts.iter().all(|count| count.load(Ordering::Relaxed) == 1));
             }
         }
     }

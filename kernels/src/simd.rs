@@ -17,18 +17,12 @@ pub enum Level {
 impl Level {
     /// The best level this machine has.
     pub fn detect() -> Self {
-        [Self::Avx512, Self::Avx2]
-            .into_iter()
-            .find(|level| level.is_supported())
-            .unwrap_or(Self::Scalar)
+        [Self::Avx512, Self::Avx2].into_iter().find(|level| level.is_supported()).unwrap_or(Self::Scalar)
     }
 
     /// Every level this machine has, the plainest first.
     pub fn supported() -> Vec<Self> {
-        [Self::Scalar, Self::Avx2, Self::Avx512]
-            .into_iter()
-            .filter(|level| level.is_supported())
-            .collect()
+        [Self::Scalar, Self::Avx2, Self::Avx512].into_iter().filter(|level| level.is_supported()).collect()
     }
 
     /// Whether this machine can run the level.

@@ -5,9 +5,7 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::{ProptestConfig, Strategy, any, prop_assert_eq, proptest};
 use proptest::sample::select;
-use sconce_kernels::{
-    AttentionOptions, Cpu, Level, Linear, PagedBatch, PagedParts, Pool, composed, on,
-};
+use sconce_kernels::{AttentionOptions, Cpu, Level, Linear, PagedBatch, PagedParts, Pool, composed, on};
 
 const QUANTISED: [GgmlDType; 11] = [
     GgmlDType::Q4_0,
@@ -28,40 +26,26 @@ struct Noise(u64);
 
 impl Noise {
     fn next(&mut self) -> f32 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         ((self.0 >> 40) as f32 / (1u64 << 24) as f32 - 0.5) * 2.0
     }
 
     fn tensor(&mut self, shape: &[usize]) -> Tensor {
         let count = shape.iter().product();
-        Tensor::from_vec(
-            (0..count).map(|_| self.next()).collect::<Vec<_>>(),
-            shape,
-            &Device::Cpu,
-        )
-        .unwrap()
+        Tensor::from_vec((0..count).map(|_| self.next()).collect::<Vec<_>>(), shape, &Device::Cpu).unwrap()
     }
 }
 
 /// Pools of one, two and three threads, alive for all tests.
 fn pools() -> [&'static Pool; 3] {
     static POOLS: std::sync::OnceLock<[Pool; 3]> = std::sync::OnceLock::new();
-    POOLS
-        .get_or_init(|| [Pool::new(1), Pool::new(2), Pool::new(3)])
-        .each_ref()
+    POOLS.get_or_init(|| [Pool::new(1), Pool::new(2), Pool::new(3)]).each_ref()
 }
 
 /// Every level on one thread, then the best on several.
 fn processors() -> Vec<Cpu> {
-    let levels = Level::supported()
-        .into_iter()
-        .map(|level| Cpu::with(level, pools()[0]).unwrap());
-    let threads = pools()
-        .into_iter()
-        .map(|pool| Cpu::with(Level::detect(), pool).unwrap());
+    let levels = Level::supported().into_iter().map(|level| Cpu::with(level, pools()[0]).unwrap());
+    let threads = pools().into_iter().map(|pool| Cpu::with(Level::detect(), pool).unwrap());
     levels.chain(threads).collect()
 }
 
@@ -70,13 +54,7 @@ fn bits(tensor: &Tensor) -> Vec<u32> {
 }
 
 fn values(tensor: &Tensor) -> Vec<f32> {
-    tensor
-        .flatten_all()
-        .unwrap()
-        .to_dtype(DType::F32)
-        .unwrap()
-        .to_vec1()
-        .unwrap()
+    tensor.flatten_all().unwrap().to_dtype(DType::F32).unwrap().to_vec1().unwrap()
 }
 
 fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
@@ -93,31 +71,18 @@ fn assert_close(found: &[f32], expected: &[f32], tolerance: f32, what: &str) {
 /// `x` as the kernels round it: blocks of 32 to multiples of a 127th of the largest.
 fn rounded(x: &[f32]) -> Vec<f32> {
     let block = |values: &[f32]| {
-        let largest = values
-            .iter()
-            .fold(0f32, |largest, value| largest.max(value.abs()));
-        let (scale, inverse) = (
-            largest / 127.0,
-            if largest > 0.0 { 127.0 / largest } else { 0.0 },
-        );
-        values
-            .iter()
-            .map(move |value| (value * inverse).round_ties_even() * scale)
-            .collect::<Vec<_>>()
+        let largest = values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+        let (scale, inverse) = (largest / 127.0, if largest > 0.0 { 127.0 / largest } else { 0.0 });
+        values.iter().map(move |value| (value * inverse).round_ties_even() * scale).collect::<Vec<_>>()
     };
     x.chunks(32).flat_map(block).collect()
 }
 
 fn product(x: &[f32], weights: &[f32], inner: usize) -> Vec<f32> {
     let dot = |x: &[f32], row: &[f32]| {
-        x.iter()
-            .zip(row)
-            .map(|(x, w)| f64::from(*x) * f64::from(*w))
-            .sum::<f64>() as f32
+        x.iter().zip(row).map(|(x, w)| f64::from(*x) * f64::from(*w)).sum::<f64>() as f32
     };
-    x.chunks(inner)
-        .flat_map(|x| weights.chunks(inner).map(move |row| dot(x, row)))
-        .collect()
+    x.chunks(inner).flat_map(|x| weights.chunks(inner).map(move |row| dot(x, row))).collect()
 }
 
 fn quantise(noise: &mut Noise, dtype: GgmlDType, out: usize, inner: usize) -> (Vec<u8>, Vec<f32>) {
@@ -128,8 +93,7 @@ fn quantise(noise: &mut Noise, dtype: GgmlDType, out: usize, inner: usize) -> (V
 
 fn rows_of(x: &Tensor, order: &[usize]) -> Tensor {
     let ids: Vec<u32> = order.iter().map(|row| *row as u32).collect();
-    x.index_select(&Tensor::new(ids, &Device::Cpu).unwrap(), 0)
-        .unwrap()
+    x.index_select(&Tensor::new(ids, &Device::Cpu).unwrap(), 0).unwrap()
 }
 
 fn forward(cpu: Cpu, linear: &Linear, x: &Tensor) -> Tensor {
@@ -253,32 +217,12 @@ struct Scene {
 }
 
 fn scenes() -> impl Strategy<Value = Scene> {
-    let sizes = (
-        1usize..4,
-        1usize..4,
-        select(vec![8usize, 16, 33, 64]),
-        select(vec![8usize, 16, 32]),
-    );
-    let options = (
-        proptest::option::of(1usize..70),
-        proptest::option::of(1f32..30.0),
-    );
+    let sizes = (1usize..4, 1usize..4, select(vec![8usize, 16, 33, 64]), select(vec![8usize, 16, 32]));
+    let options = (proptest::option::of(1usize..70), proptest::option::of(1f32..30.0));
     let contexts = proptest::collection::vec(1usize..150, 1..4);
-    (
-        any::<u64>(),
-        contexts,
-        sizes,
-        select(vec![DType::F16, DType::F32]),
-        options,
-    )
-        .prop_map(
-            |(
-                seed,
-                contexts,
-                (kv_heads, group, width, block_size),
-                cache_type,
-                (sliding_window, softcap),
-            )| Scene {
+    (any::<u64>(), contexts, sizes, select(vec![DType::F16, DType::F32]), options).prop_map(
+        |(seed, contexts, (kv_heads, group, width, block_size), cache_type, (sliding_window, softcap))| {
+            Scene {
                 seed,
                 contexts,
                 kv_heads,
@@ -286,13 +230,10 @@ fn scenes() -> impl Strategy<Value = Scene> {
                 width,
                 block_size,
                 cache_type,
-                options: AttentionOptions {
-                    scale: 1.0 / (width as f32).sqrt(),
-                    sliding_window,
-                    softcap,
-                },
-            },
-        )
+                options: AttentionOptions { scale: 1.0 / (width as f32).sqrt(), sliding_window, softcap },
+            }
+        },
+    )
 }
 
 /// A scene's tensors: queries, keys and values of every position, and the cache they go to.
@@ -310,69 +251,40 @@ struct Stage {
 impl Stage {
     fn new(scene: &Scene) -> Self {
         let mut noise = Noise(scene.seed);
-        let needs: Vec<usize> = scene
-            .contexts
-            .iter()
-            .map(|context| context.div_ceil(scene.block_size))
-            .collect();
+        let needs: Vec<usize> =
+            scene.contexts.iter().map(|context| context.div_ceil(scene.block_size)).collect();
         let blocks = needs.iter().sum::<usize>() + 2;
         let mut free: Vec<u32> = (0..blocks as u32).collect();
         let tables = needs.iter().map(|need| {
             (0..*need)
-                .map(|_| {
-                    free.swap_remove((noise.next().abs() * free.len() as f32) as usize % free.len())
-                })
+                .map(|_| free.swap_remove((noise.next().abs() * free.len() as f32) as usize % free.len()))
                 .collect()
         });
         let tables = tables.collect();
         let mut make = |heads: usize| {
-            let shapes = scene
-                .contexts
-                .iter()
-                .map(|context| [*context, heads, scene.width]);
+            let shapes = scene.contexts.iter().map(|context| [*context, heads, scene.width]);
             shapes.map(|shape| noise.tensor(&shape)).collect::<Vec<_>>()
         };
-        let (q, k, v) = (
-            make(scene.kv_heads * scene.group),
-            make(scene.kv_heads),
-            make(scene.kv_heads),
-        );
+        let (q, k, v) = (make(scene.kv_heads * scene.group), make(scene.kv_heads), make(scene.kv_heads));
         let shape = (blocks, scene.block_size, scene.kv_heads, scene.width);
         let cache = || {
             // What a freed block left behind must not be read.
-            Tensor::full(f32::NAN, shape, &Device::Cpu)
-                .unwrap()
-                .to_dtype(scene.cache_type)
-                .unwrap()
+            Tensor::full(f32::NAN, shape, &Device::Cpu).unwrap().to_dtype(scene.cache_type).unwrap()
         };
-        Self {
-            scene: scene.clone(),
-            q,
-            k,
-            v,
-            keys: cache(),
-            values: cache(),
-            tables,
-            blocks,
-        }
+        Self { scene: scene.clone(), q, k, v, keys: cache(), values: cache(), tables, blocks }
     }
 
     /// The batch that runs positions `ranges[s]` of each sequence `s`.
     fn batch(&self, ranges: &[std::ops::Range<usize>]) -> PagedBatch {
         let block_size = self.scene.block_size;
-        let mut parts = PagedParts {
-            starts: vec![0],
-            block_size,
-            blocks: self.blocks,
-            ..PagedParts::default()
-        };
+        let mut parts =
+            PagedParts { starts: vec![0], block_size, blocks: self.blocks, ..PagedParts::default() };
         for (range, table) in ranges.iter().zip(&self.tables) {
             for position in range.clone() {
                 parts.positions.push(position as u32);
-                parts.slots.push(
-                    table[position / block_size] * block_size as u32
-                        + (position % block_size) as u32,
-                );
+                parts
+                    .slots
+                    .push(table[position / block_size] * block_size as u32 + (position % block_size) as u32);
             }
             parts.starts.push(parts.positions.len() as u32);
             parts.context_lens.push(range.end as u32);
@@ -396,23 +308,11 @@ impl Stage {
         let (k, v) = (self.gather(&self.k, ranges), self.gather(&self.v, ranges));
         sconce_kernels::write_cache(&k, &v, &self.keys, &self.values, &batch).unwrap();
         let q = self.gather(&self.q, ranges);
-        on::paged_attention_on(
-            cpu,
-            &q,
-            &self.keys,
-            &self.values,
-            &batch,
-            &self.scene.options,
-        )
-        .unwrap()
+        on::paged_attention_on(cpu, &q, &self.keys, &self.values, &batch, &self.scene.options).unwrap()
     }
 
     fn whole(&self) -> Vec<std::ops::Range<usize>> {
-        self.scene
-            .contexts
-            .iter()
-            .map(|context| 0..*context)
-            .collect()
+        self.scene.contexts.iter().map(|context| 0..*context).collect()
     }
 }
 
@@ -484,11 +384,7 @@ proptest! {
 /// Long enough for several segments of sixteen blocks, and for splitting one row's work.
 #[test]
 fn long_contexts_decode_to_the_bits_of_the_prefill() {
-    let options = AttentionOptions {
-        scale: 0.125,
-        sliding_window: None,
-        softcap: None,
-    };
+    let options = AttentionOptions { scale: 0.125, sliding_window: None, softcap: None };
     let scene = Scene {
         seed: 7,
         contexts: vec![700, 3],
@@ -503,32 +399,16 @@ fn long_contexts_decode_to_the_bits_of_the_prefill() {
     let whole = stage.run(processors()[0], &stage.whole());
     for cpu in processors() {
         let last = stage.run(cpu, &[699..700, 2..3]);
-        assert_eq!(
-            bits(&last.narrow(0, 0, 1).unwrap()),
-            bits(&whole.narrow(0, 699, 1).unwrap()),
-            "{cpu:?}"
-        );
-        assert_eq!(
-            bits(&last.narrow(0, 1, 1).unwrap()),
-            bits(&whole.narrow(0, 702, 1).unwrap()),
-            "{cpu:?}"
-        );
+        assert_eq!(bits(&last.narrow(0, 0, 1).unwrap()), bits(&whole.narrow(0, 699, 1).unwrap()), "{cpu:?}");
+        assert_eq!(bits(&last.narrow(0, 1, 1).unwrap()), bits(&whole.narrow(0, 702, 1).unwrap()), "{cpu:?}");
     }
     for window in [1, 200, 300] {
-        let scene = Scene {
-            options: AttentionOptions {
-                sliding_window: Some(window),
-                ..options
-            },
-            ..scene.clone()
-        };
+        let scene =
+            Scene { options: AttentionOptions { sliding_window: Some(window), ..options }, ..scene.clone() };
         let stage = Stage::new(&scene);
         let whole = stage.run(processors()[0], &stage.whole());
         let last = stage.run(Cpu::host(), &[698..700, 0..3]);
-        assert_eq!(
-            bits(&last),
-            bits(&rows_of(&whole, &[698, 699, 700, 701, 702]))
-        );
+        assert_eq!(bits(&last), bits(&rows_of(&whole, &[698, 699, 700, 701, 702])));
     }
 }
 
@@ -539,15 +419,9 @@ fn composed_linear_agrees_with_the_kernel() {
         let (blocks, _) = quantise(&mut noise, dtype, 20, 256);
         let x = noise.tensor(&[3, 256]);
         let ours = Linear::quantised(dtype, &blocks, 20, 256, None, &Device::Cpu).unwrap();
-        let theirs =
-            composed::ComposedLinear::quantised(dtype, &blocks, 20, 256, &Device::Cpu).unwrap();
+        let theirs = composed::ComposedLinear::quantised(dtype, &blocks, 20, 256, &Device::Cpu).unwrap();
         let found = values(&ours.forward(&x).unwrap());
-        assert_close(
-            &found,
-            &values(&theirs.forward(&x).unwrap()),
-            0.05,
-            "rounded activations",
-        );
+        assert_close(&found, &values(&theirs.forward(&x).unwrap()), 0.05, "rounded activations");
         let ids = Tensor::new(&[19u32, 0], &Device::Cpu).unwrap();
         assert_close(
             &values(&ours.embed(&[19, 0]).unwrap()),
@@ -559,10 +433,7 @@ fn composed_linear_agrees_with_the_kernel() {
     }
     let weight = noise.tensor(&[5, 40]);
     let x = noise.tensor(&[3, 40]);
-    let theirs = composed::ComposedLinear::dense(&weight)
-        .unwrap()
-        .forward(&x)
-        .unwrap();
+    let theirs = composed::ComposedLinear::dense(&weight).unwrap().forward(&x).unwrap();
     assert_close(
         &values(&Linear::dense(&weight, None).unwrap().forward(&x).unwrap()),
         &values(&theirs),
@@ -581,19 +452,9 @@ fn a_value_that_is_not_finite_spoils_its_row_only() {
     data[64 + 5] = f32::INFINITY;
     let spoilt = Tensor::from_vec(data, (3, 64), &Device::Cpu).unwrap();
     for cpu in processors() {
-        let (clean, spoilt) = (
-            forward(cpu, &linear, &clean),
-            forward(cpu, &linear, &spoilt),
-        );
-        assert_eq!(
-            bits(&rows_of(&clean, &[0, 2])),
-            bits(&rows_of(&spoilt, &[0, 2]))
-        );
-        assert!(
-            values(&rows_of(&spoilt, &[1]))
-                .iter()
-                .all(|value| !value.is_finite())
-        );
+        let (clean, spoilt) = (forward(cpu, &linear, &clean), forward(cpu, &linear, &spoilt));
+        assert_eq!(bits(&rows_of(&clean, &[0, 2])), bits(&rows_of(&spoilt, &[0, 2])));
+        assert!(values(&rows_of(&spoilt, &[1])).iter().all(|value| !value.is_finite()));
     }
 }
 
@@ -612,19 +473,11 @@ fn wrong_shapes_are_errors() {
     assert!(linear.forward(&noise.tensor(&[3, 9])).is_err());
     assert!(linear.forward(&noise.tensor(&[8])).is_err());
     assert!(linear.embed(&[4]).is_err());
-    assert_eq!(
-        linear.forward(&noise.tensor(&[0, 8])).unwrap().dims(),
-        [0, 4]
-    );
+    assert_eq!(linear.forward(&noise.tensor(&[0, 8])).unwrap().dims(), [0, 4]);
     assert!(sconce_kernels::rms_norm(&noise.tensor(&[3, 4]), &noise.tensor(&[5]), 1e-5).is_err());
     assert!(
-        sconce_kernels::layer_norm(
-            &noise.tensor(&[3, 4]),
-            &noise.tensor(&[4]),
-            &noise.tensor(&[1]),
-            1e-5
-        )
-        .is_err()
+        sconce_kernels::layer_norm(&noise.tensor(&[3, 4]), &noise.tensor(&[4]), &noise.tensor(&[1]), 1e-5)
+            .is_err()
     );
     assert!(sconce_kernels::silu_mul(&noise.tensor(&[3, 4]), &noise.tensor(&[3, 5])).is_err());
     let (cos, sin) = (noise.tensor(&[3, 3]), noise.tensor(&[3, 3]));

@@ -96,19 +96,12 @@ impl PagedBatch {
 }
 
 /// Checks that `starts` cuts `tokens` into consecutive sequences; returns their number.
-pub(super) fn check_starts(
-    operation: &'static str,
-    starts: &[u32],
-    tokens: usize,
-) -> Result<usize> {
+pub(super) fn check_starts(operation: &'static str, starts: &[u32], tokens: usize) -> Result<usize> {
     let cut = starts.first() == Some(&0)
         && starts.last().is_some_and(|last| *last as usize == tokens)
         && starts.is_sorted();
     if !cut {
-        return Err(Error::shape(
-            operation,
-            format!("starts {starts:?} do not cut {tokens} tokens"),
-        ));
+        return Err(Error::shape(operation, format!("starts {starts:?} do not cut {tokens} tokens")));
     }
     Ok(starts.len() - 1)
 }
@@ -116,24 +109,16 @@ pub(super) fn check_starts(
 fn check_lengths(parts: &PagedParts) -> Result<()> {
     let sequences = check_starts(OPERATION, &parts.starts, parts.positions.len())?;
     if parts.slots.len() != parts.positions.len() {
-        let reason = format!(
-            "{} slots for {} tokens",
-            parts.slots.len(),
-            parts.positions.len()
-        );
+        let reason = format!("{} slots for {} tokens", parts.slots.len(), parts.positions.len());
         return Err(Error::shape(OPERATION, reason));
     }
     if parts.context_lens.len() != sequences || parts.block_tables.len() != sequences {
         let (contexts, tables) = (parts.context_lens.len(), parts.block_tables.len());
-        let reason =
-            format!("{contexts} contexts and {tables} block tables for {sequences} sequences");
+        let reason = format!("{contexts} contexts and {tables} block tables for {sequences} sequences");
         return Err(Error::shape(OPERATION, reason));
     }
     if parts.block_size == 0 || parts.blocks.checked_mul(parts.block_size).is_none() {
-        return Err(Error::shape(
-            OPERATION,
-            format!("{} blocks of {}", parts.blocks, parts.block_size),
-        ));
+        return Err(Error::shape(OPERATION, format!("{} blocks of {}", parts.blocks, parts.block_size)));
     }
     Ok(())
 }
@@ -151,10 +136,7 @@ fn check_slots(parts: &PagedParts) -> Result<()> {
             });
         }
         if !seen.insert(*slot) {
-            return Err(Error::shape(
-                OPERATION,
-                format!("slot {slot} is written twice"),
-            ));
+            return Err(Error::shape(OPERATION, format!("slot {slot} is written twice")));
         }
     }
     Ok(())
@@ -164,32 +146,17 @@ fn check_sequence(parts: &PagedParts, sequence: usize) -> Result<()> {
     let context = parts.context_lens[sequence] as usize;
     let table = &parts.block_tables[sequence];
     if context > table.len().saturating_mul(parts.block_size) {
-        let reason = format!(
-            "a context of {context} in {} blocks of {}",
-            table.len(),
-            parts.block_size
-        );
+        let reason = format!("a context of {context} in {} blocks of {}", table.len(), parts.block_size);
         return Err(Error::shape(OPERATION, reason));
     }
     let used = &table[..context.div_ceil(parts.block_size)];
     if let Some(block) = used.iter().find(|block| **block as usize >= parts.blocks) {
         let (index, count) = (*block as usize, parts.blocks);
-        return Err(Error::OutOfRange {
-            operation: OPERATION,
-            what: "block",
-            index,
-            count,
-        });
+        return Err(Error::OutOfRange { operation: OPERATION, what: "block", index, count });
     }
     let rows = parts.starts[sequence] as usize..parts.starts[sequence + 1] as usize;
-    if let Some(position) = parts.positions[rows]
-        .iter()
-        .find(|position| **position as usize >= context)
-    {
-        return Err(Error::shape(
-            OPERATION,
-            format!("position {position} in a context of {context}"),
-        ));
+    if let Some(position) = parts.positions[rows].iter().find(|position| **position as usize >= context) {
+        return Err(Error::shape(OPERATION, format!("position {position} in a context of {context}")));
     }
     Ok(())
 }

@@ -88,10 +88,7 @@ struct State {
     sum: f32,
 }
 
-const EMPTY: State = State {
-    maximum: f32::NEG_INFINITY,
-    sum: 0.0,
-};
+const EMPTY: State = State { maximum: f32::NEG_INFINITY, sum: 0.0 };
 
 /// Rows of one sequence against one kv head, all its segments or one.
 struct Task {
@@ -121,14 +118,7 @@ pub(super) fn attend(
 ) -> Vec<f32> {
     let mut out = vec![0f32; q.len()];
     let shared = SharedSlice::new(&mut out);
-    let call = Call {
-        geometry,
-        q,
-        keys,
-        values,
-        sequences,
-        options: *options,
-    };
+    let call = Call { geometry, q, keys, values, sequences, options: *options };
     let tasks = tasks(&call);
     cpu.pool().run(tasks.len(), &|index| {
         let task = &tasks[index];
@@ -195,10 +185,7 @@ impl Scratch {
 
     /// Adds the segment to the total and empties it. A query that saw nothing of it is left alone.
     fn merge(&mut self, first: bool) {
-        let rows = self
-            .totals
-            .chunks_exact_mut(self.width)
-            .zip(self.sums.chunks_exact_mut(self.width));
+        let rows = self.totals.chunks_exact_mut(self.width).zip(self.sums.chunks_exact_mut(self.width));
         let states = self.total_states.iter_mut().zip(&mut self.states);
         for ((total, sums), (total_state, state)) in rows.zip(states) {
             if state.sum == 0.0 && state.maximum == f32::NEG_INFINITY {
@@ -219,17 +206,11 @@ impl Scratch {
 
 fn merge_into(total_state: &mut State, total: &mut [f32], state: State, sums: &[f32]) {
     let maximum = total_state.maximum.max(state.maximum);
-    let (old, new) = (
-        exp(total_state.maximum - maximum),
-        exp(state.maximum - maximum),
-    );
+    let (old, new) = (exp(total_state.maximum - maximum), exp(state.maximum - maximum));
     for (total, sum) in total.iter_mut().zip(sums) {
         *total = *total * old + sum * new;
     }
-    *total_state = State {
-        maximum,
-        sum: total_state.sum * old + state.sum * new,
-    };
+    *total_state = State { maximum, sum: total_state.sum * old + state.sum * new };
 }
 
 impl Call<'_> {
@@ -237,18 +218,10 @@ impl Call<'_> {
     fn segments(&self, task: &Task) -> Range<usize> {
         let sequence = &self.sequences[task.sequence];
         let span = TILES_PER_SEGMENT * self.geometry.tile;
-        let visible = task
-            .rows
-            .clone()
-            .map(|row| sequence.visible(row, self.options.sliding_window));
-        let (start, end) = visible.fold((usize::MAX, 0), |(start, end), seen| {
-            (start.min(seen.start), end.max(seen.end))
-        });
-        if start >= end {
-            0..0
-        } else {
-            start / span..end.div_ceil(span)
-        }
+        let visible = task.rows.clone().map(|row| sequence.visible(row, self.options.sliding_window));
+        let (start, end) =
+            visible.fold((usize::MAX, 0), |(start, end), seen| (start.min(seen.start), end.max(seen.end)));
+        if start >= end { 0..0 } else { start / span..end.div_ceil(span) }
     }
 
     fn run_segment(&self, level: Level, task: &Task, segment: usize, scratch: &mut Scratch) {
@@ -301,12 +274,7 @@ impl Call<'_> {
         kv_head: usize,
         scratch: &mut Scratch,
     ) {
-        let Geometry {
-            kv_heads,
-            width,
-            tile,
-            ..
-        } = self.geometry;
+        let Geometry { kv_heads, width, tile, .. } = self.geometry;
         let padded = self.geometry.padded();
         let first = match sequence.pages {
             Pages::Table(table) => table[index] as usize * tile,
@@ -316,11 +284,7 @@ impl Call<'_> {
             if position < count {
                 let at = ((first + position) * kv_heads + kv_head) * width;
                 widen(self.keys, at, &mut scratch.row);
-                widen(
-                    self.values,
-                    at,
-                    &mut scratch.values[position * width..(position + 1) * width],
-                );
+                widen(self.values, at, &mut scratch.values[position * width..(position + 1) * width]);
             } else {
                 scratch.row.fill(0.0);
             }
@@ -378,26 +342,16 @@ fn step(
         if let Some(cap) = options.softcap {
             value = cap * tanh(value / cap);
         }
-        *score = if seen.contains(&column) {
-            value
-        } else {
-            f32::NEG_INFINITY
-        };
+        *score = if seen.contains(&column) { value } else { f32::NEG_INFINITY };
     }
     let state = &mut scratch.states[query];
-    let tile_maximum = scratch
-        .scores
-        .iter()
-        .fold(f32::NEG_INFINITY, |maximum, score| maximum.max(*score));
+    let tile_maximum = scratch.scores.iter().fold(f32::NEG_INFINITY, |maximum, score| maximum.max(*score));
     let maximum = state.maximum.max(tile_maximum);
     for score in &mut scratch.scores {
         *score = exp(*score - maximum);
     }
     let keep = exp(state.maximum - maximum);
-    *state = State {
-        maximum,
-        sum: state.sum * keep + sum_of(&scratch.scores, |weight| weight),
-    };
+    *state = State { maximum, sum: state.sum * keep + sum_of(&scratch.scores, |weight| weight) };
     let sums = &mut scratch.sums[query * geometry.width..(query + 1) * geometry.width];
     for sum in sums.iter_mut() {
         *sum *= keep;

@@ -85,13 +85,7 @@ pub fn paged_attention_on(
 ///
 /// # Errors
 /// [`Error::Shape`] if the tensors disagree on a size or `starts` does not cut `t`.
-pub fn packed_attention(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    starts: &[u32],
-    scale: f32,
-) -> Result<Tensor> {
+pub fn packed_attention(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32], scale: f32) -> Result<Tensor> {
     if is_cpu(q) {
         return packed_attention_on(Cpu::host(), q, k, v, starts, scale);
     }
@@ -116,26 +110,11 @@ pub fn packed_attention_on(
         .windows(2)
         .map(|ends| {
             let rows = ends[0] as usize..ends[1] as usize;
-            Sequence {
-                context: rows.len(),
-                positions: None,
-                pages: Pages::From(rows.start),
-                rows,
-            }
+            Sequence { context: rows.len(), positions: None, pages: Pages::From(rows.start), rows }
         })
         .collect();
-    let options = AttentionOptions {
-        scale,
-        sliding_window: None,
-        softcap: None,
-    };
-    attend(
-        cpu,
-        geometry,
-        [q, &k.contiguous()?, &v.contiguous()?],
-        &sequences,
-        &options,
-    )
+    let options = AttentionOptions { scale, sliding_window: None, softcap: None };
+    attend(cpu, geometry, [q, &k.contiguous()?, &v.contiguous()?], &sequences, &options)
 }
 
 fn attend(
@@ -147,9 +126,7 @@ fn attend(
 ) -> Result<Tensor> {
     let (keys_guard, values_guard) = (keys.storage_and_layout().0, values.storage_and_layout().0);
     let cached = (cached(keys, &keys_guard)?, cached(values, &values_guard)?);
-    let out = with_f32("attention", q, |q| {
-        Ok(cpu::attend(cpu, geometry, q, cached, sequences, options))
-    })?;
+    let out = with_f32("attention", q, |q| Ok(cpu::attend(cpu, geometry, q, cached, sequences, options)))?;
     Ok(Tensor::from_vec(out, q.shape(), q.device())?)
 }
 
@@ -171,14 +148,9 @@ fn check_paged(
     options: &AttentionOptions,
 ) -> Result<Geometry> {
     if options.sliding_window == Some(0) {
-        return Err(Error::shape(
-            "attention",
-            "a window of 0 positions sees nothing",
-        ));
+        return Err(Error::shape("attention", "a window of 0 positions sees nothing"));
     }
-    let (&[tokens, heads, width], &[blocks, tile, kv_heads, cached_width]) =
-        (q.dims(), keys.dims())
-    else {
+    let (&[tokens, heads, width], &[blocks, tile, kv_heads, cached_width]) = (q.dims(), keys.dims()) else {
         let reason = format!(
             "q {:?} and keys {:?} are not [t, h, d] and [blocks, block, kv, d]",
             q.dims(),
@@ -204,49 +176,24 @@ fn check_paged(
         );
         return Err(Error::shape("attention", reason));
     }
-    check_heads(Geometry {
-        heads,
-        kv_heads,
-        width,
-        tile,
-    })
+    check_heads(Geometry { heads, kv_heads, width, tile })
 }
 
 fn check_packed(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32]) -> Result<Geometry> {
-    let (&[tokens, heads, width], &[cached_tokens, kv_heads, cached_width]) = (q.dims(), k.dims())
-    else {
-        let reason = format!(
-            "q {:?} and k {:?} are not [t, h, d] and [t, kv, d]",
-            q.dims(),
-            k.dims()
-        );
+    let (&[tokens, heads, width], &[cached_tokens, kv_heads, cached_width]) = (q.dims(), k.dims()) else {
+        let reason = format!("q {:?} and k {:?} are not [t, h, d] and [t, kv, d]", q.dims(), k.dims());
         return Err(Error::shape("attention", reason));
     };
     if k.dims() != v.dims() || (cached_tokens, cached_width) != (tokens, width) {
-        let reason = format!(
-            "q {:?}, k {:?}, v {:?} do not fit each other",
-            q.dims(),
-            k.dims(),
-            v.dims()
-        );
+        let reason = format!("q {:?}, k {:?}, v {:?} do not fit each other", q.dims(), k.dims(), v.dims());
         return Err(Error::shape("attention", reason));
     }
     check_starts("attention", starts, tokens)?;
-    check_heads(Geometry {
-        heads,
-        kv_heads,
-        width,
-        tile: PACKED_TILE,
-    })
+    check_heads(Geometry { heads, kv_heads, width, tile: PACKED_TILE })
 }
 
 fn check_heads(geometry: Geometry) -> Result<Geometry> {
-    let Geometry {
-        heads,
-        kv_heads,
-        width,
-        ..
-    } = geometry;
+    let Geometry { heads, kv_heads, width, .. } = geometry;
     if kv_heads == 0 || width == 0 || heads == 0 || heads % kv_heads != 0 {
         let reason = format!("{heads} heads over {kv_heads} kv heads of width {width}");
         return Err(Error::shape("attention", reason));

@@ -8,13 +8,7 @@ use crate::{PagedBatch, Result};
 ///
 /// # Errors
 /// Those of candle.
-pub fn write_cache(
-    k: &Tensor,
-    v: &Tensor,
-    keys: &Tensor,
-    values: &Tensor,
-    batch: &PagedBatch,
-) -> Result<()> {
+pub fn write_cache(k: &Tensor, v: &Tensor, keys: &Tensor, values: &Tensor, batch: &PagedBatch) -> Result<()> {
     if batch.tokens() == 0 {
         return Ok(());
     }
@@ -24,10 +18,7 @@ pub fn write_cache(
     let slots = slots.broadcast_as((tokens, row))?.contiguous()?;
     for (new, cache) in [(k, keys), (v, values)] {
         let cells = cache.reshape((batch.blocks() * batch.block_size(), row))?; // Shares the cache's memory.
-        let new = new
-            .reshape((tokens, row))?
-            .to_dtype(cache.dtype())?
-            .contiguous()?;
+        let new = new.reshape((tokens, row))?.to_dtype(cache.dtype())?.contiguous()?;
         cells.scatter_set(&slots, &new, 0)?;
     }
     Ok(())

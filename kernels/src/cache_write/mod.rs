@@ -12,13 +12,7 @@ use crate::{Error, PagedBatch, Result};
 ///
 /// # Errors
 /// [`Error::Shape`] if the tensors, or the batch and the cache, disagree on a size.
-pub fn write_cache(
-    k: &Tensor,
-    v: &Tensor,
-    keys: &Tensor,
-    values: &Tensor,
-    batch: &PagedBatch,
-) -> Result<()> {
+pub fn write_cache(k: &Tensor, v: &Tensor, keys: &Tensor, values: &Tensor, batch: &PagedBatch) -> Result<()> {
     for (new, cache) in [(k, keys), (v, values)] {
         check(new, cache, batch)?;
     }
@@ -26,12 +20,7 @@ pub fn write_cache(
         return composed::write_cache(k, v, keys, values, batch);
     }
     for (new, cache) in [(k, keys), (v, values)] {
-        cache.inplace_op2(
-            &new.contiguous()?,
-            &WriteRows {
-                slots: batch.slots(),
-            },
-        )?;
+        cache.inplace_op2(&new.contiguous()?, &WriteRows { slots: batch.slots() })?;
     }
     Ok(())
 }
@@ -40,11 +29,8 @@ fn check(new: &Tensor, cache: &Tensor, batch: &PagedBatch) -> Result<()> {
     let (&[tokens, kv_heads, width], &[blocks, block_size, cached_heads, cached_width]) =
         (new.dims(), cache.dims())
     else {
-        let reason = format!(
-            "{:?} and {:?} are not [t, kv, d] and [blocks, block, kv, d]",
-            new.dims(),
-            cache.dims()
-        );
+        let reason =
+            format!("{:?} and {:?} are not [t, kv, d] and [blocks, block, kv, d]", new.dims(), cache.dims());
         return Err(Error::shape("write_cache", reason));
     };
     let fits = (kv_heads, width) == (cached_heads, cached_width)
@@ -52,12 +38,8 @@ fn check(new: &Tensor, cache: &Tensor, batch: &PagedBatch) -> Result<()> {
         && (blocks, block_size) == (batch.blocks(), batch.block_size())
         && cache.is_contiguous();
     if !fits {
-        let reason = format!(
-            "{:?} into {:?} for a batch of {} tokens",
-            new.dims(),
-            cache.dims(),
-            batch.tokens()
-        );
+        let reason =
+            format!("{:?} into {:?} for a batch of {} tokens", new.dims(), cache.dims(), batch.tokens());
         return Err(Error::shape("write_cache", reason));
     }
     Ok(())
@@ -87,9 +69,7 @@ impl InplaceOp2 for WriteRows<'_> {
         let width = rows.len() / self.slots.len().max(1);
         match cache {
             CpuStorage::F32(cache) => {
-                for_each_slot(self.slots, rows, &mut cache[cells], width, |to, row| {
-                    to.copy_from_slice(row)
-                });
+                for_each_slot(self.slots, rows, &mut cache[cells], width, |to, row| to.copy_from_slice(row));
             }
             CpuStorage::F16(cache) => {
                 for_each_slot(self.slots, rows, &mut cache[cells], width, |to, row| {

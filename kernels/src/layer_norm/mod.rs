@@ -29,13 +29,7 @@ pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Resul
 ///
 /// # Errors
 /// As [`layer_norm`].
-pub fn layer_norm_on(
-    cpu: Cpu,
-    x: &Tensor,
-    weight: &Tensor,
-    bias: &Tensor,
-    eps: f32,
-) -> Result<Tensor> {
+pub fn layer_norm_on(cpu: Cpu, x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f32) -> Result<Tensor> {
     let width = check(x, weight, bias)?;
     let (weight, bias) = (to_f32_vec(weight)?, to_f32_vec(bias)?);
     let out = with_f32("layer_norm", x, |data| {
@@ -56,12 +50,8 @@ pub fn layer_norm_on(
 fn check(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<usize> {
     let width = x.dims().last().copied().unwrap_or(0);
     if width == 0 || weight.dims() != [width] || bias.dims() != [width] {
-        let reason = format!(
-            "weight {:?} and bias {:?} against x {:?}",
-            weight.dims(),
-            bias.dims(),
-            x.dims()
-        );
+        let reason =
+            format!("weight {:?} and bias {:?} against x {:?}", weight.dims(), bias.dims(), x.dims());
         return Err(Error::shape("layer_norm", reason));
     }
     Ok(width)
@@ -70,10 +60,7 @@ fn check(x: &Tensor, weight: &Tensor, bias: &Tensor) -> Result<usize> {
 #[inline(always)]
 fn norm_rows(input: &[f32], output: &mut [f32], weight: &[f32], bias: &[f32], eps: f32) {
     let width = weight.len();
-    for (row, out) in input
-        .chunks_exact(width)
-        .zip(output.chunks_exact_mut(width))
-    {
+    for (row, out) in input.chunks_exact(width).zip(output.chunks_exact_mut(width)) {
         let mean = sum_of(row, |value| value) / width as f32;
         let variance = sum_of(row, |value| (value - mean) * (value - mean)) / width as f32;
         let scale = 1.0 / (variance + eps).sqrt();

@@ -20,7 +20,6 @@ pub(super) struct Activations {
 
 /// What belongs to one block of 32.
 #[derive(Clone, Copy, Default)]
-#[repr(C)]
 pub(super) struct BlockInfo {
     /// The f32 that a code counts for.
     pub scale: f32,
@@ -28,10 +27,22 @@ pub(super) struct BlockInfo {
     pub scaled_sum: f32,
     /// Scale times the sum of each half's codes.
     pub scaled_half_sums: [f32; 2],
-    /// Sum of the codes.
-    pub sum: i32,
-    /// Sum of each half's codes.
-    pub half_sums: [i32; 2],
+    /// Minus the sum of the codes: what an offset on the weights takes away.
+    pub negated_sum: i32,
+    /// Minus the sum of each half's codes.
+    pub negated_half_sums: [i32; 2],
+}
+
+impl BlockInfo {
+    /// Minus the sum, and the scaled sum, that go with one of `halves` parts of the block.
+    #[inline(always)]
+    pub(super) fn sums(&self, halves: usize, half: usize) -> (i32, f32) {
+        if halves == 1 {
+            (self.negated_sum, self.scaled_sum)
+        } else {
+            (self.negated_half_sums[half], self.scaled_half_sums[half])
+        }
+    }
 }
 
 impl Activations {
@@ -40,8 +51,7 @@ impl Activations {
         let blocks_per_row = inner / BLOCK;
         let mut codes = vec![0i8; x.len()];
         let mut blocks = vec![BlockInfo::default(); x.len() / BLOCK];
-        let (shared_codes, shared_blocks) =
-            (SharedSlice::new(&mut codes), SharedSlice::new(&mut blocks));
+        let (shared_codes, shared_blocks) = (SharedSlice::new(&mut codes), SharedSlice::new(&mut blocks));
         cpu.pool().for_each_chunk(x.len() / BLOCK, 512, &|range| {
             let input = &x[range.start * BLOCK..range.end * BLOCK];
             // SAFETY: chunks of blocks do not overlap.
@@ -50,20 +60,13 @@ impl Activations {
             };
             multiversion!(cpu.level(), round_blocks, input: &[f32], codes: &mut [i8], blocks: &mut [BlockInfo]);
         });
-        Self {
-            codes,
-            blocks,
-            blocks_per_row,
-        }
+        Self { codes, blocks, blocks_per_row }
     }
 }
 
 #[inline(always)]
 fn round_blocks(input: &[f32], codes: &mut [i8], blocks: &mut [BlockInfo]) {
-    let rows = input
-        .chunks_exact(BLOCK)
-        .zip(codes.chunks_exact_mut(BLOCK))
-        .zip(blocks);
+    let rows = input.chunks_exact(BLOCK).zip(codes.chunks_exact_mut(BLOCK)).zip(blocks);
     for ((values, codes), block) in rows {
         *block = round_block(values, codes);
     }
@@ -73,26 +76,19 @@ fn round_blocks(input: &[f32], codes: &mut [i8], blocks: &mut [BlockInfo]) {
 #[inline(always)]
 fn round_block(values: &[f32], codes: &mut [i8]) -> BlockInfo {
     // Bit patterns of absolute values order as the values do, infinity and NaN above all.
-    let largest = values.iter().fold(0u32, |largest, value| {
-        largest.max(value.to_bits() & 0x7fff_ffff)
-    });
+    let largest = values.iter().fold(0u32, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff));
     let finite = largest < 0x7f80_0000;
     let largest = f32::from_bits(largest);
     let scale = if finite { largest / 127.0 } else { f32::NAN };
     // The smallest subnormal scales have no finite inverse.
-    let inverse = if finite && largest > 1e-36 {
-        127.0 / largest
-    } else {
-        0.0
-    };
+    let inverse = if finite && largest > 1e-36 { 127.0 / largest } else { 0.0 };
     let mut half_sums = [0i32; 2];
     for half in 0..2 {
         let range = half * 16..half * 16 + 16;
         for (value, code) in values[range.clone()].iter().zip(&mut codes[range]) {
             // Adding and taking 1.5 · 2^23 rounds to even; the product of a finite value is within ±127.01.
-            let rounded = (value * inverse + 12_582_912.0)
-                .to_bits()
-                .wrapping_sub(12_582_912f32.to_bits()) as i32;
+            let rounded =
+                (value * inverse + 12_582_912.0).to_bits().wrapping_sub(12_582_912f32.to_bits()) as i32;
             let rounded = if finite { rounded } else { 0 };
             *code = rounded as i8;
             half_sums[half] += rounded;
@@ -103,8 +99,8 @@ fn round_block(values: &[f32], codes: &mut [i8]) -> BlockInfo {
         scale,
         scaled_sum: scale * sum as f32,
         scaled_half_sums: [scale * half_sums[0] as f32, scale * half_sums[1] as f32],
-        sum,
-        half_sums,
+        negated_sum: -sum,
+        negated_half_sums: [-half_sums[0], -half_sums[1]],
     }
 }
 
@@ -115,9 +111,7 @@ mod tests {
 
     #[test]
     fn every_level_rounds_alike_and_keeps_what_is_not_finite() {
-        let mut values: Vec<f32> = (0..320)
-            .map(|index| ((index * 37 % 101) as f32 - 50.0) * 0.13)
-            .collect();
+        let mut values: Vec<f32> = (0..320).map(|index| ((index * 37 % 101) as f32 - 50.0) * 0.13).collect();
         values[40] = f32::NAN;
         values[70] = f32::INFINITY;
         values[96..128].fill(0.0);
@@ -128,17 +122,12 @@ mod tests {
         assert_eq!(plain.blocks[3].scale, 0.0);
         for (block, info) in plain.blocks.iter().enumerate() {
             let codes = &plain.codes[block * 32..block * 32 + 32];
-            assert_eq!(
-                info.sum,
-                codes.iter().map(|code| i32::from(*code)).sum::<i32>()
-            );
+            assert_eq!(-info.negated_sum, codes.iter().map(|code| i32::from(*code)).sum::<i32>());
             if info.scale.is_nan() {
                 continue;
             }
             for (code, value) in codes.iter().zip(&values[block * 32..]) {
-                assert!(
-                    (f32::from(*code) * info.scale - value).abs() <= info.scale * 0.501 + 1e-36
-                );
+                assert!((f32::from(*code) * info.scale - value).abs() <= info.scale * 0.501 + 1e-36);
             }
         }
         for level in Level::supported() {

@@ -41,10 +41,7 @@ impl ComposedLinear {
         if !fits || inner % dtype.block_size() != 0 {
             return Err(Error::shape(
                 "linear",
-                format!(
-                    "{} bytes are not [{out}, {inner}] of {dtype:?}",
-                    blocks.len()
-                ),
+                format!("{} bytes are not [{out}, {inner}] of {dtype:?}", blocks.len()),
             ));
         }
         let storage = QStorage::from_data(Cow::Owned(blocks.to_vec()), device, dtype)?;

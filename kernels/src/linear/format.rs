@@ -36,11 +36,7 @@ pub(super) trait Kind {
     /// Blocks of 32 that share a header.
     const BLOCKS: usize = 1;
 
-    const OFFSET: i32 = if Self::OFFSET_SHIFT == 0 {
-        0
-    } else {
-        1 << Self::OFFSET_SHIFT
-    };
+    const OFFSET: i32 = if Self::OFFSET_SHIFT == 0 { 0 } else { 1 << Self::OFFSET_SHIFT };
     const HAS_MINIMUM: bool = matches!(Self::SCALES, Scales::HalfMinimum | Scales::SubMinimum);
     /// Bytes of a panel's header: one `d` (and `m`) for each of its sixteen rows.
     const HEADER_BYTES: usize = match Self::SCALES {
@@ -129,13 +125,7 @@ pub(super) struct Parts {
 
 impl Parts {
     pub(super) fn new() -> Self {
-        Self {
-            scale: 0,
-            minimum: 0,
-            codes: [0; 256],
-            scales: [0; 16],
-            minimums: [0; 16],
-        }
+        Self { scale: 0, minimum: 0, codes: [0; 256], scales: [0; 16], minimums: [0; 16] }
     }
 
     /// Reads one block of a quantised type; `bytes` has that type's size.
@@ -198,11 +188,7 @@ impl Parts {
         let (high, low, scales) = (&bytes[..32], &bytes[32..96], &bytes[96..108]);
         self.scale = u32::from(half_at(bytes, 108));
         for index in 0..16 {
-            let lower = if index < 8 {
-                scales[index] & 15
-            } else {
-                scales[index - 8] >> 4
-            };
+            let lower = if index < 8 { scales[index] & 15 } else { scales[index - 8] >> 4 };
             let upper = scales[8 + index % 4] >> (2 * (index / 4)) & 3;
             self.scales[index] = (lower | upper << 4).wrapping_sub(32);
         }

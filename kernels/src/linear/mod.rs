@@ -5,6 +5,10 @@
 //! changes the order of additions within an output element.
 
 mod activations;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
 pub mod composed;
 mod dense;
 mod format;
@@ -20,10 +24,10 @@ use candle_core::{CpuStorage, DType, Device, Storage, StorageRef, Tensor};
 
 use crate::pool::SharedSlice;
 use crate::view::{is_cpu, to_f32_vec, with_f32};
-use crate::{Cpu, Error, Result};
+use crate::{Cpu, Error, Level, Result};
 use activations::Activations;
 use composed::ComposedLinear;
-use format::with_kind;
+use format::{Kind, with_kind};
 use panels::{Panels, ROWS};
 
 /// `y = x · Wᵀ + b` for one matrix `W [out, in]`. Cheap to clone; clones share the weights.
@@ -53,11 +57,7 @@ impl fmt::Debug for Linear {
             Weights::Dense(weight) => format!("{:?}", weight.dtype()),
             Weights::Composed(_) => "composed".to_owned(),
         };
-        write!(
-            formatter,
-            "Linear([{}, {}], {kind})",
-            self.0.out, self.0.inner
-        )
+        write!(formatter, "Linear([{}, {}], {kind})", self.0.out, self.0.inner)
     }
 }
 
@@ -69,10 +69,7 @@ impl Linear {
     /// [`Error::Shape`] if the sizes disagree, [`Error::ElementType`] for other types.
     pub fn dense(weight: &Tensor, bias: Option<&Tensor>) -> Result<Self> {
         let &[out, inner] = weight.dims() else {
-            return Err(Error::shape(
-                "linear",
-                format!("weight {:?} is not a matrix", weight.dims()),
-            ));
+            return Err(Error::shape("linear", format!("weight {:?} is not a matrix", weight.dims())));
         };
         if !matches!(weight.dtype(), DType::F32 | DType::F16 | DType::BF16) {
             return Err(Error::element_type("linear", weight.dtype()));
@@ -104,58 +101,34 @@ impl Linear {
             _ => None,
         };
         if let Some(dense_type) = dense_type {
-            let bytes = out
-                .checked_mul(inner)
-                .and_then(|count| count.checked_mul(dtype.type_size()));
+            let bytes = out.checked_mul(inner).and_then(|count| count.checked_mul(dtype.type_size()));
             if bytes != Some(blocks.len()) {
-                let reason = format!(
-                    "{} bytes are not [{out}, {inner}] of {dtype:?}",
-                    blocks.len()
-                );
+                let reason = format!("{} bytes are not [{out}, {inner}] of {dtype:?}", blocks.len());
                 return Err(Error::shape("linear", reason));
             }
             let weight = Tensor::from_raw_buffer(blocks, dense_type, &[out, inner], device)?;
             return Self::dense(&weight, bias);
         }
         let weights = match device {
-            Device::Cpu => {
-                Weights::Packed(Panels::pack(Cpu::host().pool(), dtype, blocks, out, inner)?)
-            }
-            _ => Weights::Composed(ComposedLinear::quantised(
-                dtype, blocks, out, inner, device,
-            )?),
+            Device::Cpu => Weights::Packed(Panels::pack(Cpu::host().pool(), dtype, blocks, out, inner)?),
+            _ => Weights::Composed(ComposedLinear::quantised(dtype, blocks, out, inner, device)?),
         };
         Self::new(weights, out, inner, bias)
     }
 
     fn new(weights: Weights, out: usize, inner: usize, bias: Option<&Tensor>) -> Result<Self> {
         if inner == 0 || out == 0 {
-            return Err(Error::shape(
-                "linear",
-                format!("a matrix [{out}, {inner}] is empty"),
-            ));
+            return Err(Error::shape("linear", format!("a matrix [{out}, {inner}] is empty")));
         }
         if let Some(bias) = bias
             && bias.dims() != [out]
         {
-            return Err(Error::shape(
-                "linear",
-                format!("bias {:?} against {out} rows", bias.dims()),
-            ));
+            return Err(Error::shape("linear", format!("bias {:?} against {out} rows", bias.dims())));
         }
         let composed = matches!(weights, Weights::Composed(_));
-        let device_bias = bias
-            .filter(|_| composed)
-            .map(|bias| bias.to_dtype(DType::F32))
-            .transpose()?;
+        let device_bias = bias.filter(|_| composed).map(|bias| bias.to_dtype(DType::F32)).transpose()?;
         let bias = bias.filter(|_| !composed).map(to_f32_vec).transpose()?;
-        Ok(Self(Arc::new(Inner {
-            weights,
-            out,
-            inner,
-            bias,
-            device_bias,
-        })))
+        Ok(Self(Arc::new(Inner { weights, out, inner, bias, device_bias })))
     }
 
     /// `x [t, in]` f32 → `[t, out]` f32. A row of the result depends on that row of `x` alone.
@@ -164,9 +137,7 @@ impl Linear {
     /// [`Error::Shape`] if `x` is not `[t, in]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut results = Self::forward_all(&[self], x)?;
-        results
-            .pop()
-            .ok_or_else(|| Error::shape("linear", "no result"))
+        results.pop().ok_or_else(|| Error::shape("linear", "no result"))
     }
 
     /// Several matrices over one input (q, k and v; gate and up): the input is rounded once, and one parallel region
@@ -184,39 +155,19 @@ impl Linear {
     /// As [`Linear::forward`].
     pub fn forward_all_on(cpu: Cpu, linears: &[&Self], x: &Tensor) -> Result<Vec<Tensor>> {
         let &[tokens, inner] = x.dims() else {
-            return Err(Error::shape(
-                "linear",
-                format!("x {:?} is not [t, in]", x.dims()),
-            ));
+            return Err(Error::shape("linear", format!("x {:?} is not [t, in]", x.dims())));
         };
         if let Some(other) = linears.iter().find(|linear| linear.0.inner != inner) {
-            return Err(Error::shape(
-                "linear",
-                format!("x {:?} against {other:?}", x.dims()),
-            ));
+            return Err(Error::shape("linear", format!("x {:?} against {other:?}", x.dims())));
         }
-        if linears
-            .iter()
-            .any(|linear| matches!(linear.0.weights, Weights::Composed(_)))
-        {
-            return linears
-                .iter()
-                .map(|linear| linear.forward_composed(x))
-                .collect();
+        if linears.iter().any(|linear| matches!(linear.0.weights, Weights::Composed(_))) {
+            return linears.iter().map(|linear| linear.forward_composed(x)).collect();
         }
-        with_f32("linear", x, |data| {
-            multiply_all(cpu, linears, data, tokens, inner)
-        })?
-        .into_iter()
-        .zip(linears)
-        .map(|(values, linear)| {
-            Ok(Tensor::from_vec(
-                values,
-                (tokens, linear.0.out),
-                x.device(),
-            )?)
-        })
-        .collect()
+        with_f32("linear", x, |data| multiply_all(cpu, linears, data, tokens, inner))?
+            .into_iter()
+            .zip(linears)
+            .map(|(values, linear)| Ok(Tensor::from_vec(values, (tokens, linear.0.out), x.device())?))
+            .collect()
     }
 
     fn forward_composed(&self, x: &Tensor) -> Result<Tensor> {
@@ -267,11 +218,7 @@ impl Linear {
             Weights::Dense(weight) => weight.elem_count() * weight.dtype().size_in_bytes(),
             Weights::Composed(composed) => composed.memory_bytes(),
         };
-        let bias = if self.0.bias.is_some() || self.0.device_bias.is_some() {
-            4 * self.0.out
-        } else {
-            0
-        };
+        let bias = if self.0.bias.is_some() || self.0.device_bias.is_some() { 4 * self.0.out } else { 0 };
         (weights + bias) as u64
     }
 
@@ -317,10 +264,7 @@ fn multiply_all(
     tokens: usize,
     inner: usize,
 ) -> Result<Vec<Vec<f32>>> {
-    let mut results: Vec<Vec<f32>> = linears
-        .iter()
-        .map(|linear| vec![0f32; tokens * linear.0.out])
-        .collect();
+    let mut results: Vec<Vec<f32>> = linears.iter().map(|linear| vec![0f32; tokens * linear.0.out]).collect();
     let mut units = 0;
     let mut jobs = Vec::with_capacity(linears.len());
     for (linear, results) in linears.iter().zip(&mut results) {
@@ -333,26 +277,14 @@ fn multiply_all(
         };
         let out = linear.0.out;
         let bias = linear.0.bias.as_deref();
-        jobs.push(Job {
-            lent,
-            out,
-            bias,
-            results: SharedSlice::new(results),
-            first_unit: units,
-        });
+        jobs.push(Job { lent, out, bias, results: SharedSlice::new(results), first_unit: units });
         units += out.div_ceil(ROWS);
     }
     let rounds = jobs.iter().any(|job| matches!(job.lent, Lent::Packed(_)));
-    let rounded = if rounds {
-        Activations::round(cpu, x, inner)
-    } else {
-        Activations::default()
-    };
+    let rounded = if rounds { Activations::round(cpu, x, inner) } else { Activations::default() };
     let input = Input { x, inner, rounded };
     // A tile of activations stays in the second-level cache while the weights stream past it.
-    let tile = ((256 << 10) / inner.max(1))
-        .clamp(8, 512)
-        .next_multiple_of(8);
+    let tile = ((256 << 10) / inner.max(1)).clamp(8, 512).next_multiple_of(8);
     let tiles = tokens.div_ceil(tile);
     let chunk = units.div_ceil(cpu.pool().threads() * 4).max(1);
     let chunks = units.div_ceil(chunk);
@@ -372,7 +304,7 @@ fn multiply_all(
 fn multiply_unit(cpu: Cpu, job: &Job<'_>, input: &Input<'_>, unit: usize, tokens: Range<usize>) {
     let first = unit * ROWS;
     let rows = ROWS.min(job.out - first);
-    let store = |token: usize, totals: &[f32]| {
+    let mut store = |token: usize, totals: &[f32; ROWS]| {
         // SAFETY: this unit and this token belong to one task.
         let out = unsafe { job.results.range(token * job.out + first, rows) };
         match job.bias {
@@ -387,14 +319,11 @@ fn multiply_unit(cpu: Cpu, job: &Job<'_>, input: &Input<'_>, unit: usize, tokens
     match &job.lent {
         Lent::Packed(panels) => {
             let panel = panels.panel(unit);
-            for token in tokens {
-                let totals = with_kind!(
-                    panels.dtype(),
-                    K => scalar::panel::<K>(panel, &input.rounded, token),
-                    [0f32; ROWS]
-                );
-                store(token, &totals);
-            }
+            with_kind!(
+                panels.dtype(),
+                K => multiply_panel::<K>(cpu.level(), panel, &input.rounded, tokens, &mut store),
+                ()
+            );
         }
         Lent::Dense(weight, storage) => {
             let Some(weights) = dense_rows(weight, storage) else {
@@ -407,6 +336,25 @@ fn multiply_unit(cpu: Cpu, job: &Job<'_>, input: &Input<'_>, unit: usize, tokens
                 store(token, &totals);
             }
         }
+    }
+}
+
+/// One panel times a range of activation rows, at the given level.
+fn multiply_panel<K: Kind>(
+    level: Level,
+    panel: &[u8],
+    rounded: &Activations,
+    tokens: Range<usize>,
+    store: &mut dyn FnMut(usize, &[f32; ROWS]),
+) {
+    match level {
+        // SAFETY: a `Cpu` holds only a level that this machine supports.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => unsafe { avx512::panel::<K>(panel, rounded, tokens, store) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { avx2::panel::<K>(panel, rounded, tokens, store) },
+        _ => tokens.for_each(|token| store(token, &scalar::panel::<K>(panel, rounded, token))),
     }
 }
 

@@ -49,10 +49,7 @@ impl Panels {
         let (unit, unit_bytes) = (dtype.block_size(), dtype.type_size());
         let row_bytes = (inner / unit).saturating_mul(unit_bytes);
         if inner == 0 || inner % unit != 0 || out.checked_mul(row_bytes) != Some(blocks.len()) {
-            let reason = format!(
-                "{} bytes are not [{out}, {inner}] of {dtype:?}",
-                blocks.len()
-            );
+            let reason = format!("{} bytes are not [{out}, {inner}] of {dtype:?}", blocks.len());
             return Err(Error::shape("linear", reason));
         }
         let panel_bytes = with_kind!(dtype, K => inner / (BLOCK * K::BLOCKS) * K::GROUP_BYTES, {
@@ -71,11 +68,7 @@ impl Panels {
                 with_kind!(dtype, K => pack_panel::<K>(dtype, blocks, row_bytes, bytes_mut(lines)), ());
             }
         });
-        Ok(Self {
-            dtype,
-            panel_bytes,
-            lines,
-        })
+        Ok(Self { dtype, panel_bytes, lines })
     }
 
     pub(super) fn dtype(&self) -> GgmlDType {
@@ -112,16 +105,10 @@ fn pack_panel<K: Kind>(dtype: GgmlDType, blocks: &[u8], row_bytes: usize, panel:
     let unit_bytes = dtype.type_size();
     let mut parts = Parts::new();
     for (row, units) in blocks.chunks_exact(row_bytes).enumerate() {
-        for (unit, group) in units
-            .chunks_exact(unit_bytes)
-            .zip(panel.chunks_exact_mut(K::GROUP_BYTES))
-        {
+        for (unit, group) in units.chunks_exact(unit_bytes).zip(panel.chunks_exact_mut(K::GROUP_BYTES)) {
             parts.read(dtype, unit);
             pack_header::<K>(&parts, row, group);
-            for (block, bytes) in group[K::HEADER_BYTES..]
-                .chunks_exact_mut(K::BLOCK_BYTES)
-                .enumerate()
-            {
+            for (block, bytes) in group[K::HEADER_BYTES..].chunks_exact_mut(K::BLOCK_BYTES).enumerate() {
                 let (scales, codes) = bytes.split_at_mut(K::SCALE_BYTES);
                 pack_scales::<K>(&parts, block, row, scales);
                 pack_codes::<K>(&parts.codes[block * BLOCK..(block + 1) * BLOCK], row, codes);
@@ -215,15 +202,9 @@ pub(super) fn scale_and_minimum<K: Kind>(
         Scales::HalfMinimum => (half_at(2 * row), half_at(32 + 2 * row)),
         Scales::Single => {
             let at = 4 * row;
-            (
-                f32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]),
-                0.0,
-            )
+            (f32::from_le_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]), 0.0)
         }
-        Scales::Sub => (
-            half_at(2 * row) * f32::from(scales[half * stride + row] as i8),
-            0.0,
-        ),
+        Scales::Sub => (half_at(2 * row) * f32::from(scales[half * stride + row] as i8), 0.0),
         Scales::SubMinimum => (
             half_at(2 * row) * f32::from(scales[half * stride + row]),
             -(half_at(32 + 2 * row) * f32::from(scales[half * stride + ROWS + row])),
@@ -232,19 +213,13 @@ pub(super) fn scale_and_minimum<K: Kind>(
 }
 
 fn read_panel_row<K: Kind>(panel: &[u8], row: usize, weights: &mut [f32]) {
-    let groups = panel
-        .chunks_exact(K::GROUP_BYTES)
-        .zip(weights.chunks_exact_mut(BLOCK * K::BLOCKS));
+    let groups = panel.chunks_exact(K::GROUP_BYTES).zip(weights.chunks_exact_mut(BLOCK * K::BLOCKS));
     for (group, weights) in groups {
         let (header, blocks) = group.split_at(K::HEADER_BYTES);
-        for (block, weights) in blocks
-            .chunks_exact(K::BLOCK_BYTES)
-            .zip(weights.chunks_exact_mut(BLOCK))
-        {
+        for (block, weights) in blocks.chunks_exact(K::BLOCK_BYTES).zip(weights.chunks_exact_mut(BLOCK)) {
             let (scales, lines) = block.split_at(K::SCALE_BYTES);
             for (index, weight) in weights.iter_mut().enumerate() {
-                let (scale, minimum) =
-                    scale_and_minimum::<K>(header, scales, row, index * K::HALVES / BLOCK);
+                let (scale, minimum) = scale_and_minimum::<K>(header, scales, row, index * K::HALVES / BLOCK);
                 let value = i32::from(code::<K>(lines, row, index)) - K::OFFSET;
                 *weight = scale * value as f32 + minimum;
             }

@@ -12,11 +12,7 @@ use super::panels::{ROWS, code, scale_and_minimum};
 pub(super) fn panel<K: Kind>(panel: &[u8], activations: &Activations, token: usize) -> [f32; ROWS] {
     let blocks_per_row = activations.blocks_per_row;
     let mut totals = [0f32; ROWS];
-    for (group, bytes) in panel
-        .chunks_exact(K::GROUP_BYTES)
-        .take(blocks_per_row / K::BLOCKS)
-        .enumerate()
-    {
+    for (group, bytes) in panel.chunks_exact(K::GROUP_BYTES).take(blocks_per_row / K::BLOCKS).enumerate() {
         let (header, blocks) = bytes.split_at(K::HEADER_BYTES);
         for (block, bytes) in blocks.chunks_exact(K::BLOCK_BYTES).enumerate() {
             let (scales, lines) = bytes.split_at(K::SCALE_BYTES);
@@ -24,21 +20,15 @@ pub(super) fn panel<K: Kind>(panel: &[u8], activations: &Activations, token: usi
             let info = &activations.blocks[at];
             let codes = &activations.codes[at * BLOCK..(at + 1) * BLOCK];
             for half in 0..K::HALVES {
-                let (sum, scaled_sum) = if K::HALVES == 1 {
-                    (info.sum, info.scaled_sum)
-                } else {
-                    (info.half_sums[half], info.scaled_half_sums[half])
-                };
+                let (negated_sum, scaled_sum) = info.sums(K::HALVES, half);
                 let span = half * BLOCK / K::HALVES..(half + 1) * BLOCK / K::HALVES;
                 for (row, total) in totals.iter_mut().enumerate() {
                     let dot: i32 = span
                         .clone()
-                        .map(|index| {
-                            i32::from(code::<K>(lines, row, index)) * i32::from(codes[index])
-                        })
+                        .map(|index| i32::from(code::<K>(lines, row, index)) * i32::from(codes[index]))
                         .sum();
                     let (scale, minimum) = scale_and_minimum::<K>(header, scales, row, half);
-                    *total = ((dot - K::OFFSET * sum) as f32).mul_add(scale * info.scale, *total);
+                    *total = ((dot + K::OFFSET * negated_sum) as f32).mul_add(scale * info.scale, *total);
                     if K::HAS_MINIMUM {
                         *total = minimum.mul_add(scaled_sum, *total);
                     }

@@ -11,6 +11,5 @@ use crate::Result;
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     let mean_square = x.sqr()?.mean_keepdim(D::Minus1)?;
     let root = (mean_square + f64::from(eps))?.sqrt()?;
-    Ok(x.broadcast_div(&root)?
-        .broadcast_mul(&weight.to_dtype(DType::F32)?)?)
+    Ok(x.broadcast_div(&root)?.broadcast_mul(&weight.to_dtype(DType::F32)?)?)
 }

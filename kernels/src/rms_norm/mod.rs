@@ -18,11 +18,7 @@ use crate::{Cpu, Error, Result};
 /// Source: Zhang and Sennrich 2019, <https://arxiv.org/abs/1910.07467>.
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     check(x, weight)?;
-    if is_cpu(x) {
-        rms_norm_on(Cpu::host(), x, weight, eps)
-    } else {
-        composed::rms_norm(x, weight, eps)
-    }
+    if is_cpu(x) { rms_norm_on(Cpu::host(), x, weight, eps) } else { composed::rms_norm(x, weight, eps) }
 }
 
 /// [`rms_norm`] on a chosen processor; `x` is on the CPU.
@@ -50,10 +46,7 @@ pub fn rms_norm_on(cpu: Cpu, x: &Tensor, weight: &Tensor, eps: f32) -> Result<Te
 fn check(x: &Tensor, weight: &Tensor) -> Result<usize> {
     let width = x.dims().last().copied().unwrap_or(0);
     if width == 0 || weight.dims() != [width] {
-        return Err(Error::shape(
-            "rms_norm",
-            format!("weight {:?} against x {:?}", weight.dims(), x.dims()),
-        ));
+        return Err(Error::shape("rms_norm", format!("weight {:?} against x {:?}", weight.dims(), x.dims())));
     }
     Ok(width)
 }
@@ -61,10 +54,7 @@ fn check(x: &Tensor, weight: &Tensor) -> Result<usize> {
 #[inline(always)]
 fn norm_rows(input: &[f32], output: &mut [f32], weight: &[f32], eps: f32) {
     let width = weight.len();
-    for (row, out) in input
-        .chunks_exact(width)
-        .zip(output.chunks_exact_mut(width))
-    {
+    for (row, out) in input.chunks_exact(width).zip(output.chunks_exact_mut(width)) {
         let mean_square = sum_of(row, |value| value * value) / width as f32;
         let scale = 1.0 / (mean_square + eps).sqrt();
         for ((out, value), weight) in out.iter_mut().zip(row).zip(weight) {

@@ -19,11 +19,7 @@ use crate::{Cpu, Error, Result};
 /// Source: Su et al. 2021, <https://arxiv.org/abs/2104.09864>.
 pub fn rotary(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     check(x, cos, sin)?;
-    if is_cpu(x) {
-        rotary_on(Cpu::host(), x, cos, sin)
-    } else {
-        composed::rotary(x, cos, sin)
-    }
+    if is_cpu(x) { rotary_on(Cpu::host(), x, cos, sin) } else { composed::rotary(x, cos, sin) }
 }
 
 /// [`rotary`] on a chosen processor; the tensors are on the CPU.
@@ -33,9 +29,7 @@ pub fn rotary(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
 pub fn rotary_on(cpu: Cpu, x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Tensor> {
     let sizes = check(x, cos, sin)?;
     let out = with_f32("rotary", x, |data| {
-        with_f32("rotary", cos, |cos| {
-            with_f32("rotary", sin, |sin| Ok(rotate(cpu, sizes, data, cos, sin)))
-        })
+        with_f32("rotary", cos, |cos| with_f32("rotary", sin, |sin| Ok(rotate(cpu, sizes, data, cos, sin))))
     })?;
     Ok(Tensor::from_vec(out, x.shape(), x.device())?)
 }
@@ -52,28 +46,14 @@ fn check(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Sizes> {
     let (&[tokens, heads, width], &[rows, turned]) = (x.dims(), cos.dims()) else {
         return Err(Error::shape(
             "rotary",
-            format!(
-                "x {:?} and cos {:?} are not [t, h, d] and [t, r]",
-                x.dims(),
-                cos.dims()
-            ),
+            format!("x {:?} and cos {:?} are not [t, h, d] and [t, r]", x.dims(), cos.dims()),
         ));
     };
     if rows != tokens || sin.dims() != cos.dims() || 2 * turned > width {
-        let reason = format!(
-            "x {:?}, cos {:?}, sin {:?} do not fit",
-            x.dims(),
-            cos.dims(),
-            sin.dims()
-        );
+        let reason = format!("x {:?}, cos {:?}, sin {:?} do not fit", x.dims(), cos.dims(), sin.dims());
         return Err(Error::shape("rotary", reason));
     }
-    Ok(Sizes {
-        tokens,
-        heads,
-        width,
-        turned,
-    })
+    Ok(Sizes { tokens, heads, width, turned })
 }
 
 fn rotate(cpu: Cpu, sizes: Sizes, data: &[f32], cos: &[f32], sin: &[f32]) -> Vec<f32> {
@@ -93,12 +73,7 @@ fn rotate(cpu: Cpu, sizes: Sizes, data: &[f32], cos: &[f32], sin: &[f32]) -> Vec
 
 #[inline(always)]
 fn rotate_rows(sizes: Sizes, input: &[f32], output: &mut [f32], cos: &[f32], sin: &[f32]) {
-    let Sizes {
-        heads,
-        width,
-        turned,
-        ..
-    } = sizes;
+    let Sizes { heads, width, turned, .. } = sizes;
     output.copy_from_slice(input);
     if turned == 0 || heads == 0 {
         return;

@@ -18,11 +18,7 @@ use crate::{Cpu, Error, Result};
 /// Source: Shazeer 2020, <https://arxiv.org/abs/2002.05202>.
 pub fn silu_mul(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     check(gate, up)?;
-    if is_cpu(gate) {
-        silu_mul_on(Cpu::host(), gate, up)
-    } else {
-        composed::silu_mul(gate, up)
-    }
+    if is_cpu(gate) { silu_mul_on(Cpu::host(), gate, up) } else { composed::silu_mul(gate, up) }
 }
 
 /// [`silu_mul`] on a chosen processor; the tensors are on the CPU.
@@ -49,10 +45,7 @@ pub fn silu_mul_on(cpu: Cpu, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
 
 fn check(gate: &Tensor, up: &Tensor) -> Result<()> {
     if gate.dims() != up.dims() {
-        return Err(Error::shape(
-            "silu_mul",
-            format!("gate {:?} against up {:?}", gate.dims(), up.dims()),
-        ));
+        return Err(Error::shape("silu_mul", format!("gate {:?} against up {:?}", gate.dims(), up.dims())));
     }
     Ok(())
 }

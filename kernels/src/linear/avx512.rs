@@ -1,0 +1,202 @@
+//! Quantised products with AVX-512 and VNNI: sixteen rows in one vector, up to eight activation rows per unpacked block.
+//!
+//! The same operations per output as `scalar`, tested to the bit.
+
+use std::arch::x86_64::{
+    __m128i, __m256i, __m512, __m512i, _mm_cvtsi32_si128, _mm_loadu_si128, _mm256_loadu_si256,
+    _mm512_add_epi32, _mm512_and_si512, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32,
+    _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
+    _mm512_mul_ps, _mm512_or_si512, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
+    _mm512_setzero_si512, _mm512_sll_epi16, _mm512_sll_epi32, _mm512_srl_epi16, _mm512_storeu_ps,
+    _mm512_xor_si512,
+};
+use std::ops::Range;
+
+use super::activations::Activations;
+use super::format::{BLOCK, Kind, Scales};
+use super::panels::ROWS;
+
+/// Products of one panel with a range of activation rows; `store` gets each row's sixteen.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(super) fn panel<K: Kind>(
+    panel: &[u8],
+    activations: &Activations,
+    mut tokens: Range<usize>,
+    store: &mut dyn FnMut(usize, &[f32; ROWS]),
+) {
+    while tokens.len() >= 8 {
+        tile::<K, 8>(panel, activations, tokens.start, store);
+        tokens.start += 8;
+    }
+    if tokens.len() >= 4 {
+        tile::<K, 4>(panel, activations, tokens.start, store);
+        tokens.start += 4;
+    }
+    if tokens.len() >= 2 {
+        tile::<K, 2>(panel, activations, tokens.start, store);
+        tokens.start += 2;
+    }
+    if !tokens.is_empty() {
+        tile::<K, 1>(panel, activations, tokens.start, store);
+    }
+}
+
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn tile<K: Kind, const T: usize>(
+    panel: &[u8],
+    activations: &Activations,
+    first: usize,
+    store: &mut dyn FnMut(usize, &[f32; ROWS]),
+) {
+    let blocks_per_row = activations.blocks_per_row;
+    let rows: [&[_]; T] = std::array::from_fn(|token| {
+        &activations.blocks[(first + token) * blocks_per_row..(first + token + 1) * blocks_per_row]
+    });
+    let codes: [&[i8]; T] = std::array::from_fn(|token| {
+        let at = (first + token) * blocks_per_row * BLOCK;
+        &activations.codes[at..at + blocks_per_row * BLOCK]
+    });
+    let mut totals = [_mm512_setzero_ps(); T];
+    let groups = panel.chunks_exact(K::GROUP_BYTES).take(blocks_per_row / K::BLOCKS);
+    for (group, bytes) in groups.enumerate() {
+        let (header, blocks) = bytes.split_at(K::HEADER_BYTES);
+        for (nth, bytes) in blocks.chunks_exact(K::BLOCK_BYTES).enumerate() {
+            let block = group * K::BLOCKS + nth;
+            let (scales, lines) = bytes.split_at(K::SCALE_BYTES);
+            let weights: [__m512i; 8] = [
+                group_codes::<K>(lines, 0),
+                group_codes::<K>(lines, 1),
+                group_codes::<K>(lines, 2),
+                group_codes::<K>(lines, 3),
+                group_codes::<K>(lines, 4),
+                group_codes::<K>(lines, 5),
+                group_codes::<K>(lines, 6),
+                group_codes::<K>(lines, 7),
+            ];
+            for half in 0..K::HALVES {
+                let (scale, minimum) = scale_and_minimum::<K>(header, scales, half);
+                let span = half * 8 / K::HALVES..(half + 1) * 8 / K::HALVES;
+                for token in 0..T {
+                    // SAFETY: each row has `blocks_per_row` blocks, and `block` counts the panel's, of which there are as
+                    // many.
+                    let (info, codes) = unsafe {
+                        (
+                            rows[token].get_unchecked(block),
+                            codes[token].get_unchecked(block * BLOCK..(block + 1) * BLOCK),
+                        )
+                    };
+                    let (negated_sum, scaled_sum) = info.sums(K::HALVES, half);
+                    let dot = dot::<K>(&weights, span.clone(), codes, negated_sum);
+                    let scale = _mm512_mul_ps(scale, _mm512_set1_ps(info.scale));
+                    totals[token] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, totals[token]);
+                    if K::HAS_MINIMUM {
+                        totals[token] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(scaled_sum), totals[token]);
+                    }
+                }
+            }
+        }
+    }
+    for (token, total) in totals.into_iter().enumerate() {
+        let mut values = [0f32; ROWS];
+        // SAFETY: sixteen values fit.
+        unsafe { _mm512_storeu_ps(values.as_mut_ptr(), total) };
+        store(first + token, &values);
+    }
+}
+
+/// Integer products of one block's groups with 32 codes, less the offset's part; two chains to hide latency.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn dot<K: Kind>(weights: &[__m512i; 8], span: Range<usize>, codes: &[i8], negated_sum: i32) -> __m512i {
+    let mut even = if K::OFFSET_SHIFT == 0 {
+        _mm512_setzero_si512()
+    } else {
+        _mm512_sll_epi32(_mm512_set1_epi32(negated_sum), _mm_cvtsi32_si128(K::OFFSET_SHIFT as i32))
+    };
+    let mut odd = _mm512_setzero_si512();
+    for pair in span.step_by(2) {
+        even = _mm512_dpbusd_epi32(even, weights[pair], four_codes(codes, pair));
+        odd = _mm512_dpbusd_epi32(odd, weights[pair + 1], four_codes(codes, pair + 1));
+    }
+    _mm512_add_epi32(even, odd)
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn four_codes(codes: &[i8], group: usize) -> __m512i {
+    debug_assert!(codes.len() == BLOCK && group < 8);
+    // SAFETY: a block has eight groups of four codes.
+    _mm512_set1_epi32(unsafe { codes.as_ptr().add(4 * group).cast::<i32>().read_unaligned() })
+}
+
+/// Codes of group `group` of all sixteen rows, as unsigned bytes; the planes are described in `panels`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn group_codes<K: Kind>(lines: &[u8], group: usize) -> __m512i {
+    let nibbles = |_: ()| bits(lines, 64 * (group % 4), 4 * (group / 4), 0x0f, 0);
+    let pairs = |base: usize, to: usize| bits(lines, base + 64 * (group % 2), 2 * (group / 2), 3, to);
+    let single = |base: usize, to: usize| bits(lines, base, group, 1, to);
+    match K::BITS {
+        8 => line(lines, 64 * group),
+        6 => _mm512_or_si512(nibbles(()), pairs(256, 4)),
+        5 => _mm512_or_si512(nibbles(()), single(256, 4)),
+        4 => nibbles(()),
+        3 => _mm512_or_si512(pairs(0, 0), single(128, 2)),
+        _ => pairs(0, 0),
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn line(lines: &[u8], at: usize) -> __m512i {
+    debug_assert!(at + 64 <= lines.len());
+    // SAFETY: a block has `64 · BITS` bytes of codes, and the planes lie within them.
+    unsafe { _mm512_loadu_si512(lines.as_ptr().add(at).cast::<__m512i>()) }
+}
+
+/// `(bytes >> shift & mask) << to`, byte by byte; no bit leaves its byte.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn bits(lines: &[u8], at: usize, shift: usize, mask: i8, to: usize) -> __m512i {
+    let shifted = _mm512_srl_epi16(line(lines, at), _mm_cvtsi32_si128(shift as i32));
+    _mm512_sll_epi16(_mm512_and_si512(shifted, _mm512_set1_epi8(mask)), _mm_cvtsi32_si128(to as i32))
+}
+
+/// `d` and `m` of sixteen rows for one half block.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn scale_and_minimum<K: Kind>(header: &[u8], scales: &[u8], half: usize) -> (__m512, __m512) {
+    debug_assert!(header.len() == K::HEADER_BYTES && scales.len() == K::SCALE_BYTES);
+    let nothing = _mm512_setzero_ps();
+    // SAFETY: the header holds 32 bytes, or 64 where a minimum or an f32 is read.
+    let halves =
+        |at: usize| unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(header.as_ptr().add(at).cast::<__m256i>())) };
+    // SAFETY: each half has sixteen bytes of scales, and sixteen of minimums where there are any.
+    let sixteen = |at: usize| unsafe { _mm_loadu_si128(scales.as_ptr().add(at).cast::<__m128i>()) };
+    let at = half * (K::SCALE_BYTES / K::HALVES);
+    match K::SCALES {
+        Scales::Half => (halves(0), nothing),
+        Scales::HalfMinimum => (halves(0), halves(32)),
+        // SAFETY: the header holds sixteen f32.
+        Scales::Single => (unsafe { _mm512_loadu_ps(header.as_ptr().cast::<f32>()) }, nothing),
+        Scales::Sub => {
+            (_mm512_mul_ps(halves(0), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(sixteen(at)))), nothing)
+        }
+        Scales::SubMinimum => {
+            let scale = _mm512_mul_ps(halves(0), _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(sixteen(at))));
+            let minimum =
+                _mm512_mul_ps(halves(32), _mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(sixteen(at + ROWS))));
+            (scale, negated(minimum))
+        }
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn negated(value: __m512) -> __m512 {
+    let sign = _mm512_set1_epi32(i32::MIN);
+    std::arch::x86_64::_mm512_castsi512_ps(_mm512_xor_si512(
+        std::arch::x86_64::_mm512_castps_si512(value),
+        sign,
+    ))
+}
