@@ -92,3 +92,9 @@ impl From<candle_core::Error> for Error {
         Self::Compute(error.to_string())
     }
 }
+
+impl From<sconce_kernels::Error> for Error {
+    fn from(error: sconce_kernels::Error) -> Self {
+        Self::Compute(error.to_string())
+    }
+}

@@ -34,7 +34,8 @@ impl ModelFiles {
     /// # Errors
     /// [`Error::NoModel`] if it is neither, or a shard is missing; [`Error::Read`] if it cannot be looked at.
     pub fn find(path: &Path) -> Result<Self, Error> {
-        let attributes = std::fs::metadata(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
+        let attributes =
+            std::fs::metadata(path).map_err(|source| Error::Read { path: path.to_owned(), source })?;
         if attributes.is_dir() {
             return find_in_folder(path);
         }
@@ -171,9 +172,13 @@ fn indexed_shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>, Error> {
     let mut shards = Vec::new();
     for name in names {
         let mut parts = Path::new(name).components();
-        let is_plain = matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name);
+        let is_plain =
+            matches!((parts.next(), parts.next()), (Some(Component::Normal(part)), None) if part == name);
         if !is_plain || !has_extension(Path::new(name), "safetensors") {
-            return Err(invalid(format!("`{}` is not the name of a safetensors file beside it", name.escape_debug())));
+            return Err(invalid(format!(
+                "`{}` is not the name of a safetensors file beside it",
+                name.escape_debug()
+            )));
         }
         let path = folder.join(name);
         if !path.is_file() {

@@ -9,7 +9,8 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 use tokenizers::models::bpe::BPE;
 use tokenizers::{
-    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper, Tokenizer as HfTokenizer,
+    AddedToken, DecoderWrapper, NormalizerWrapper, PostProcessorWrapper, PreTokenizerWrapper,
+    Tokenizer as HfTokenizer,
 };
 
 use super::pre_tokenizers::{self, PreTokenizer};
@@ -81,12 +82,17 @@ impl<'a> Vocabulary<'a> {
             Some(numbers) => numbers
                 .into_iter()
                 .map(|number| {
-                    TokenKind::from_number(number).ok_or_else(|| refused(format!("token type {number} is not known")))
+                    TokenKind::from_number(number)
+                        .ok_or_else(|| refused(format!("token type {number} is not known")))
                 })
                 .collect::<Result<_, _>>()?,
         };
         if kinds.len() != tokens.len() {
-            return Err(refused(format!("there are {} token types for {} tokens", kinds.len(), tokens.len())));
+            return Err(refused(format!(
+                "there are {} token types for {} tokens",
+                kinds.len(),
+                tokens.len()
+            )));
         }
         let mut ids = HashMap::with_capacity(tokens.len());
         for (id, token) in tokens.iter().enumerate() {
@@ -123,7 +129,11 @@ impl<'a> Vocabulary<'a> {
     }
 
     /// Which of BOS and EOS are put round a text, as the file or else the tokenizer's family says.
-    fn post_processor(&self, metadata: &Metadata, adds_bos: bool) -> Result<Option<PostProcessorWrapper>, Error> {
+    fn post_processor(
+        &self,
+        metadata: &Metadata,
+        adds_bos: bool,
+    ) -> Result<Option<PostProcessorWrapper>, Error> {
         let mut around = [None, None];
         for (place, (name, default)) in around.iter_mut().zip([("bos", adds_bos), ("eos", false)]) {
             let token = self.special(metadata, &format!("tokenizer.ggml.{name}_token_id"))?;
@@ -183,7 +193,8 @@ fn byte_level(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<HfToke
             None => Err(refused(format!("the merge `{}` is not a pair", merge.escape_debug()))),
         })
         .collect::<Result<Vec<_>, _>>()?;
-    let builder = BPE::builder().vocab_and_merges(vocabulary.by_name(), merges).ignore_merges(family.ignore_merges);
+    let builder =
+        BPE::builder().vocab_and_merges(vocabulary.by_name(), merges).ignore_merges(family.ignore_merges);
     let mut tokenizer = HfTokenizer::new(builder.build().map_err(|e| refused(e.to_string()))?);
     if family.composes {
         let normalizer: NormalizerWrapper = component(json!({ "type": "NFC" }))?;
@@ -209,7 +220,8 @@ fn cutting(family: &PreTokenizer) -> Result<PreTokenizerWrapper, Error> {
 }
 
 fn sentence_piece(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<HfTokenizer, Error> {
-    let scores = metadata.floats("tokenizer.ggml.scores")?.ok_or_else(|| refused("the scores are missing"))?;
+    let scores =
+        metadata.floats("tokenizer.ggml.scores")?.ok_or_else(|| refused("the scores are missing"))?;
     if scores.len() != vocabulary.tokens.len() {
         let reason = format!("there are {} scores for {} tokens", scores.len(), vocabulary.tokens.len());
         return Err(refused(reason));
@@ -218,7 +230,8 @@ fn sentence_piece(metadata: &Metadata, vocabulary: &Vocabulary<'_>) -> Result<Hf
         return Err(refused("a score is not a finite number"));
     }
     let merges = merges_from_scores(vocabulary, &scores)?;
-    let mut builder = BPE::builder().vocab_and_merges(vocabulary.by_name(), merges).byte_fallback(true).fuse_unk(true);
+    let mut builder =
+        BPE::builder().vocab_and_merges(vocabulary.by_name(), merges).byte_fallback(true).fuse_unk(true);
     if let Some(at) = vocabulary.kinds.iter().position(|kind| *kind == TokenKind::Unknown) {
         builder = builder.unk_token(vocabulary.tokens[at].to_owned());
     }
@@ -250,11 +263,16 @@ fn merges_from_scores(vocabulary: &Vocabulary<'_>, scores: &[f32]) -> Result<Vec
             continue;
         }
         if token.len() > MAX_TOKEN_BYTES {
-            return Err(refused(format!("token {id} has {} bytes, more than {MAX_TOKEN_BYTES}", token.len())));
+            return Err(refused(format!(
+                "token {id} has {} bytes, more than {MAX_TOKEN_BYTES}",
+                token.len()
+            )));
         }
         for (middle, _) in token.char_indices().skip(1) {
             let (left, right) = token.split_at(middle);
-            let (Some(left), Some(right)) = (vocabulary.ids.get(left), vocabulary.ids.get(right)) else { continue };
+            let (Some(left), Some(right)) = (vocabulary.ids.get(left), vocabulary.ids.get(right)) else {
+                continue;
+            };
             let is_normal = |id: &u32| vocabulary.kinds[*id as usize] == TokenKind::Normal;
             if is_normal(left) && is_normal(right) {
                 merges.push((scores[id], *left, *right));
@@ -264,7 +282,9 @@ fn merges_from_scores(vocabulary: &Vocabulary<'_>, scores: &[f32]) -> Result<Vec
             return Err(refused(format!("the scores give more than {MAX_MERGES} merges")));
         }
     }
-    merges.sort_by(|one, other| other.0.total_cmp(&one.0).then_with(|| (one.1, one.2).cmp(&(other.1, other.2))));
+    merges.sort_by(|one, other| {
+        other.0.total_cmp(&one.0).then_with(|| (one.1, one.2).cmp(&(other.1, other.2)))
+    });
     let name = |id: u32| vocabulary.tokens[id as usize].to_owned();
     Ok(merges.into_iter().map(|(_, left, right)| (name(left), name(right))).collect())
 }

@@ -15,7 +15,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use self::end_tokens::end_token_ids;
-pub(crate) use self::end_tokens::token_text;
 use self::pieces::{Piece, PieceStyle};
 pub use self::text_decoder::TextDecoder;
 use crate::weights::{Metadata, read_bounded};
@@ -112,14 +111,17 @@ impl Tokenizer {
         // Converters rewrite a few added tokens; another model's vocabulary differs nearly everywhere.
         let step = (tokens.len() / 1000).max(1);
         let sample = tokens.iter().enumerate().step_by(step);
-        let known = sample.filter_map(|(id, token)| Some((token, self.inner.tokenizer.id_to_token(id as u32)?)));
+        let known =
+            sample.filter_map(|(id, token)| Some((token, self.inner.tokenizer.id_to_token(id as u32)?)));
         let (mut compared, mut different) = (0, 0);
         for (token, own) in known {
             compared += 1;
             different += usize::from(*token != own);
         }
         if compared == 0 || different * 20 > compared {
-            return Err(Error::Tokenizer("the tokenizer.json beside the GGUF file belongs to another model".into()));
+            return Err(Error::Tokenizer(
+                "the tokenizer.json beside the GGUF file belongs to another model".into(),
+            ));
         }
         Ok(())
     }

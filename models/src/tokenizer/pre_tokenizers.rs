@@ -47,7 +47,18 @@ const TABLE: [PreTokenizer; 11] = [
     },
     PreTokenizer { names: &["qwen35"], patterns: &[QWEN35], composes: true, ..PLAIN },
     PreTokenizer {
-        names: &["gpt-2", "gpt2", "phi-2", "jina-es", "jina-de", "jina-v2-es", "jina-v2-de", "gigachat", "mpt", "olmo"],
+        names: &[
+            "gpt-2",
+            "gpt2",
+            "phi-2",
+            "jina-es",
+            "jina-de",
+            "jina-v2-es",
+            "jina-v2-de",
+            "gigachat",
+            "mpt",
+            "olmo",
+        ],
         patterns: &[GPT2],
         ..PLAIN
     },

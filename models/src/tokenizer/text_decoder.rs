@@ -1,7 +1,7 @@
 //! Token ids that arrive one by one → pieces of valid UTF-8. Knows nothing of stop strings: that is the caller's.
 
-use super::pieces::{Piece, PieceStyle};
 use super::Tokenizer;
+use super::pieces::{Piece, PieceStyle};
 use crate::Error;
 
 /// Ids after which the window of a whole-text decoder is shortened.
@@ -44,7 +44,9 @@ impl TextDecoder {
     /// # Errors
     /// [`Error::Tokenizer`] if the id does not exist.
     pub fn push(&mut self, id: u32) -> Result<String, Error> {
-        if id as usize >= self.tokenizer.inner.model_rows && self.tokenizer.inner.tokenizer.id_to_token(id).is_none() {
+        if id as usize >= self.tokenizer.inner.model_rows
+            && self.tokenizer.inner.tokenizer.id_to_token(id).is_none()
+        {
             return Err(Error::Tokenizer(format!("token {id} does not exist")));
         }
         if self.skip_special_tokens && self.tokenizer.is_special(id) {

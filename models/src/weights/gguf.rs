@@ -12,12 +12,12 @@ use candle_core::{DType, Tensor};
 use sconce_kernels::Linear;
 use serde_json::Value;
 
+use super::Weights;
 use super::gguf_config::{self, TensorFacts};
 use super::gguf_header::{GgufHeader, TensorInfo};
 use super::gguf_metadata::Metadata;
 use super::gguf_names::hugging_face_name;
 use super::regions::{OpenFile, Region, content_hash};
-use super::Weights;
 use crate::{Arithmetic, Device, Error};
 
 /// Most shards of one model.
@@ -47,7 +47,10 @@ impl GgufFile {
         let mut files = Vec::new();
         let mut headers = Vec::new();
         if let Some(path) = shards.get(MAX_SHARDS) {
-            return Err(Error::NoModel { path: path.clone(), reason: format!("there are more than {MAX_SHARDS} shards") });
+            return Err(Error::NoModel {
+                path: path.clone(),
+                reason: format!("there are more than {MAX_SHARDS} shards"),
+            });
         }
         for path in shards {
             let file = OpenFile::open(path)?;
@@ -144,7 +147,8 @@ fn check_split(headers: &[GgufHeader]) -> Result<(), Error> {
         if count > 1 || headers.len() > 1 {
             let number = metadata.unsigned("split.no")?;
             if count != headers.len() as u64 || number != Some(index as u64) {
-                let found = number.map_or("without a number".into(), |number| format!("number {number} from 0"));
+                let found =
+                    number.map_or("without a number".into(), |number| format!("number {number} from 0"));
                 let place = format!("it was given as number {index} of {}", headers.len());
                 return Err(metadata.invalid(format!("it is the shard {found} of {count}; {place}")));
             }
@@ -179,7 +183,8 @@ pub struct GgufWeights {
 
 impl GgufWeights {
     fn find(&self, name: &str, shape: &[usize]) -> Result<&Located, Error> {
-        let located = self.file.tensors.get(name).ok_or_else(|| Error::MissingTensor { name: name.to_owned() })?;
+        let located =
+            self.file.tensors.get(name).ok_or_else(|| Error::MissingTensor { name: name.to_owned() })?;
         if located.info.shape != shape {
             let found = located.info.shape.clone();
             return Err(Error::Shape { name: name.to_owned(), expected: shape.to_vec(), found });
@@ -240,7 +245,10 @@ impl Weights for GgufWeights {
         for located in self.file.tensors.values() {
             *bytes.entry(located.info.element.name).or_default() += located.info.bytes;
         }
-        bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map_or_else(String::new, |(name, _)| name.to_owned())
+        bytes
+            .into_iter()
+            .max_by_key(|(_, bytes)| *bytes)
+            .map_or_else(String::new, |(name, _)| name.to_owned())
     }
 
     fn content_hash(&self) -> Result<String, Error> {

@@ -60,13 +60,16 @@ impl Settings<'_> {
     }
 
     fn required_count(&self, name: &str) -> Result<usize, Error> {
-        self.count(name)?.ok_or_else(|| self.metadata.invalid(format!("metadata `{}` is missing", self.key(name))))
+        self.count(name)?
+            .ok_or_else(|| self.metadata.invalid(format!("metadata `{}` is missing", self.key(name))))
     }
 
     fn positive(&self, name: &str) -> Result<Option<f64>, Error> {
         let key = self.key(name);
         match self.metadata.float(&key)? {
-            Some(number) if number <= 0.0 => Err(self.metadata.invalid(format!("metadata `{key}` is {number}"))),
+            Some(number) if number <= 0.0 => {
+                Err(self.metadata.invalid(format!("metadata `{key}` is {number}")))
+            }
             found => Ok(found),
         }
     }
@@ -131,7 +134,8 @@ fn refuse(settings: &Settings<'_>) -> Result<(), Error> {
     }
     for name in REFUSED {
         let key = settings.key(name);
-        if let Some(number) = settings.metadata.float(&key)?.filter(|number| *number != 0.0 && *number != 1.0) {
+        if let Some(number) = settings.metadata.float(&key)?.filter(|number| *number != 0.0 && *number != 1.0)
+        {
             return Err(Error::Unsupported { what: "GGUF setting", value: format!("{key} = {number}") });
         }
     }
@@ -142,10 +146,15 @@ fn head_dim(settings: &Settings<'_>, hidden: usize, heads: usize) -> Result<usiz
     let head_dim = match settings.count("attention.key_length")? {
         Some(length) => length,
         None if hidden.is_multiple_of(heads) => hidden / heads,
-        None => return Err(settings.metadata.invalid(format!("{heads} heads do not divide a width of {hidden}"))),
+        None => {
+            return Err(settings.metadata.invalid(format!("{heads} heads do not divide a width of {hidden}")));
+        }
     };
     if let Some(values) = settings.count("attention.value_length")?.filter(|length| *length != head_dim) {
-        return Err(Error::Unsupported { what: "width of values", value: format!("{values} beside {head_dim} of keys") });
+        return Err(Error::Unsupported {
+            what: "width of values",
+            value: format!("{values} beside {head_dim} of keys"),
+        });
     }
     if let Some(rotated) = settings.count("rope.dimension_count")?.filter(|count| *count != head_dim) {
         return Err(Error::Unsupported { what: "rotated width", value: format!("{rotated} of {head_dim}") });
@@ -190,7 +199,10 @@ fn rope_scaling(settings: &Settings<'_>, facts: &TensorFacts) -> Result<Value, E
 fn yarn(settings: &Settings<'_>, factor: f64) -> Result<Value, Error> {
     let mut scaling = json!({ "rope_type": "yarn", "factor": factor });
     let optional = [
-        ("original_max_position_embeddings", settings.count("rope.scaling.original_context_length")?.map(Value::from)),
+        (
+            "original_max_position_embeddings",
+            settings.count("rope.scaling.original_context_length")?.map(Value::from),
+        ),
         ("attention_factor", settings.positive("rope.scaling.attn_factor")?.map(Value::from)),
         ("beta_fast", settings.positive("rope.scaling.yarn_beta_fast")?.map(Value::from)),
         ("beta_slow", settings.positive("rope.scaling.yarn_beta_slow")?.map(Value::from)),
@@ -204,7 +216,9 @@ fn yarn(settings: &Settings<'_>, factor: f64) -> Result<Value, Error> {
 }
 
 fn window(settings: &Settings<'_>, config: &mut Map<String, Value>) -> Result<(), Error> {
-    if let Some(window) = settings.metadata.unsigned(&settings.key("attention.sliding_window"))?.filter(|w| *w > 0) {
+    if let Some(window) =
+        settings.metadata.unsigned(&settings.key("attention.sliding_window"))?.filter(|w| *w > 0)
+    {
         config.insert("sliding_window".into(), window.into());
         config.insert("use_sliding_window".into(), true.into());
     }

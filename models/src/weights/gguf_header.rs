@@ -71,7 +71,9 @@ impl GgufHeader {
 fn alignment(values: &HashMap<String, Value>) -> Result<u64, String> {
     match values.get("general.alignment") {
         None => Ok(DEFAULT_ALIGNMENT),
-        Some(Value::Unsigned(number)) if number.is_power_of_two() && (8..=MAX_ALIGNMENT).contains(number) => Ok(*number),
+        Some(Value::Unsigned(number)) if number.is_power_of_two() && (8..=MAX_ALIGNMENT).contains(number) => {
+            Ok(*number)
+        }
         Some(Value::Unsigned(number)) => {
             Err(format!("alignment {number} is not a power of two from 8 to {MAX_ALIGNMENT}"))
         }
@@ -117,7 +119,8 @@ impl<'a> Reader<'a> {
 
     fn fill(&mut self, end: u64) -> Result<(), Error> {
         let have = self.bytes.len();
-        let wanted = end.max(have as u64 * 2).max(READ_AHEAD).min(self.file_bytes).min(MAX_HEADER_BYTES) as usize;
+        let wanted =
+            end.max(have as u64 * 2).max(READ_AHEAD).min(self.file_bytes).min(MAX_HEADER_BYTES) as usize;
         self.bytes.reserve_exact(wanted - have);
         self.bytes.resize(wanted, 0);
         self.file
@@ -149,7 +152,9 @@ impl<'a> Reader<'a> {
     fn name(&mut self, what: &str) -> Result<String, Error> {
         let range = self.text(what)?;
         if range.is_empty() || range.len() as u64 > MAX_NAME_BYTES {
-            return Err(self.invalid(format!("{what} has {} bytes; 1 to {MAX_NAME_BYTES} are allowed", range.len())));
+            return Err(
+                self.invalid(format!("{what} has {} bytes; 1 to {MAX_NAME_BYTES} are allowed", range.len()))
+            );
         }
         Ok(String::from_utf8_lossy(&self.bytes[range]).into_owned())
     }
@@ -216,11 +221,14 @@ impl<'a> Reader<'a> {
         let element = self.value_type(key)?;
         let count = self.u64(key)?;
         if count > MAX_ARRAY_ELEMENTS {
-            return Err(self.invalid(format!("metadata `{key}` has {count} elements, more than {MAX_ARRAY_ELEMENTS}")));
+            return Err(self
+                .invalid(format!("metadata `{key}` has {count} elements, more than {MAX_ARRAY_ELEMENTS}")));
         }
         let bytes = match element {
             ValueType::Array => {
-                return Err(self.invalid(format!("metadata `{key}` is an array of arrays, which is not supported")));
+                return Err(
+                    self.invalid(format!("metadata `{key}` is an array of arrays, which is not supported"))
+                );
             }
             ValueType::Text => {
                 let start = self.position;
@@ -254,7 +262,9 @@ impl<'a> Reader<'a> {
         let name = self.name("a tensor's name")?;
         let dimensions = self.u32(&name)?;
         if !(1..=MAX_DIMENSIONS).contains(&dimensions) {
-            return Err(self.invalid(format!("tensor `{name}` has {dimensions} dimensions; 1 to 4 are allowed")));
+            return Err(
+                self.invalid(format!("tensor `{name}` has {dimensions} dimensions; 1 to 4 are allowed"))
+            );
         }
         let mut shape = Vec::with_capacity(dimensions as usize);
         for _ in 0..dimensions {
@@ -262,8 +272,10 @@ impl<'a> Reader<'a> {
         }
         let number = self.u32(&name)?;
         let offset = self.u64(&name)?;
-        let element = TensorType::from_number(number)
-            .map_err(|value| Error::Unsupported { what: "tensor type", value: format!("{value} (of `{name}`)") })?;
+        let element = TensorType::from_number(number).map_err(|value| Error::Unsupported {
+            what: "tensor type",
+            value: format!("{value} (of `{name}`)"),
+        })?;
         let bytes = byte_length(&shape, element)
             .map_err(|reason| self.invalid(format!("tensor `{name}` of shape {shape:?}: {reason}")))?;
         let shape = shape.iter().rev().map(|length| *length as usize).collect();
@@ -275,7 +287,9 @@ impl<'a> Reader<'a> {
         let data = (self.position as u64).next_multiple_of(alignment);
         for info in tensors.iter_mut() {
             if !info.offset.is_multiple_of(alignment) {
-                return Err(self.invalid(format!("tensor `{}` is not aligned to {alignment} bytes", info.name)));
+                return Err(
+                    self.invalid(format!("tensor `{}` is not aligned to {alignment} bytes", info.name))
+                );
             }
             let start = data.checked_add(info.offset);
             let end = start.and_then(|start| start.checked_add(info.bytes));
@@ -288,7 +302,9 @@ impl<'a> Reader<'a> {
         order.sort_by_key(|info| info.offset);
         for pair in order.windows(2) {
             if pair[0].offset + pair[0].bytes > pair[1].offset {
-                return Err(self.invalid(format!("tensors `{}` and `{}` overlap", pair[0].name, pair[1].name)));
+                return Err(
+                    self.invalid(format!("tensors `{}` and `{}` overlap", pair[0].name, pair[1].name))
+                );
             }
         }
         Ok(())

@@ -102,7 +102,10 @@ pub struct Metadata {
 
 impl fmt::Debug for Metadata {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Metadata").field("path", &self.path).field("keys", &self.values.len()).finish_non_exhaustive()
+        f.debug_struct("Metadata")
+            .field("path", &self.path)
+            .field("keys", &self.values.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -176,7 +179,9 @@ impl Metadata {
     /// # Errors
     /// [`Error::InvalidFile`] if the value has another type.
     pub fn texts(&self, key: &str) -> Result<Option<Vec<&str>>, Error> {
-        let Some((count, bytes)) = self.array(key, &[ValueType::Text], "an array of texts")? else { return Ok(None) };
+        let Some((count, bytes)) = self.array(key, &[ValueType::Text], "an array of texts")? else {
+            return Ok(None);
+        };
         let mut texts = Vec::with_capacity(count);
         let mut position = bytes.start;
         for _ in 0..count {
@@ -220,10 +225,17 @@ impl Metadata {
         Error::InvalidFile { path: self.path.clone(), format: "GGUF", reason: reason.into() }
     }
 
-    fn array(&self, key: &str, wanted: &[ValueType], words: &str) -> Result<Option<(usize, Range<usize>)>, Error> {
+    fn array(
+        &self,
+        key: &str,
+        wanted: &[ValueType],
+        words: &str,
+    ) -> Result<Option<(usize, Range<usize>)>, Error> {
         match self.values.get(key) {
             None => Ok(None),
-            Some(Value::Array { element, count, bytes }) if wanted.contains(element) => Ok(Some((*count, bytes.clone()))),
+            Some(Value::Array { element, count, bytes }) if wanted.contains(element) => {
+                Ok(Some((*count, bytes.clone())))
+            }
             Some(_) => Err(self.wrong_type(key, words)),
         }
     }
@@ -233,7 +245,8 @@ impl Metadata {
     }
 
     fn u64_at(&self, position: usize) -> u64 {
-        let bytes = self.bytes[position..position + 8].try_into().expect("a range of eight bytes has eight bytes");
+        let bytes =
+            self.bytes[position..position + 8].try_into().expect("a range of eight bytes has eight bytes");
         u64::from_le_bytes(bytes)
     }
 

@@ -19,8 +19,8 @@ use candle_core::Tensor;
 use sconce_kernels::Linear;
 use serde_json::Value;
 
-pub use self::gguf_metadata::Metadata;
 use self::gguf::GgufFile;
+pub use self::gguf_metadata::Metadata;
 use self::safetensors::SafetensorsFiles;
 use crate::{Arithmetic, Device, Error, ModelFiles};
 
@@ -82,7 +82,11 @@ pub fn open(files: &ModelFiles, device: &Device, arithmetic: Arithmetic) -> Resu
             let file = GgufFile::open(shards)?;
             let config = file.config()?;
             let metadata = file.metadata().clone();
-            Ok(Opened { weights: Box::new(file.weights(device, arithmetic)), config, metadata: Some(metadata) })
+            Ok(Opened {
+                weights: Box::new(file.weights(device, arithmetic)),
+                config,
+                metadata: Some(metadata),
+            })
         }
         ModelFiles::Safetensors { folder, shards } => {
             let config = read_json(&folder.join("config.json"), "config.json")?;

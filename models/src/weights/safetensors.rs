@@ -58,7 +58,8 @@ pub struct SafetensorsWeights {
 impl SafetensorsWeights {
     /// On the device, in its own type.
     fn load(&self, name: &str, shape: &[usize]) -> Result<Tensor, Error> {
-        let found = self.files.tensors.get(name).ok_or_else(|| Error::MissingTensor { name: name.to_owned() })?;
+        let found =
+            self.files.tensors.get(name).ok_or_else(|| Error::MissingTensor { name: name.to_owned() })?;
         let (file, entry) = found;
         if entry.shape != shape {
             let found = entry.shape.clone();
@@ -68,7 +69,12 @@ impl SafetensorsWeights {
             "F32" => DType::F32,
             "F16" => DType::F16,
             "BF16" => DType::BF16,
-            other => return Err(Error::Unsupported { what: "tensor type", value: format!("{other} (of `{name}`)") }),
+            other => {
+                return Err(Error::Unsupported {
+                    what: "tensor type",
+                    value: format!("{other} (of `{name}`)"),
+                });
+            }
         };
         let bytes = self.files.files[*file].read(entry.offset, entry.bytes)?;
         Ok(Tensor::from_raw_buffer(&bytes, dtype, shape, self.device.candle())?)
@@ -107,7 +113,10 @@ impl Weights for SafetensorsWeights {
         for (_, entry) in self.entries() {
             *bytes.entry(entry.element).or_default() += entry.bytes;
         }
-        bytes.into_iter().max_by_key(|(_, bytes)| *bytes).map_or_else(String::new, |(name, _)| name.to_owned())
+        bytes
+            .into_iter()
+            .max_by_key(|(_, bytes)| *bytes)
+            .map_or_else(String::new, |(name, _)| name.to_owned())
     }
 
     fn content_hash(&self) -> Result<String, Error> {

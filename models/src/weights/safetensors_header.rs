@@ -59,7 +59,8 @@ pub(crate) struct TensorEntry {
 
 /// Reads and checks the header of an open file.
 pub(crate) fn read(path: &Path, file: &File) -> Result<Vec<TensorEntry>, Error> {
-    let invalid = |reason: String| Error::InvalidFile { path: path.to_owned(), format: "safetensors", reason };
+    let invalid =
+        |reason: String| Error::InvalidFile { path: path.to_owned(), format: "safetensors", reason };
     let cannot_read = |source| Error::Read { path: path.to_owned(), source };
     let file_bytes = file.metadata().map_err(cannot_read)?.len();
     if file_bytes < 8 {
@@ -96,7 +97,10 @@ fn place(mut entries: Vec<TensorEntry>, data: u64, file_bytes: u64) -> Result<Ve
         entry.offset += data;
     }
     if data + position != file_bytes {
-        return Err(format!("the tensors take {position} bytes, and the file has {} for them", file_bytes - data));
+        return Err(format!(
+            "the tensors take {position} bytes, and the file has {} for them",
+            file_bytes - data
+        ));
     }
     Ok(entries)
 }
@@ -168,7 +172,10 @@ impl Declared {
         };
         let expected = self.shape.iter().try_fold(*width, |product, length| product.checked_mul(*length));
         if expected != Some(bytes) {
-            return Err(format!("tensor `{name}` of shape {:?} in {element} does not take {bytes} bytes", self.shape));
+            return Err(format!(
+                "tensor `{name}` of shape {:?} in {element} does not take {bytes} bytes",
+                self.shape
+            ));
         }
         let shape = self.shape.iter().map(|length| *length as usize).collect();
         Ok(TensorEntry { name, element, shape, offset: start, bytes })
