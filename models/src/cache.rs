@@ -53,6 +53,8 @@ pub(crate) struct LayerCache {
 pub struct KvCache {
     blocks: usize,
     layers: Vec<LayerCache>,
+    /// `[blocks × block_size]`, only for a model without layers: what its stand-in wrote at each slot.
+    marks: Vec<u32>,
 }
 
 impl KvCache {
@@ -77,7 +79,7 @@ impl KvCache {
         device: &Device,
     ) -> Result<Self, Error> {
         let shape = (blocks, Self::BLOCK_SIZE, spec.kv_heads, spec.head_dim);
-        let layers = (0..spec.layers)
+        let layers: Vec<LayerCache> = (0..spec.layers)
             .map(|_| {
                 Ok(LayerCache {
                     keys: Tensor::zeros(shape, cache_type.dtype(), device.candle())?,
@@ -85,12 +87,26 @@ impl KvCache {
                 })
             })
             .collect::<Result<_, Error>>()?;
-        Ok(Self { blocks, layers })
+        let marks = if layers.is_empty() { vec![0; blocks * Self::BLOCK_SIZE] } else { Vec::new() };
+        Ok(Self { blocks, layers, marks })
     }
 
-    /// A cache that stores nothing: for models that keep no keys and values (tests' stand-ins).
+    /// A cache for models that keep no keys and values (tests' stand-ins): it has only the marks.
     pub fn without_storage(blocks: usize) -> Self {
-        Self { blocks, layers: Vec::new() }
+        Self { blocks, layers: Vec::new(), marks: vec![0; blocks * Self::BLOCK_SIZE] }
+    }
+
+    /// What was last marked at a slot, in a cache without layers: a model's stand-in keeps one number per position
+    /// here in place of keys and values, and so sees whether blocks are shared and copied as they should be.
+    pub fn mark(&self, slot: u32) -> Option<u32> {
+        self.marks.get(slot as usize).copied()
+    }
+
+    /// Marks a slot; see [`KvCache::mark`]. Does nothing in a cache with layers.
+    pub fn set_mark(&mut self, slot: u32, mark: u32) {
+        if let Some(place) = self.marks.get_mut(slot as usize) {
+            *place = mark;
+        }
     }
 
     /// Number of blocks.
@@ -106,6 +122,10 @@ impl KvCache {
         let (from, to) = (from as usize, to as usize);
         if from >= self.blocks || to >= self.blocks {
             return Err(Error::Batch(format!("block {} of {} does not exist", from.max(to), self.blocks)));
+        }
+        if !self.marks.is_empty() {
+            let start = from * Self::BLOCK_SIZE;
+            self.marks.copy_within(start..start + Self::BLOCK_SIZE, to * Self::BLOCK_SIZE);
         }
         for layer in &self.layers {
             for tensor in [&layer.keys, &layer.values] {

@@ -26,6 +26,14 @@ pub enum EngineError {
         /// What the whole cache holds.
         available: usize,
     },
+    /// The request itself is wrong.
+    #[error("{reason}")]
+    Invalid {
+        /// The field at fault.
+        param: &'static str,
+        /// What is wrong with it.
+        reason: String,
+    },
     /// The engine is being stopped.
     #[error("the model is being unloaded")]
     Stopping,
@@ -45,7 +53,7 @@ impl Failure for EngineError {
         match self {
             Self::QueueFull { .. } | Self::Stopping => ErrorKind::RateLimited,
             Self::DeadlineExceeded => ErrorKind::Timeout,
-            Self::TooLong { .. } => ErrorKind::InvalidRequest,
+            Self::TooLong { .. } | Self::Invalid { .. } => ErrorKind::InvalidRequest,
             Self::Failed { .. } | Self::Lost => ErrorKind::Internal,
         }
     }
@@ -53,11 +61,19 @@ impl Failure for EngineError {
     fn code(&self) -> &'static str {
         match self {
             Self::QueueFull { .. } => "model_overloaded",
+            Self::Invalid { .. } => "invalid_value",
             Self::Stopping => "model_loading",
             Self::DeadlineExceeded => "timeout",
             Self::TooLong { .. } => "context_length_exceeded",
             Self::Failed { .. } => "engine_fault",
             Self::Lost => "engine_lost",
+        }
+    }
+
+    fn param(&self) -> Option<&str> {
+        match self {
+            Self::Invalid { param, .. } => Some(param),
+            _ => None,
         }
     }
 

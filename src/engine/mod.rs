@@ -3,11 +3,29 @@
 //! This room knows no text, no users and no HTTP. [`Engine::spawn`] takes a model and gives an [`EngineHandle`];
 //! [`EngineHandle::submit`] gives a [`TokenStream`]; dropping that stream is the cancel message.
 
+//!
+//! ```text
+//! handle ── Submission ──▶ worker: accept → scheduler.plan → Model::forward → scheduler.commit ──▶ TokenStream
+//!                                           │ admission, fairness            │ sampler
+//!                                           │ blocks, prefix                 │ sequence
+//! ```
+//!
+//! The same request has the same answer whatever else runs: a token depends on its own sequence's logits and on (seed,
+//! choice, position), so chunks, prefix hits, batches and preemptions change only when it comes.
+
+mod blocks;
+mod drain;
 mod embedder;
 mod error;
+mod fairness;
 mod handle;
+mod prefix;
 mod request;
+pub mod sampler;
+mod scheduler;
+mod sequence;
 mod stats;
+mod worker;
 
 pub use embedder::EmbedderHandle;
 pub use error::EngineError;

@@ -1,0 +1,102 @@
+//! The engine thread: accept, plan, forward, sample, commit.
+//!
+//! It owns everything that changes with a model, so nothing here is locked. A fault of the model, error or panic, ends
+//! the requests of that step and no others; the thread goes on with the weights it has.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Instant;
+
+use sconce_models::{KvCache, Model};
+use tokio::sync::{mpsc, watch};
+
+use crate::engine::sampler::Sampler;
+use crate::engine::scheduler::{Scheduler, Step};
+use crate::engine::sequence::Submission;
+use crate::engine::{EngineError, EngineStats};
+
+/// What the engine thread owns. Fields are dropped in this order: the memory is free before `stats` says that the
+/// thread has ended.
+pub(super) struct Worker {
+    pub(super) model: Box<dyn Model>,
+    pub(super) cache: KvCache,
+    pub(super) scheduler: Scheduler,
+    pub(super) sampler: Sampler,
+    /// Handles send, this thread receives; when all handles are gone it finishes what it has and ends.
+    pub(super) submissions: mpsc::Receiver<Submission>,
+    /// This thread sends, handles receive; dropped when the thread has ended.
+    pub(super) stats: watch::Sender<EngineStats>,
+}
+
+impl Worker {
+    /// Runs until every handle is gone and every sequence is finished.
+    pub(super) fn run(mut self) {
+        while self.accept_requests() {
+            let now = Instant::now();
+            self.scheduler.release_abandoned();
+            self.scheduler.expire(now);
+            if let Some(step) = self.scheduler.plan(now) {
+                self.run_step(&step);
+            }
+            self.stats.send_replace(self.scheduler.stats());
+        }
+    }
+
+    /// Takes what has been submitted; waits for it only when there is nothing to do. False if nothing will come.
+    fn accept_requests(&mut self) -> bool {
+        if self.scheduler.is_idle() {
+            let Some(submission) = self.submissions.blocking_recv() else { return false };
+            self.scheduler.accept(submission);
+        }
+        while let Ok(submission) = self.submissions.try_recv() {
+            self.scheduler.accept(submission);
+        }
+        true
+    }
+
+    fn run_step(&mut self, step: &Step) {
+        match forward(self.model.as_ref(), &mut self.cache, step) {
+            Ok((vocab, mut logits)) => self.scheduler.commit(step, &mut logits, vocab, &mut self.sampler),
+            Err(reason) => {
+                tracing::error!(reason, tokens = step.batch.tokens(), "a forward pass failed");
+                self.scheduler.fail_step(&reason);
+            }
+        }
+    }
+}
+
+/// Runs the pass; gives the width of the rows and the rows.
+fn forward(model: &dyn Model, cache: &mut KvCache, step: &Step) -> Result<(usize, Vec<f32>), String> {
+    let wanted = step.batch.sample_rows.len();
+    guarded(|| {
+        for &(from, to) in &step.copies {
+            cache.copy_block(from, to)?;
+        }
+        let logits = model.forward(&step.batch, cache)?;
+        let (rows, vocab) = (logits.rows(), logits.vocab());
+        if rows != wanted || vocab == 0 {
+            let found = format!("{rows} rows of {vocab} logits for {wanted} tokens");
+            return Err(sconce_models::Error::Compute(found));
+        }
+        Ok((vocab, logits.into_host()?))
+    })
+}
+
+/// Calls into a model; a panic becomes an error.
+pub(super) fn guarded<T>(call: impl FnOnce() -> Result<T, sconce_models::Error>) -> Result<T, String> {
+    // The model is behind a shared reference, and whatever a panic left half written in the cache belongs to the
+    // sequences of the pass, which fail.
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(result) => result.map_err(|error| error.to_string()),
+        Err(panic) => {
+            let text = panic.downcast_ref::<&str>().copied();
+            let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+            Err(format!("panic: {}", text.unwrap_or("without a message")))
+        }
+    }
+}
+
+/// Starts a named thread.
+pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), EngineError> {
+    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(body);
+    spawned.map(drop).map_err(|error| EngineError::Failed { reason: format!("no thread: {error}") })
+}
