@@ -177,24 +177,25 @@ impl ModelManager {
     pub async fn unload(&self, id: &str) -> Result<(), ManagerError> {
         let mut changes = self.lifecycle.changes();
         loop {
-            let drain = {
+            // The lock must be gone before anything is waited for.
+            let (is_busy, drain) = {
                 let mut registry = self.lifecycle.registry();
                 let slot = registry.find(id).ok_or_else(|| ManagerError::Unknown { id: id.to_owned() })?;
                 match slot.state {
                     SlotState::Absent | SlotState::Failed { .. } => return Ok(()),
                     SlotState::Downloading { .. } => {
                         self.lifecycle.abort_download(&mut registry, id);
-                        None
+                        (false, None)
                     }
-                    SlotState::Ready(_) => self.lifecycle.begin_drain(&mut registry, id),
-                    SlotState::Loading | SlotState::Draining => {
-                        drop(registry);
-                        // The sender lives as long as the manager.
-                        let _ = changes.changed().await;
-                        continue;
-                    }
+                    SlotState::Ready(_) => (false, self.lifecycle.begin_drain(&mut registry, id)),
+                    SlotState::Loading | SlotState::Draining => (true, None),
                 }
             };
+            if is_busy {
+                // The sender lives as long as the manager.
+                let _ = changes.changed().await;
+                continue;
+            }
             self.lifecycle.changed();
             if let Some(drain) = drain {
                 // On a task of its own: whoever asked may lose patience, the model is unloaded all the same.
