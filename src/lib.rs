@@ -15,8 +15,14 @@
 //! Reading order for a newcomer: this file → [`app`] → `api/openai/chat.rs` → `generate/mod.rs` →
 //! `engine/worker.rs` → `models/src/arch/llama.rs` → `kernels/src/attention/mod.rs`.
 
+pub mod api;
+pub mod app;
+pub mod cli;
 pub mod config;
 pub mod engine;
 pub mod error;
 pub mod generate;
+pub mod http;
 pub mod manager;
+pub mod shutdown;
+pub mod telemetry;

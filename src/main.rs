@@ -1,3 +1,7 @@
-//! The `sconce` program. (being written)
+//! The `sconce` program: hands the command line over to [`sconce::cli`].
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sconce::cli::main()
+}

@@ -31,8 +31,9 @@ pub struct TextToken {
     pub text: String,
     /// Its bytes.
     pub bytes: Vec<u8>,
-    /// Log-probability and alternatives (as ids; `alternatives` has their texts in the same order).
-    pub logprob: TokenLogprob,
+    /// Log-probability and alternatives (as ids; `alternatives` has their texts in the same order). None for the
+    /// first token of an echoed prompt, which nothing predicts.
+    pub logprob: Option<TokenLogprob>,
     /// Text and bytes of each alternative.
     pub alternatives: Vec<(String, Vec<u8>)>,
 }
@@ -42,6 +43,8 @@ pub struct TextToken {
 pub enum GenerationEvent {
     /// The prompt has been run.
     Started {
+        /// The choices that come from this prompt.
+        choices: std::ops::Range<u32>,
         /// Prompt tokens and how many were found in the cache.
         usage: Usage,
     },

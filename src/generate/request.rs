@@ -2,6 +2,8 @@
 
 use std::time::Instant;
 
+use sconce_models::GenerationDefaults;
+
 use crate::engine::{Priority, SamplingParams};
 
 /// What is to be continued.
@@ -15,6 +17,8 @@ pub enum Prompt {
         tools: Vec<serde_json::Value>,
         /// Allow-listed template variables.
         variables: serde_json::Map<String, serde_json::Value>,
+        /// Put the header of the assistant's answer at the end; the usual.
+        add_generation_prompt: bool,
         /// Continue the last assistant message instead of starting a new one.
         continue_final_message: bool,
     },
@@ -22,6 +26,57 @@ pub enum Prompt {
     Text(String),
     /// Token ids, taken as they are.
     Tokens(Vec<u32>),
+}
+
+/// How tokens are chosen, as far as the caller said. What is `None` is filled in from the model's own suggestions.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Sampling {
+    /// 0 takes the best token.
+    pub temperature: Option<f32>,
+    /// Nucleus; 1 keeps all.
+    pub top_p: Option<f32>,
+    /// Number of candidates; 0 keeps all.
+    pub top_k: Option<u32>,
+    /// 1 is off.
+    pub repetition_penalty: Option<f32>,
+    /// Candidates at least this probable relative to the best.
+    pub min_p: f32,
+    /// Locally typical sampling; `None` is off.
+    pub typical_p: Option<f32>,
+    /// Off at 0.
+    pub presence_penalty: f32,
+    /// Off at 0.
+    pub frequency_penalty: f32,
+    /// Added to logits: (token id, bias).
+    pub logit_bias: Vec<(u32, f32)>,
+    /// The same seed gives the same answer.
+    pub seed: Option<u64>,
+    /// Log-probabilities of the answer's tokens, with this many alternatives.
+    pub logprobs: Option<u32>,
+}
+
+impl Sampling {
+    /// The engine's parameters: the caller's word, else the model's, else neutral.
+    pub fn resolve(self, suggested: &GenerationDefaults) -> SamplingParams {
+        let neutral = SamplingParams::default();
+        SamplingParams {
+            temperature: self.temperature.or(suggested.temperature).unwrap_or(neutral.temperature),
+            // A nucleus of 0 means the best token alone; the sampler wants a positive number.
+            top_p: self.top_p.or(suggested.top_p).unwrap_or(neutral.top_p).max(f32::MIN_POSITIVE),
+            top_k: self.top_k.or(suggested.top_k).unwrap_or(neutral.top_k),
+            repetition_penalty: self
+                .repetition_penalty
+                .or(suggested.repetition_penalty)
+                .unwrap_or(neutral.repetition_penalty),
+            min_p: self.min_p,
+            typical_p: self.typical_p.unwrap_or(neutral.typical_p),
+            presence_penalty: self.presence_penalty,
+            frequency_penalty: self.frequency_penalty,
+            logit_bias: self.logit_bias,
+            seed: self.seed,
+            logprobs: self.logprobs,
+        }
+    }
 }
 
 /// One request for text.
@@ -32,7 +87,7 @@ pub struct GenerateRequest {
     /// What is to be continued.
     pub prompt: Prompt,
     /// How tokens are chosen.
-    pub sampling: SamplingParams,
+    pub sampling: Sampling,
     /// Answers wanted.
     pub choices: u32,
     /// Most tokens per answer; none: as many as the context allows.

@@ -1,0 +1,136 @@
+//! `POST /v1/embeddings`.
+
+use axum::Json;
+use axum::extract::State;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use crate::api::openai::fields::{Fields, ParameterError, string};
+use crate::api::openai::sampling::token_ids;
+use crate::api::openai::start;
+use crate::generate::EmbedInput;
+use crate::http::{ApiError, AppState, Caller, JsonBody, OpenAiError};
+
+/// Most inputs of one request, as at OpenAI.
+const MAX_INPUTS: usize = 2048;
+
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Encoding {
+    Float,
+    Base64,
+}
+
+/// A request, read and checked.
+#[derive(Debug, PartialEq)]
+pub struct EmbeddingRequest {
+    model: String,
+    inputs: Vec<EmbedInput>,
+    encoding: Encoding,
+    dimensions: Option<u64>,
+}
+
+/// Embeds texts.
+///
+/// # Errors
+/// In OpenAI's shape: for a wrong parameter, an unknown or busy model, a full queue.
+pub async fn create(
+    State(app): State<AppState>,
+    caller: Caller,
+    JsonBody(body): JsonBody,
+) -> Result<Json<Value>, OpenAiError> {
+    let request = EmbeddingRequest::read(body)?;
+    start::refuse_while_draining(&app)?;
+    let lease = app.models(&caller).lease(&request.model).await?;
+    let size = lease.spec.embedding_size;
+    if size > 0 && request.dimensions.is_some_and(|wanted| wanted != size as u64) {
+        let reason = format!("this model's vectors have {size} dimensions and cannot be cut");
+        return Err(ParameterError::unsupported("dimensions", reason).into());
+    }
+    let embedding = app.generator().embed(&lease, request.inputs);
+    let embeddings =
+        tokio::time::timeout_at(app.deadline().into(), embedding).await.map_err(|_| timed_out())?;
+    let embeddings = embeddings.map_err(|error| ApiError::from(error).or_param("input"))?;
+    let data = embeddings.vectors.iter().enumerate();
+    let data: Vec<Value> = data
+        .map(|(index, vector)| {
+            json!({"object": "embedding", "index": index, "embedding": encoded(vector, request.encoding)})
+        })
+        .collect();
+    let tokens = embeddings.prompt_tokens;
+    Ok(Json(json!({
+        "object": "list",
+        "data": data,
+        "model": request.model,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    })))
+}
+
+fn timed_out() -> ApiError {
+    ApiError::from(crate::engine::EngineError::DeadlineExceeded)
+}
+
+fn encoded(vector: &[f32], encoding: Encoding) -> Value {
+    match encoding {
+        Encoding::Float => json!(vector),
+        Encoding::Base64 => {
+            let bytes: Vec<u8> = vector.iter().flat_map(|number| number.to_le_bytes()).collect();
+            json!(STANDARD.encode(bytes))
+        }
+    }
+}
+
+impl EmbeddingRequest {
+    /// Reads a body.
+    ///
+    /// # Errors
+    /// Names the parameter at fault.
+    pub fn read(body: Value) -> Result<Self, ParameterError> {
+        let mut fields = Fields::of(body, "")?;
+        let model = string(fields.required("model")?, || "model".to_owned())?;
+        let inputs = inputs(fields.required("input")?)?;
+        let encoding = match fields.string("encoding_format")?.as_deref() {
+            None | Some("float") => Encoding::Float,
+            Some("base64") => Encoding::Base64,
+            Some(_) => return Err(ParameterError::invalid("encoding_format", "must be `float` or `base64`")),
+        };
+        let dimensions = fields.integer("dimensions", 1..=u64::from(u32::MAX))?;
+        fields.string("user")?;
+        fields.refuse(&[
+            ("truncate_prompt_tokens", "an input is never cut"),
+            ("input_type", "put the model's own prefix into the text"),
+        ])?;
+        fields.finish()?;
+        Ok(Self { model, inputs, encoding, dimensions })
+    }
+}
+
+fn inputs(input: Value) -> Result<Vec<EmbedInput>, ParameterError> {
+    let wrong = || {
+        let reason =
+            "must be a string, an array of strings, an array of token ids, or an array of such arrays";
+        ParameterError::invalid("input", reason)
+    };
+    let values = match input {
+        text @ Value::String(_) => vec![text],
+        Value::Array(values) if values.first().is_some_and(Value::is_number) => vec![Value::Array(values)],
+        Value::Array(values) => values,
+        _ => return Err(wrong()),
+    };
+    if !(1..=MAX_INPUTS).contains(&values.len()) {
+        let reason = format!("must have 1 to {MAX_INPUTS} elements, not {}", values.len());
+        return Err(ParameterError::invalid("input", reason));
+    }
+    let input = |value| match value {
+        Value::String(text) if text.is_empty() => {
+            Err(ParameterError::invalid("input", "must not be an empty string"))
+        }
+        Value::String(text) => Ok(EmbedInput::Text(text)),
+        Value::Array(ids) if ids.is_empty() => {
+            Err(ParameterError::invalid("input", "must not be an empty array"))
+        }
+        Value::Array(ids) => Ok(EmbedInput::Tokens(token_ids(&ids, "input")?)),
+        _ => Err(wrong()),
+    };
+    values.into_iter().map(input).collect()
+}

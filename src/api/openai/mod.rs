@@ -1,0 +1,11 @@
+//! OpenAI's protocol: request in, events out. Every parameter is honoured, or refused by its name; none is dropped.
+
+pub mod chat;
+pub mod completions;
+pub mod embeddings;
+mod fields;
+mod messages;
+pub mod models;
+mod sampling;
+mod start;
+mod types;

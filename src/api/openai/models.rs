@@ -1,0 +1,44 @@
+//! `GET /v1/models` and `GET /v1/models/{id}`; ids may have slashes.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use serde_json::{Value, json};
+
+use crate::http::{AppState, Caller, OpenAiError};
+use crate::manager::ModelStatus;
+
+/// Lists the models the caller may use, loaded or not.
+///
+/// # Errors
+/// For a caller who is not known.
+pub async fn list(State(app): State<AppState>, caller: Caller) -> Result<Json<Value>, OpenAiError> {
+    let data: Vec<Value> = app.models(&caller).list().iter().map(model).collect();
+    Ok(Json(json!({"object": "list", "data": data})))
+}
+
+/// Describes one model.
+///
+/// # Errors
+/// 404 `model_not_found`.
+pub async fn retrieve(
+    State(app): State<AppState>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Result<Json<Value>, OpenAiError> {
+    Ok(Json(model(&app.models(&caller).named(&id)?)))
+}
+
+fn model(status: &ModelStatus) -> Value {
+    let state = serde_json::to_value(&status.state).unwrap_or_default();
+    json!({
+        "id": status.id,
+        "object": "model",
+        "created": status.created,
+        "owned_by": "sconce",
+        "root": status.id,
+        "parent": null,
+        "max_model_len": status.spec.as_ref().map(|spec| spec.context_length),
+        "kind": status.kind,
+        "status": state,
+    })
+}

@@ -1,0 +1,200 @@
+//! What goes out, in OpenAI's shapes. Requests are read member by member (`fields.rs`), so they have no types here.
+
+use serde::{Serialize, Serializer};
+
+use crate::generate::{EndReason, TextToken, Usage as Count};
+
+/// Smaller than any log-probability that is sent: JSON has no infinity.
+const LEAST_LOGPROB: f32 = -9999.0;
+
+/// `usage`.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Usage {
+    prompt_tokens: u32,
+    completion_tokens: u32,
+    total_tokens: u32,
+    prompt_tokens_details: PromptTokensDetails,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct PromptTokensDetails {
+    cached_tokens: u32,
+}
+
+impl From<Count> for Usage {
+    fn from(count: Count) -> Self {
+        Self {
+            prompt_tokens: count.prompt_tokens,
+            completion_tokens: count.completion_tokens,
+            total_tokens: count.prompt_tokens.saturating_add(count.completion_tokens),
+            prompt_tokens_details: PromptTokensDetails { cached_tokens: count.cached_tokens },
+        }
+    }
+}
+
+/// `finish_reason`.
+pub fn finish_reason(reason: EndReason) -> &'static str {
+    match reason {
+        EndReason::Stop => "stop",
+        EndReason::Length => "length",
+    }
+}
+
+/// The head that all chunks and answers of one request share.
+#[derive(Debug, Clone, Serialize)]
+pub struct Head {
+    /// `chatcmpl-…` or `cmpl-…`.
+    pub id: String,
+    /// What kind of object it is.
+    pub object: &'static str,
+    /// Seconds since 1970.
+    pub created: u64,
+    /// The model as it was asked for.
+    pub model: String,
+    /// Same fingerprint, same request and seed: same answer.
+    pub system_fingerprint: String,
+}
+
+/// An answer or a chunk: the head, choices of either kind, and the usage where it belongs.
+#[derive(Debug, Serialize)]
+pub struct Envelope<'a, C> {
+    #[serde(flatten)]
+    pub head: &'a Head,
+    pub choices: Vec<C>,
+    /// Left out, `null`, or a count.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Option<Usage>>,
+}
+
+/// A choice of a whole chat answer.
+#[derive(Debug, Serialize)]
+pub struct ChatChoice {
+    pub index: usize,
+    pub message: Message,
+    pub logprobs: Option<ChatLogprobs>,
+    pub finish_reason: &'static str,
+}
+
+/// The assistant's message.
+#[derive(Debug, Serialize)]
+pub struct Message {
+    pub role: &'static str,
+    pub content: String,
+    /// Always null: nothing here refuses in the model's place.
+    pub refusal: Option<String>,
+}
+
+/// A choice of a chunk.
+#[derive(Debug, Serialize)]
+pub struct ChunkChoice {
+    pub index: u32,
+    pub delta: Delta,
+    pub logprobs: Option<ChatLogprobs>,
+    pub finish_reason: Option<&'static str>,
+}
+
+/// What is new. The first has the role, the last has nothing.
+#[derive(Debug, Default, Serialize)]
+pub struct Delta {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<Option<String>>,
+}
+
+/// `logprobs` of chat.
+#[derive(Debug, Serialize)]
+pub struct ChatLogprobs {
+    content: Vec<TokenLogprob>,
+    refusal: Option<Vec<TokenLogprob>>,
+}
+
+#[derive(Debug, Serialize)]
+struct TokenLogprob {
+    #[serde(flatten)]
+    token: TokenProbability,
+    top_logprobs: Vec<TokenProbability>,
+}
+
+#[derive(Debug, Serialize)]
+struct TokenProbability {
+    token: String,
+    #[serde(serialize_with = "finite")]
+    logprob: f32,
+    bytes: Vec<u8>,
+}
+
+impl From<Vec<TextToken>> for ChatLogprobs {
+    fn from(tokens: Vec<TextToken>) -> Self {
+        Self { content: tokens.into_iter().map(TokenLogprob::from).collect(), refusal: None }
+    }
+}
+
+impl From<TextToken> for TokenLogprob {
+    fn from(token: TextToken) -> Self {
+        let (logprob, top) =
+            token.logprob.map_or((LEAST_LOGPROB, Vec::new()), |found| (found.logprob, found.top));
+        let alternatives = token.alternatives.into_iter().zip(top);
+        Self {
+            token: TokenProbability { token: token.text, logprob, bytes: token.bytes },
+            top_logprobs: alternatives
+                .map(|((token, bytes), (_, logprob))| TokenProbability { token, logprob, bytes })
+                .collect(),
+        }
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde calls it by reference")]
+fn finite<S: Serializer>(logprob: &f32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f32(finite_logprob(*logprob))
+}
+
+/// The log-probability, or a very small number where it is none that JSON can hold.
+pub fn finite_logprob(logprob: f32) -> f32 {
+    if logprob.is_finite() { logprob } else { LEAST_LOGPROB }
+}
+
+/// A choice of a plain completion, whole or in part.
+#[derive(Debug, Serialize)]
+pub struct TextChoice {
+    pub index: usize,
+    pub text: String,
+    pub logprobs: Option<TextLogprobs>,
+    pub finish_reason: Option<&'static str>,
+}
+
+/// `logprobs` of plain completions.
+#[derive(Debug, Default, Serialize)]
+pub struct TextLogprobs {
+    tokens: Vec<String>,
+    token_logprobs: Vec<Option<f32>>,
+    top_logprobs: Option<Vec<Option<serde_json::Map<String, serde_json::Value>>>>,
+    text_offset: Vec<usize>,
+}
+
+impl TextLogprobs {
+    /// Of tokens whose text begins `offset` characters into the answer; also where the next will begin. `top` says
+    /// whether alternatives were asked for.
+    pub fn new(tokens: Vec<TextToken>, mut offset: usize, top: bool) -> (Self, usize) {
+        let mut logprobs = Self { top_logprobs: top.then(Vec::new), ..Self::default() };
+        for token in tokens {
+            logprobs.text_offset.push(offset);
+            offset += token.text.chars().count();
+            logprobs.token_logprobs.push(token.logprob.as_ref().map(|found| finite_logprob(found.logprob)));
+            if let Some(all) = &mut logprobs.top_logprobs {
+                let found = token.logprob.map(|found| {
+                    let alternatives = token.alternatives.into_iter().zip(found.top);
+                    let entry = |((text, _), (_, logprob)): ((String, Vec<u8>), (u32, f32))| {
+                        (text, finite_logprob(logprob).into())
+                    };
+                    alternatives.map(entry).collect()
+                });
+                all.push(found);
+            }
+            logprobs.tokens.push(token.text);
+        }
+        (logprobs, offset)
+    }
+}

@@ -1,0 +1,87 @@
+//! The command line: `serve`, `chat`, `pull`, `models`, `doctor`, `check-config`. Without a command it serves.
+
+mod chat;
+mod message;
+mod serve;
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::config::RawConfig;
+
+/// Serves large language models from this machine to anything that speaks OpenAI's API.
+///
+/// Without a command it serves, as `sconce serve` does. Every setting can also be given by a variable (SCONCE_LISTEN for
+/// --listen, and so on) or in a TOML file (--config); `sconce check-config` shows what is set and where.
+#[derive(Debug, Parser)]
+#[command(name = "sconce", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve models over HTTP: OpenAI's API under /v1, /health, /metrics
+    ///
+    /// Models that are not on this machine are fetched first. Once ready, prints the address and a line to try it with.
+    /// Ctrl-C lets running answers finish and ends; a second one ends at once.
+    Serve {
+        #[command(flatten)]
+        settings: RawConfig,
+    },
+    /// Talk with a model in the terminal
+    ///
+    /// Loads the model into this process, or talks to a running server with --url. The key of that server is read from
+    /// SCONCE_API_KEY.
+    Chat(chat::ChatArguments),
+}
+
+/// Runs the command the program was started with.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return failed(&error),
+    };
+    let serve = Command::Serve { settings: RawConfig::default() };
+    let outcome = match arguments.command.unwrap_or(serve) {
+        Command::Serve { settings } => serve::serve(&runtime, settings),
+        Command::Chat(arguments) => chat::chat(&runtime, arguments),
+    };
+    // Threads that read files or wait for a terminal must not hold up the end.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => failed(error.as_ref()),
+    }
+}
+
+/// Few threads: engines compute on theirs, and these only carry text.
+fn runtime() -> std::io::Result<Runtime> {
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    Builder::new_multi_thread()
+        .worker_threads((cores / 2).clamp(2, 8))
+        .thread_name("edge")
+        .enable_all()
+        .build()
+}
+
+fn failed(error: &(dyn Error + 'static)) -> ExitCode {
+    eprintln!("error: {error}");
+    let mut shown = error.to_string();
+    let mut cause = error.source();
+    while let Some(source) = cause {
+        let text = source.to_string();
+        // Many errors say their cause themselves.
+        if !shown.contains(&text) {
+            eprintln!("  because: {text}");
+        }
+        shown = text;
+        cause = source.source();
+    }
+    ExitCode::FAILURE
+}

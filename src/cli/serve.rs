@@ -1,0 +1,149 @@
+//! `sconce serve`: starts the server and says how to use it once it is ready.
+
+use std::error::Error;
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use sconce_models::ModelKind;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+
+use crate::app::{App, AppError};
+use crate::cli::message::{Language, Messages};
+use crate::config::{Config, Environment, RawConfig};
+use crate::manager::{ModelManager, ModelState, ModelStatus};
+use crate::shutdown::Shutdown;
+use crate::telemetry;
+
+/// Serves until a signal ends it.
+///
+/// # Errors
+/// For settings that cannot be, an address that is taken, and models that cannot be loaded.
+pub fn serve(runtime: &Runtime, settings: RawConfig) -> Result<(), Box<dyn Error>> {
+    let config = Config::load(settings)?;
+    telemetry::start_logging(&config.log);
+    let messages = Language::of(&Environment::of_process()).messages();
+    runtime.block_on(async {
+        let listener = listen(config.server.listen).await?;
+        let address = listener.local_addr()?;
+        let guarded = config.server.api_key.is_some();
+        let shutdown = Shutdown::new();
+        shutdown.follow_signals();
+        let app = App::open(config)?;
+        tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening; loading models");
+        let (mut ready, manager) = (app.ready(), std::sync::Arc::clone(app.manager()));
+        let announcement = tokio::spawn(async move {
+            if ready.wait_for(|ready| *ready).await.is_ok() {
+                println!("{}", banner(messages, address, guarded, &manager));
+            }
+        });
+        let outcome = app.serve(listener, shutdown).await;
+        announcement.abort();
+        if outcome.is_ok() {
+            println!("sconce: {}", messages.stopped);
+        }
+        Ok(outcome?)
+    })
+}
+
+/// Listens, or says which address could not be had.
+///
+/// # Errors
+/// [`AppError::Serve`].
+pub async fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {
+    let cannot = |source| AppError::Serve { address: address.to_string(), source };
+    TcpListener::bind(address).await.map_err(cannot)
+}
+
+/// What a person at the terminal needs to know.
+fn banner(messages: &Messages, address: SocketAddr, guarded: bool, manager: &ModelManager) -> String {
+    let models = manager.list();
+    let url = format!("http://{}", reachable(address));
+    let version = env!("CARGO_PKG_VERSION");
+    let mut text = format!("\nsconce {version} {} {url}\n\n", messages.ready);
+    let sign_in = if guarded { messages.key } else { messages.no_key };
+    let mut line = |label: &str, content: &str| {
+        // Writing to a text cannot fail.
+        let _ = writeln!(text, "  {label}: {content}");
+    };
+    line(messages.models, &names(&models));
+    line(messages.sign_in, sign_in);
+    if let Some(command) = example(messages, &url, guarded, &models) {
+        line(messages.try_it, &format!("\n\n{command}\n"));
+    }
+    line("Ctrl-C", messages.stop.trim_start_matches("Ctrl-C "));
+    text
+}
+
+/// An address that this machine can reach itself by.
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
+fn names(models: &[ModelStatus]) -> String {
+    let named = models.iter().map(|model| match model.state {
+        ModelState::Ready => model.id.clone(),
+        _ => format!("({})", model.id),
+    });
+    named.collect::<Vec<_>>().join(", ")
+}
+
+/// A line to paste that the first ready model answers.
+fn example(messages: &Messages, url: &str, guarded: bool, models: &[ModelStatus]) -> Option<String> {
+    let ready =
+        |kind| models.iter().find(|model| model.state == ModelState::Ready && model.kind == Some(kind));
+    let (path, body) = if let Some(model) = ready(ModelKind::Causal) {
+        let messages = json!([{"role": "user", "content": messages.question}]);
+        ("chat/completions", json!({"model": model.id, "stream": true, "messages": messages}))
+    } else {
+        let model = ready(ModelKind::Embedding)?;
+        ("embeddings", json!({"model": model.id, "input": messages.question}))
+    };
+    let key = if guarded { " -H \"Authorization: Bearer $SCONCE_API_KEY\"" } else { "" };
+    Some(format!("curl -N {url}/v1/{path}{key} -H 'Content-Type: application/json' -d '{body}'"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(id: &str, kind: ModelKind, state: ModelState) -> ModelStatus {
+        ModelStatus {
+            id: id.into(),
+            kind: Some(kind),
+            state,
+            spec: None,
+            created: 0,
+            pinned: false,
+            leases: 0,
+        }
+    }
+
+    #[test]
+    fn the_example_uses_a_model_that_is_ready() {
+        let messages = Language::English.messages();
+        let absent = model("a", ModelKind::Causal, ModelState::Absent);
+        let embed = model("e", ModelKind::Embedding, ModelState::Ready);
+        let chat = model("c", ModelKind::Causal, ModelState::Ready);
+        assert_eq!(example(messages, "u", false, std::slice::from_ref(&absent)), None);
+        let line =
+            example(messages, "http://h", false, &[absent.clone(), embed.clone()]).expect("it can embed");
+        assert!(line.contains("http://h/v1/embeddings") && line.contains("\"model\":\"e\""), "{line}");
+        let line = example(messages, "http://h", true, &[absent, embed, chat]).expect("it can chat");
+        assert!(line.contains("/v1/chat/completions") && line.contains("Bearer $SCONCE_API_KEY"), "{line}");
+    }
+
+    #[test]
+    fn an_address_of_all_interfaces_is_shown_as_one_that_can_be_called() {
+        let shown = |address: &str| reachable(address.parse().expect("an address")).to_string();
+        assert_eq!(shown("0.0.0.0:80"), "127.0.0.1:80");
+        assert_eq!(shown("[::]:80"), "[::1]:80");
+        assert_eq!(shown("10.1.2.3:80"), "10.1.2.3:80");
+    }
+}

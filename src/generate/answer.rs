@@ -1,0 +1,57 @@
+//! A generation folded into its whole answer: what a client gets that does not stream.
+
+use std::collections::BTreeMap;
+use std::pin::pin;
+
+use futures_util::{Stream, StreamExt};
+
+use crate::generate::{EndReason, GenerateError, GenerationEvent, TextToken, Usage};
+
+/// The whole answer.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Answer {
+    /// All choices, in their order.
+    pub choices: Vec<AnswerChoice>,
+    /// The final count.
+    pub usage: Usage,
+}
+
+/// One whole choice.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AnswerChoice {
+    /// All its text.
+    pub text: String,
+    /// All its tokens, if log-probabilities were asked for.
+    pub tokens: Vec<TextToken>,
+    /// Why it ended.
+    pub reason: Option<EndReason>,
+}
+
+impl Answer {
+    /// Waits for the end of `events`.
+    ///
+    /// # Errors
+    /// The first error among them.
+    pub async fn collect(
+        events: impl Stream<Item = Result<GenerationEvent, GenerateError>>,
+    ) -> Result<Self, GenerateError> {
+        let mut events = pin!(events);
+        let mut choices: BTreeMap<u32, AnswerChoice> = BTreeMap::new();
+        let mut total = Usage::default();
+        while let Some(event) = events.next().await {
+            match event? {
+                GenerationEvent::Started { .. } => {}
+                GenerationEvent::Text { choice, text, tokens } => {
+                    let choice = choices.entry(choice).or_default();
+                    choice.text.push_str(&text);
+                    choice.tokens.extend(tokens);
+                }
+                GenerationEvent::Ended { choice, reason } => {
+                    choices.entry(choice).or_default().reason = Some(reason);
+                }
+                GenerationEvent::Done { usage } => total = usage,
+            }
+        }
+        Ok(Self { choices: choices.into_values().collect(), usage: total })
+    }
+}

@@ -1,0 +1,150 @@
+//! Starts generations: checks a request against the model and hands it to the engine.
+
+use std::sync::Arc;
+
+use sconce_models::ModelKind;
+use tokio::sync::Semaphore;
+
+use crate::engine::{EngineHandle, SequenceRequest};
+use crate::generate::generation::{Echo, Presentation};
+use crate::generate::{GenerateError, GenerateRequest, Generation, GenerationBatch, Prompt, prompt};
+use crate::manager::{ModelLease, Runner};
+
+/// The door to the engine. Cheap to clone.
+#[derive(Clone)]
+pub struct Generator {
+    workers: Arc<Semaphore>,
+}
+
+impl Generator {
+    /// Prepares at most `workers` long prompts at the same time.
+    pub fn new(workers: usize) -> Self {
+        Self { workers: Arc::new(Semaphore::new(workers.max(1))) }
+    }
+
+    pub(super) fn workers(&self) -> &Semaphore {
+        &self.workers
+    }
+
+    /// Prepares the prompt and hands it to the engine.
+    ///
+    /// # Errors
+    /// [`GenerateError`] for what is wrong with the request or the model, and when the engine's queue is full.
+    pub async fn start(
+        &self,
+        lease: ModelLease,
+        request: GenerateRequest,
+    ) -> Result<Generation, GenerateError> {
+        let engine = causal_engine(&lease)?;
+        let vocabulary = lease.spec.vocab_size;
+        let biased: Vec<u32> = request.sampling.logit_bias.iter().map(|(id, _)| *id).collect();
+        prompt::check_ids(&biased, vocabulary, Some("logit_bias"))?;
+        prompt::check_ids(&request.stop_token_ids, vocabulary, Some("stop_token_ids"))?;
+
+        let ids = prompt::token_ids(request.prompt.clone(), &lease, self.workers()).await?;
+        let max_new_tokens = room(ids.len(), lease.spec.context_length, request.max_new_tokens)?;
+        let presentation = Presentation {
+            stop: request.stop.as_slice().into(),
+            show_special_tokens: request.show_special_tokens,
+            logprobs: request.sampling.logprobs.is_some(),
+            echo: echo(&request, &lease, &ids)?,
+        };
+        let (choices, prompt_tokens) = (request.choices, ids.len());
+        let tokens = engine.submit(sequence(request, &lease, ids, max_new_tokens))?;
+        Ok(Generation::new(lease, tokens, choices, prompt_tokens, presentation))
+    }
+
+    /// Starts several requests at once; their choices are numbered through. All start or none does.
+    ///
+    /// # Errors
+    /// As [`Generator::start`], of the first request that cannot start.
+    pub async fn start_all(
+        &self,
+        lease: ModelLease,
+        requests: Vec<GenerateRequest>,
+    ) -> Result<GenerationBatch, GenerateError> {
+        let mut generations = Vec::with_capacity(requests.len());
+        for request in requests {
+            generations.push(self.start(lease.clone(), request).await?);
+        }
+        Ok(GenerationBatch::new(generations))
+    }
+}
+
+fn causal_engine(lease: &ModelLease) -> Result<EngineHandle, GenerateError> {
+    match &lease.runner {
+        Runner::Engine(engine) if lease.spec.kind == ModelKind::Causal => Ok(engine.clone()),
+        _ => Err(GenerateError::WrongKind {
+            model: lease.id.clone(),
+            kind: lease.spec.kind,
+            wanted: "generate text",
+        }),
+    }
+}
+
+/// Room for the answer: what was asked for, but no more than the context leaves.
+fn room(prompt: usize, context: usize, wanted: Option<u32>) -> Result<u32, GenerateError> {
+    let left = context.checked_sub(prompt).and_then(|left| u32::try_from(left).ok());
+    match (left, wanted) {
+        (Some(_), Some(0)) => Ok(0),
+        (None | Some(0), _) => Err(GenerateError::ContextLength { prompt, context, at_least: false }),
+        (Some(left), wanted) => Ok(wanted.unwrap_or(left).min(left)),
+    }
+}
+
+fn echo(request: &GenerateRequest, lease: &ModelLease, ids: &[u32]) -> Result<Option<Echo>, GenerateError> {
+    if !request.echo {
+        return Ok(None);
+    }
+    let text = match &request.prompt {
+        Prompt::Text(text) => text.clone(),
+        _ => lease.tokenizer.decode(ids, !request.show_special_tokens).map_err(GenerateError::Tokenizer)?,
+    };
+    Ok(Some(Echo { ids: ids.to_vec(), text, logprobs: request.prompt_logprobs.is_some() }))
+}
+
+fn sequence(
+    request: GenerateRequest,
+    lease: &ModelLease,
+    ids: Vec<u32>,
+    max_new_tokens: u32,
+) -> SequenceRequest {
+    let mut stop_token_ids = request.stop_token_ids;
+    if !request.ignore_end {
+        stop_token_ids.extend(&lease.defaults.end_token_ids);
+    }
+    SequenceRequest {
+        sampling: request.sampling.resolve(&lease.defaults),
+        choices: request.choices,
+        min_new_tokens: request.min_new_tokens.min(max_new_tokens),
+        stop_token_ids,
+        prompt_logprobs: request.prompt_logprobs,
+        tenant: request.tenant,
+        priority: request.priority,
+        deadline: request.deadline,
+        ..SequenceRequest::new(ids, max_new_tokens)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::room;
+
+    #[test]
+    fn the_answer_gets_what_the_context_leaves() {
+        assert_eq!(room(10, 16, None).ok(), Some(6));
+        assert_eq!(room(10, 16, Some(4)).ok(), Some(4));
+        assert_eq!(room(10, 16, Some(u32::MAX)).ok(), Some(6));
+        assert_eq!(room(15, 16, None).ok(), Some(1));
+        assert_eq!(room(16, 16, Some(0)).ok(), Some(0));
+    }
+
+    #[test]
+    fn a_prompt_that_fills_the_context_is_refused_with_both_numbers() {
+        for prompt in [16, 17, 160] {
+            let refused = room(prompt, 16, None).expect_err("it does not fit").to_string();
+            assert!(refused.contains("16 tokens") && refused.contains(&prompt.to_string()), "{refused}");
+        }
+        assert!(room(17, 16, Some(0)).is_err());
+    }
+}

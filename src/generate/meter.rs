@@ -1,0 +1,70 @@
+//! Measures one generation: time to first token, gaps between tokens, counts. Settles when it is dropped at the latest.
+
+use std::time::Instant;
+
+use metrics::{Label, counter, histogram};
+
+use crate::generate::{EndReason, Usage};
+use crate::telemetry::metrics as names;
+
+/// The clock and the counters of one request.
+pub(super) struct Meter {
+    model: String,
+    begun: Instant,
+    last_token: Option<Instant>,
+    usage: Usage,
+    outcome: Option<&'static str>,
+}
+
+impl Meter {
+    pub(super) fn new(model: &str, prompt_tokens: u32) -> Self {
+        let usage = Usage { prompt_tokens, ..Usage::default() };
+        Self { model: model.to_owned(), begun: Instant::now(), last_token: None, usage, outcome: None }
+    }
+
+    /// A token arrived. Gaps are measured over all choices together at the first choice only.
+    pub(super) fn token(&mut self, choice: u32) {
+        self.usage.completion_tokens += 1;
+        if choice != 0 && self.last_token.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        match self.last_token {
+            None => histogram!(names::TIME_TO_FIRST_TOKEN, self.labels()).record(now - self.begun),
+            Some(last) => histogram!(names::INTER_TOKEN_LATENCY, self.labels()).record(now - last),
+        }
+        self.last_token = Some(now);
+    }
+
+    /// All choices are complete.
+    pub(super) fn done(&mut self, reason: EndReason, usage: Usage) {
+        self.usage = usage;
+        self.outcome = Some(match reason {
+            EndReason::Stop => "stop",
+            EndReason::Length => "length",
+        });
+    }
+
+    /// The engine gave up.
+    pub(super) fn failed(&mut self) {
+        self.outcome = Some("error");
+    }
+
+    fn labels(&self) -> Vec<Label> {
+        vec![Label::new("model_name", self.model.clone())]
+    }
+}
+
+impl Drop for Meter {
+    fn drop(&mut self) {
+        let labels = self.labels();
+        counter!(names::PROMPT_TOKENS, labels.clone()).increment(u64::from(self.usage.prompt_tokens));
+        counter!(names::GENERATION_TOKENS, labels.clone()).increment(u64::from(self.usage.completion_tokens));
+        histogram!(names::REQUEST_PROMPT_TOKENS, labels.clone()).record(self.usage.prompt_tokens);
+        histogram!(names::REQUEST_GENERATION_TOKENS, labels.clone()).record(self.usage.completion_tokens);
+        histogram!(names::E2E_LATENCY, labels.clone()).record(self.begun.elapsed());
+        let mut ended = labels;
+        ended.push(Label::new("finished_reason", self.outcome.unwrap_or("abort")));
+        counter!(names::REQUEST_SUCCESS, ended).increment(1);
+    }
+}

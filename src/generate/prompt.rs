@@ -1,0 +1,156 @@
+//! A prompt of any kind → token ids, within the model's context.
+//!
+//! Templates and long texts are worked on away from the async threads, a few at a time.
+
+use sconce_models::chat_template::TemplateInput;
+use sconce_models::{ChatTemplate, Error, Tokenizer};
+use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use crate::generate::{GenerateError, Prompt};
+use crate::manager::ModelLease;
+
+/// Shorter texts are tokenised where they are.
+const INLINE_BYTES: usize = 8 * 1024;
+
+/// No tokenizer in use makes tokens longer than this: a text with more bytes per token of context cannot fit, and is
+/// refused before it is tokenised.
+const LONGEST_TOKEN_BYTES: usize = 512;
+
+/// Token ids of the prompt, not empty, all in the vocabulary.
+///
+/// # Errors
+/// [`GenerateError::NoChatTemplate`], [`GenerateError::Template`], [`GenerateError::ContextLength`],
+/// [`GenerateError::EmptyPrompt`], [`GenerateError::NoSuchToken`].
+pub async fn token_ids(
+    prompt: Prompt,
+    lease: &ModelLease,
+    workers: &Semaphore,
+) -> Result<Vec<u32>, GenerateError> {
+    let context = lease.spec.context_length;
+    let tokenizer = lease.tokenizer.clone();
+    let ids = match prompt {
+        Prompt::Tokens(ids) => {
+            check_ids(&ids, lease.spec.vocab_size, None)?;
+            ids
+        }
+        Prompt::Text(text) if text.len() <= INLINE_BYTES => encode(&tokenizer, &text, true, context)?,
+        Prompt::Text(text) => aside(workers, move || encode(&tokenizer, &text, true, context)).await?,
+        chat @ Prompt::Chat { .. } => {
+            let Some(template) = lease.chat_template.clone() else {
+                return Err(GenerateError::NoChatTemplate { model: lease.id.clone() });
+            };
+            aside(workers, move || encode(&tokenizer, &render(&template, chat)?, false, context)).await?
+        }
+    };
+    if ids.is_empty() {
+        return Err(GenerateError::EmptyPrompt);
+    }
+    Ok(ids)
+}
+
+/// Checks ids that a client sent.
+///
+/// # Errors
+/// [`GenerateError::NoSuchToken`].
+pub fn check_ids(ids: &[u32], vocabulary: usize, field: Option<&'static str>) -> Result<(), GenerateError> {
+    match ids.iter().find(|&&id| id as usize >= vocabulary) {
+        Some(&id) => Err(GenerateError::NoSuchToken { id, vocabulary, field }),
+        None => Ok(()),
+    }
+}
+
+/// Tokenises a text unless it is surely too long.
+///
+/// # Errors
+/// [`GenerateError::ContextLength`], [`GenerateError::Tokenizer`].
+pub fn encode(
+    tokenizer: &Tokenizer,
+    text: &str,
+    add_special_tokens: bool,
+    context: usize,
+) -> Result<Vec<u32>, GenerateError> {
+    let prompt = text.len() / LONGEST_TOKEN_BYTES;
+    if prompt > context {
+        return Err(GenerateError::ContextLength { prompt, context, at_least: true });
+    }
+    tokenizer.encode(text, add_special_tokens).map_err(GenerateError::Tokenizer)
+}
+
+/// Runs work that would hold up the async threads.
+///
+/// # Errors
+/// The work's own, and [`GenerateError::Preparation`] if it panicked.
+pub async fn aside<T: Send + 'static>(
+    workers: &Semaphore,
+    work: impl FnOnce() -> Result<T, GenerateError> + Send + 'static,
+) -> Result<T, GenerateError> {
+    let _permit = workers.acquire().await.map_err(|_| GenerateError::Preparation)?;
+    tokio::task::spawn_blocking(work).await.map_err(|_| GenerateError::Preparation)?
+}
+
+fn render(template: &ChatTemplate, chat: Prompt) -> Result<String, GenerateError> {
+    let Prompt::Chat { messages, tools, variables, add_generation_prompt, continue_final_message } = chat
+    else {
+        return Err(GenerateError::Preparation);
+    };
+    let to_continue = if continue_final_message { last_text(&messages) } else { None };
+    let add_generation_prompt = add_generation_prompt && !continue_final_message;
+    let input = TemplateInput { messages, tools, variables, add_generation_prompt };
+    let mut text = template.render(&input).map_err(template_error)?;
+    if continue_final_message {
+        let last = to_continue.ok_or(GenerateError::CannotContinue)?;
+        text.truncate(end_of_last(&text, &last).ok_or(GenerateError::CannotContinue)?);
+    }
+    Ok(text)
+}
+
+fn template_error(error: Error) -> GenerateError {
+    match error {
+        Error::Template(reason) => {
+            GenerateError::Template(format!("the chat template refused the messages: {reason}"))
+        }
+        other => GenerateError::Tokenizer(other),
+    }
+}
+
+fn last_text(messages: &[Value]) -> Option<String> {
+    messages.last()?.get("content")?.as_str().map(str::to_owned)
+}
+
+/// Where the text of the last message ends: with its spaces if the template kept them, else without.
+fn end_of_last(rendered: &str, last: &str) -> Option<usize> {
+    let trimmed = last.trim();
+    if trimmed.is_empty() {
+        return None;
+    }
+    let begin = rendered.rfind(trimmed)?;
+    let kept = &last[last.find(trimmed)? + trimmed.len()..];
+    let end = begin + trimmed.len();
+    Some(if rendered[end..].starts_with(kept) { end + kept.len() } else { end })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::end_of_last;
+
+    #[test]
+    fn the_last_message_ends_where_its_own_text_ends() {
+        let rendered = "<user>Yes?<end><assistant>Yes? and <end>";
+        let end = end_of_last(rendered, "Yes? and ").expect("it is there");
+        assert_eq!(&rendered[..end], "<user>Yes?<end><assistant>Yes? and ");
+    }
+
+    #[test]
+    fn a_template_that_trims_is_followed() {
+        let rendered = "<assistant>Yes<end>";
+        let end = end_of_last(rendered, "  Yes \n").expect("it is there");
+        assert_eq!(&rendered[..end], "<assistant>Yes");
+    }
+
+    #[test]
+    fn what_is_not_shown_cannot_be_continued() {
+        assert_eq!(end_of_last("<assistant>yes<end>", "YES"), None);
+        assert_eq!(end_of_last("<assistant><end>", " "), None);
+    }
+}

@@ -1,0 +1,12 @@
+//! The vocabulary the endpoints share: state, errors, bounded bodies, event streams, layers. No endpoint lives here.
+
+pub mod error;
+pub mod extract;
+pub mod json;
+pub mod layers;
+pub mod sse;
+pub mod state;
+
+pub use error::{ApiError, OpenAiError};
+pub use extract::{Caller, JsonBody};
+pub use state::{AppState, EdgeSettings};
