@@ -136,7 +136,16 @@ impl KvCache {
         Ok(())
     }
 
-    /// K and V of one layer.
+    /// Checks that this cache was made for a model of that shape.
+    pub(crate) fn check(&self, layers: usize, kv_heads: usize, head_dim: usize) -> Result<(), Error> {
+        let shape = [self.blocks, Self::BLOCK_SIZE, kv_heads, head_dim];
+        if self.layers.len() != layers || self.layers.iter().any(|layer| layer.keys.dims() != shape) {
+            return Err(Error::Batch("the cache was made for another model".into()));
+        }
+        Ok(())
+    }
+
+    /// K and V of one layer, which [`KvCache::check`] has found to exist.
     pub(crate) fn layer(&self, index: usize) -> &LayerCache {
         &self.layers[index]
     }

@@ -48,6 +48,9 @@ pub enum Error {
         /// Its value.
         value: String,
     },
+    /// A setting of the model's configuration is missing or impossible.
+    #[error("configuration: {0}")]
+    Config(String),
     /// A tensor the architecture needs is not there.
     #[error("tensor `{name}` is missing")]
     MissingTensor {

@@ -42,5 +42,6 @@ pub struct ModelSpec {
     /// Most bytes the temporary tensors of a pass need, per token of the batch.
     pub scratch_bytes_per_token: u64,
     /// Names weights, kernel set and version: the same fingerprint gives the same tokens for the same request.
+    /// Empty until the model is loaded.
     pub fingerprint: String,
 }
