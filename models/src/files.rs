@@ -1,10 +1,10 @@
-//! Which files make up a model, and what can be said of it before its weights are read.
+//! Which files make up a model.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Component, Path, PathBuf};
 
+use crate::Error;
 use crate::weights::read_json;
-use crate::{Error, ModelSpec};
 
 /// Most entries of a folder that are looked at.
 const MAX_FOLDER_ENTRIES: usize = 10_000;
@@ -187,24 +187,4 @@ fn indexed_shards(folder: &Path, index: &Path) -> Result<Vec<PathBuf>, Error> {
         shards.push(path);
     }
     Ok(shards)
-}
-
-/// What the files say, read from headers alone.
-#[derive(Debug, Clone)]
-pub struct Inspection {
-    /// The model's shape and the memory its weights will take.
-    pub spec: ModelSpec,
-    /// Bytes of all weight files.
-    pub file_bytes: u64,
-    /// Most common weight type, by bytes: `Q4_1`, `F16`, …
-    pub quantisation: String,
-}
-
-/// Reads headers and configuration, not weights: for the memory plan before a load.
-///
-/// # Errors
-/// As [`crate::load`].
-pub fn inspect(files: &ModelFiles) -> Result<Inspection, Error> {
-    let _ = files;
-    todo!("models helper")
 }

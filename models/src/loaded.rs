@@ -1,10 +1,17 @@
 //! Loading: files → a model that can run, its tokenizer and its chat template.
 
-use serde::Serialize;
+use std::cell::Cell;
 
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::layers::source::Source;
+use crate::plan::Plan;
+use crate::tokenizer::end_token_ids;
+use crate::weights::read_json;
 use crate::{
-    CacheType, ChatTemplate, CrossEncoder, DeviceSpec, Embedder, Error, Model, ModelFiles, ModelSpec,
-    Tokenizer,
+    CacheType, ChatTemplate, CrossEncoder, Device, DeviceSpec, Embedder, Error, Model, ModelFiles, ModelSpec,
+    Tokenizer, sentence_transformers, weights,
 };
 
 /// How matrix products are computed on the CPU.
@@ -46,6 +53,29 @@ pub struct GenerationDefaults {
     pub repetition_penalty: Option<f32>,
 }
 
+impl GenerationDefaults {
+    /// Reads what `generation_config.json` suggests for sampling. A suggestion that makes no sense is left out.
+    fn read(files: &ModelFiles) -> Result<Self, Error> {
+        let ModelFiles::Safetensors { folder, .. } = files else {
+            return Ok(Self::default());
+        };
+        let path = folder.join("generation_config.json");
+        if !path.exists() {
+            return Ok(Self::default());
+        }
+        let config = read_json(&path, "generation_config.json")?;
+        let number = |name: &str| config.get(name).and_then(Value::as_f64).map(|number| number as f32);
+        Ok(Self {
+            end_token_ids: Vec::new(),
+            temperature: number("temperature").filter(|&value| value >= 0.0 && value.is_finite()),
+            top_p: number("top_p").filter(|&value| value > 0.0 && value <= 1.0),
+            top_k: config.get("top_k").and_then(Value::as_u64).and_then(|value| u32::try_from(value).ok()),
+            repetition_penalty: number("repetition_penalty")
+                .filter(|&value| value > 0.0 && value.is_finite()),
+        })
+    }
+}
+
 /// The loaded model by what it does.
 pub enum LoadedModel {
     /// Continues text.
@@ -54,6 +84,17 @@ pub enum LoadedModel {
     Embedder(Box<dyn Embedder>),
     /// Scores a pair of texts.
     CrossEncoder(Box<dyn CrossEncoder>),
+}
+
+impl LoadedModel {
+    /// The model's shape.
+    pub fn spec(&self) -> &ModelSpec {
+        match self {
+            Self::Causal(model) => model.spec(),
+            Self::Embedder(model) => model.spec(),
+            Self::CrossEncoder(model) => model.spec(),
+        }
+    }
 }
 
 /// Everything that a model's files hold, ready to run.
@@ -74,8 +115,36 @@ pub struct Loaded {
 ///
 /// # Errors
 /// [`Error::InvalidFile`], [`Error::UnsupportedArchitecture`], [`Error::MissingTensor`], [`Error::Shape`],
-/// [`Error::Tokenizer`] for what is wrong with the files; [`Error::Device`] for the device.
+/// [`Error::Tokenizer`], [`Error::Config`], [`Error::Unsupported`] for what is wrong with the files;
+/// [`Error::Device`] for the device.
 pub fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Loaded, Error> {
-    let _ = (files, options);
-    todo!("models helper")
+    let device = Device::open(options.device)?;
+    let opened = weights::open(files, &device, options.arithmetic)?;
+    let plan = Plan::new(&opened.config, sentence_transformers::read(files)?)?;
+    let plan = plan.limited(options.context_length.unwrap_or(usize::MAX));
+    // Before the weights: whatever is wrong with these shows within a moment.
+    let metadata = opened.metadata.as_ref();
+    let tokenizer = Tokenizer::load(files, metadata, plan.spec().vocab_size)?;
+    let end_token_ids = end_token_ids(files, &opened.config, metadata, &tokenizer)?;
+    let defaults = GenerationDefaults { end_token_ids, ..GenerationDefaults::read(files)? };
+    let fingerprint = fingerprint(&opened.weights.content_hash()?, options, &device);
+    let bytes = Cell::new(0);
+    let root = Source::new(opened.weights.as_ref(), &bytes);
+    let model = plan.build(&root, ModelSpec { fingerprint, ..plan.spec() }, &device)?;
+    let spec = model.spec().clone();
+    Ok(Loaded { model, spec, tokenizer, chat_template: None, defaults })
+}
+
+/// Everything that the bits of an answer depend on, but for the request.
+fn fingerprint(content_hash: &str, options: &LoadOptions, device: &Device) -> String {
+    let mut hasher = blake3::Hasher::new();
+    // Kernels give the same bits at every level of vector instructions, but not on another kind of processor.
+    let place = (device.name(), std::env::consts::ARCH);
+    let settings = format!("{:?} {:?} {place:?}", options.arithmetic, options.cache_type);
+    for part in [content_hash, settings.as_str(), env!("CARGO_PKG_VERSION")] {
+        // Lengths in between: no two lists of parts are one text.
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    format!("fp_{}", &hasher.finalize().to_hex()[..16])
 }
