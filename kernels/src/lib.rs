@@ -12,6 +12,7 @@ pub mod attention;
 mod cache_write;
 mod cpu;
 mod error;
+mod lanes;
 mod layer_norm;
 mod linear;
 mod maths;

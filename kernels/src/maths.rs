@@ -19,6 +19,19 @@ pub(crate) fn sum_lanes(mut lanes: [f32; LANES]) -> f32 {
     lanes[0]
 }
 
+/// The greatest of sixteen lanes, halves against halves; NaN only if the lanes that win are.
+#[inline(always)]
+pub(crate) fn largest_lane(mut lanes: [f32; LANES]) -> f32 {
+    let mut width = LANES / 2;
+    while width > 0 {
+        for lane in 0..width {
+            lanes[lane] = if lanes[lane] > lanes[lane + width] { lanes[lane] } else { lanes[lane + width] };
+        }
+        width /= 2;
+    }
+    lanes[0]
+}
+
 /// Sum of `term(x)` in sixteen lanes; element `i` goes to lane `i % 16`.
 #[inline(always)]
 pub(crate) fn sum_of(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {

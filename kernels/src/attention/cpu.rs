@@ -1,24 +1,24 @@
-//! Attention on the CPU: tiles of keys and values widened once for all queries that see them, online softmax per row.
+//! Attention on the CPU: which rows, heads and segments make a task, and how their parts are merged.
 //!
-//! A row's operations, in order: for each segment of sixteen tiles that it sees, for each tile: scores (sums over `d`
-//! by fused multiply-add, in order), maximum, exponentials, their sum, then the values in order of position; then the
-//! segments are merged in order. Nothing here may make that depend on which rows share a task.
+//! A row's operations, in order: for each segment of sixteen tiles that it sees, the steps of `tile` for each tile; then
+//! the segments are merged in order. A task takes some rows of a sequence and one kv head through all segments, or, where
+//! there are few rows (decode), through one. Neither may change a bit.
 
 use std::ops::Range;
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 
 use super::AttentionOptions;
-use crate::maths::{LANES, exp, sum_of};
+use super::tile::{EMPTY, Scratch, Segment, State, merge};
+use crate::Cpu;
+use crate::lanes::run;
+use crate::maths::LANES;
 use crate::pool::SharedSlice;
-use crate::simd::multiversion;
-use crate::{Cpu, Level};
 
 /// Tiles whose softmax state is gathered before it is merged; also the grain by which one row's work is split.
 const TILES_PER_SEGMENT: usize = 16;
-/// Rows of one sequence that a task takes together.
-const ROWS_PER_TASK: usize = 16;
+/// About how many queries (rows times heads of a group) a task takes against each tile that it widens.
+const QUERIES_PER_TASK: usize = 64;
 
 /// Sizes of the problem.
 #[derive(Clone, Copy)]
@@ -33,13 +33,18 @@ pub(super) struct Geometry {
 
 impl Geometry {
     /// Query heads per kv head.
-    fn group(self) -> usize {
+    pub(super) fn group(self) -> usize {
         self.heads / self.kv_heads
     }
 
-    /// Positions per tile, padded to whole lanes.
-    fn padded(self) -> usize {
+    /// Positions per tile, filled up to whole lanes.
+    pub(super) fn padded_tile(self) -> usize {
         self.tile.next_multiple_of(LANES)
+    }
+
+    /// Head dimension, filled up to whole lanes.
+    pub(super) fn padded_width(self) -> usize {
+        self.width.next_multiple_of(LANES)
     }
 }
 
@@ -72,302 +77,182 @@ pub(super) struct Sequence<'a> {
 
 impl Sequence<'_> {
     /// Positions that row `row` of this sequence (from 0) sees.
-    fn visible(&self, row: usize, window: Option<usize>) -> Range<usize> {
-        let Some(positions) = self.positions else {
-            return 0..self.context;
-        };
+    #[inline(always)]
+    pub(super) fn visible(&self, row: usize, window: Option<usize>) -> Range<usize> {
+        let Some(positions) = self.positions else { return 0..self.context };
         let end = positions[row] as usize + 1;
         end.saturating_sub(window.unwrap_or(end))..end
     }
 }
 
-/// Softmax so far of one query: `weights · values` is scaled by `e^-maximum`.
-#[derive(Clone, Copy)]
-struct State {
-    maximum: f32,
-    sum: f32,
-}
-
-const EMPTY: State = State { maximum: f32::NEG_INFINITY, sum: 0.0 };
-
-/// Rows of one sequence against one kv head, all its segments or one.
-struct Task {
-    sequence: usize,
-    rows: Range<usize>,
-    kv_head: usize,
+/// Rows of one sequence against one kv head.
+pub(super) struct Task {
+    pub sequence: usize,
+    /// Rows of the sequence, from 0.
+    pub rows: Range<usize>,
+    pub kv_head: usize,
+    /// Segments that any of the rows sees.
+    pub segments: Range<usize>,
 }
 
 /// All of an attention call.
-struct Call<'a> {
-    geometry: Geometry,
-    q: &'a [f32],
-    keys: Cached<'a>,
-    values: Cached<'a>,
-    sequences: &'a [Sequence<'a>],
-    options: AttentionOptions,
+pub(super) struct Call<'a> {
+    pub geometry: Geometry,
+    pub q: &'a [f32],
+    pub keys: Cached<'a>,
+    pub values: Cached<'a>,
+    pub sequences: &'a [Sequence<'a>],
+    pub options: AttentionOptions,
 }
 
 /// `[t, h, d]`.
-pub(super) fn attend(
-    cpu: Cpu,
-    geometry: Geometry,
-    q: &[f32],
-    (keys, values): (Cached<'_>, Cached<'_>),
-    sequences: &[Sequence<'_>],
-    options: &AttentionOptions,
-) -> Vec<f32> {
-    let mut out = vec![0f32; q.len()];
+pub(super) fn attend(cpu: Cpu, call: &Call<'_>) -> Vec<f32> {
+    let mut out = vec![0f32; call.q.len()];
     let shared = SharedSlice::new(&mut out);
-    let call = Call { geometry, q, keys, values, sequences, options: *options };
-    let tasks = tasks(&call);
+    let tasks = call.tasks();
+    let longest = tasks.iter().map(|task| task.segments.len()).max().unwrap_or(0);
+    if longest > 1 && tasks.len() < 4 * cpu.pool().threads() {
+        attend_in_parts(cpu, call, &tasks, &shared);
+        return out;
+    }
+    // The last rows of a prompt see most: they go first, so that none of them is left over at the end.
     cpu.pool().run(tasks.len(), &|index| {
-        let task = &tasks[index];
-        let mut scratch = Scratch::new(geometry, task.rows.len());
-        let segments = call.segments(task);
-        for (nth, segment) in segments.enumerate() {
-            call.run_segment(cpu.level(), task, segment, &mut scratch);
-            scratch.merge(nth == 0);
+        let task = &tasks[tasks.len() - 1 - index];
+        let mut scratch = Scratch::new(call.geometry, call.queries(task));
+        let mut totals = Totals::new(call, task);
+        for segment in task.segments.clone() {
+            run(cpu.level(), Segment { call, task, tiles: call.tiles(task, segment), scratch: &mut scratch });
+            totals.add(&scratch.states, &scratch.sums);
+            scratch.clear();
         }
-        call.store(task, &scratch, &shared);
+        call.store(task, &totals, &shared);
     });
     out
 }
 
-fn tasks(call: &Call<'_>) -> Vec<Task> {
-    let mut tasks = Vec::new();
-    for (index, sequence) in call.sequences.iter().enumerate() {
-        for start in (0..sequence.rows.len()).step_by(ROWS_PER_TASK) {
-            let end = (start + ROWS_PER_TASK).min(sequence.rows.len());
-            tasks.extend((0..call.geometry.kv_heads).map(|kv_head| Task {
-                sequence: index,
-                rows: start..end,
-                kv_head,
-            }));
+/// As [`attend`], each segment of each task a task of its own.
+fn attend_in_parts(cpu: Cpu, call: &Call<'_>, tasks: &[Task], out: &SharedSlice<'_, f32>) {
+    let width = call.geometry.padded_width();
+    let mut parts = Vec::new();
+    let mut queries = 0;
+    for task in tasks {
+        for segment in task.segments.clone() {
+            parts.push((task, segment, queries));
+            queries += call.queries(task);
         }
     }
-    tasks
+    let mut states = vec![EMPTY; queries];
+    let mut sums = vec![0f32; queries * width];
+    let (shared_states, shared_sums) = (SharedSlice::new(&mut states), SharedSlice::new(&mut sums));
+    cpu.pool().run(parts.len(), &|index| {
+        let (task, segment, first) = &parts[index];
+        let mut scratch = Scratch::new(call.geometry, call.queries(task));
+        run(cpu.level(), Segment { call, task, tiles: call.tiles(task, *segment), scratch: &mut scratch });
+        // SAFETY: each part has its own queries.
+        let (states, sums) = unsafe {
+            (
+                shared_states.range(*first, scratch.states.len()),
+                shared_sums.range(first * width, scratch.sums.len()),
+            )
+        };
+        states.copy_from_slice(&scratch.states);
+        sums.copy_from_slice(&scratch.sums);
+    });
+    let mut first = 0;
+    for task in tasks {
+        let mut totals = Totals::new(call, task);
+        for _ in task.segments.clone() {
+            let next = first + call.queries(task);
+            totals.add(&states[first..next], &sums[first * width..next * width]);
+            first = next;
+        }
+        call.store(task, &totals, out);
+    }
 }
 
-/// What a task works on; `[queries]` is rows × heads of the group.
-struct Scratch {
+/// Softmax states and weighted sums of a task's queries over the segments so far.
+struct Totals {
     width: usize,
-    /// `[d, padded tile]`
-    keys: Vec<f32>,
-    /// `[tile, d]`
-    values: Vec<f32>,
-    /// `[padded tile]`
-    scores: Vec<f32>,
-    /// One position, widened.
-    row: Vec<f32>,
-    /// State and `[queries, d]` of the segment.
     states: Vec<State>,
     sums: Vec<f32>,
-    /// The same of all segments so far.
-    total_states: Vec<State>,
-    totals: Vec<f32>,
 }
 
-impl Scratch {
-    fn new(geometry: Geometry, rows: usize) -> Self {
-        let queries = rows * geometry.group();
-        Self {
-            width: geometry.width,
-            keys: vec![0.0; geometry.width * geometry.padded()],
-            values: vec![0.0; geometry.tile * geometry.width],
-            scores: vec![0.0; geometry.padded()],
-            row: vec![0.0; geometry.width],
-            states: vec![EMPTY; queries],
-            sums: vec![0.0; queries * geometry.width],
-            total_states: vec![EMPTY; queries],
-            totals: vec![0.0; queries * geometry.width],
-        }
+impl Totals {
+    fn new(call: &Call<'_>, task: &Task) -> Self {
+        let (queries, width) = (call.queries(task), call.geometry.padded_width());
+        Self { width, states: vec![EMPTY; queries], sums: vec![0.0; queries * width] }
     }
 
-    /// Adds the segment to the total and empties it. A query that saw nothing of it is left alone.
-    fn merge(&mut self, first: bool) {
-        let rows = self.totals.chunks_exact_mut(self.width).zip(self.sums.chunks_exact_mut(self.width));
-        let states = self.total_states.iter_mut().zip(&mut self.states);
-        for ((total, sums), (total_state, state)) in rows.zip(states) {
-            if state.sum == 0.0 && state.maximum == f32::NEG_INFINITY {
-                continue;
-            }
-            let untouched = total_state.sum == 0.0 && total_state.maximum == f32::NEG_INFINITY;
-            if first || untouched {
-                total.copy_from_slice(sums);
-                *total_state = *state;
-            } else {
-                merge_into(total_state, total, *state, sums);
-            }
-            sums.fill(0.0);
-            *state = EMPTY;
+    /// Adds the next segment's.
+    fn add(&mut self, states: &[State], sums: &[f32]) {
+        let totals = self.states.iter_mut().zip(self.sums.chunks_exact_mut(self.width));
+        for ((total, total_sums), (state, sums)) in
+            totals.zip(states.iter().zip(sums.chunks_exact(self.width)))
+        {
+            merge(total, total_sums, *state, sums);
         }
     }
-}
-
-fn merge_into(total_state: &mut State, total: &mut [f32], state: State, sums: &[f32]) {
-    let maximum = total_state.maximum.max(state.maximum);
-    let (old, new) = (exp(total_state.maximum - maximum), exp(state.maximum - maximum));
-    for (total, sum) in total.iter_mut().zip(sums) {
-        *total = *total * old + sum * new;
-    }
-    *total_state = State { maximum, sum: total_state.sum * old + state.sum * new };
 }
 
 impl Call<'_> {
-    /// Segments that any row of the task sees.
-    fn segments(&self, task: &Task) -> Range<usize> {
-        let sequence = &self.sequences[task.sequence];
+    fn tasks(&self) -> Vec<Task> {
+        let rows_per_task = (QUERIES_PER_TASK / self.geometry.group()).max(1);
+        let mut tasks = Vec::new();
+        for (index, sequence) in self.sequences.iter().enumerate() {
+            for start in (0..sequence.rows.len()).step_by(rows_per_task) {
+                let rows = start..(start + rows_per_task).min(sequence.rows.len());
+                let segments = self.segments(sequence, rows.clone());
+                for kv_head in 0..self.geometry.kv_heads {
+                    tasks.push(Task {
+                        sequence: index,
+                        rows: rows.clone(),
+                        kv_head,
+                        segments: segments.clone(),
+                    });
+                }
+            }
+        }
+        tasks
+    }
+
+    /// Segments that any of the rows sees.
+    fn segments(&self, sequence: &Sequence<'_>, rows: Range<usize>) -> Range<usize> {
         let span = TILES_PER_SEGMENT * self.geometry.tile;
-        let visible = task.rows.clone().map(|row| sequence.visible(row, self.options.sliding_window));
+        let visible = rows.map(|row| sequence.visible(row, self.options.sliding_window));
         let (start, end) =
             visible.fold((usize::MAX, 0), |(start, end), seen| (start.min(seen.start), end.max(seen.end)));
         if start >= end { 0..0 } else { start / span..end.div_ceil(span) }
     }
 
-    fn run_segment(&self, level: Level, task: &Task, segment: usize, scratch: &mut Scratch) {
-        let sequence = &self.sequences[task.sequence];
-        let Geometry { tile, .. } = self.geometry;
-        let tiles = segment * TILES_PER_SEGMENT
-            ..((segment + 1) * TILES_PER_SEGMENT).min(sequence.context.div_ceil(tile));
-        for index in tiles {
-            let positions = index * tile..((index + 1) * tile).min(sequence.context);
-            let seen = |row| {
-                let visible = sequence.visible(row, self.options.sliding_window);
-                visible.start.max(positions.start)..visible.end.min(positions.end)
-            };
-            if task.rows.clone().all(|row| seen(row).is_empty()) {
-                continue;
-            }
-            self.load_tile(sequence, index, positions.len(), task.kv_head, scratch);
-            for (nth, row) in task.rows.clone().enumerate() {
-                let seen = seen(row);
-                if seen.is_empty() {
-                    continue;
-                }
-                let seen = seen.start - positions.start..seen.end - positions.start;
-                for head in 0..self.geometry.group() {
-                    let query = nth * self.geometry.group() + head;
-                    let at = self.query_at(task, row, head);
-                    let q = &self.q[at..at + self.geometry.width];
-                    let seen = seen.clone();
-                    let (geometry, options) = (self.geometry, &self.options);
-                    multiversion!(level, step, geometry: Geometry, options: &AttentionOptions, q: &[f32],
-                        seen: Range<usize>, query: usize, scratch: &mut Scratch);
-                }
-            }
-        }
+    /// Tiles of a segment that the task's sequence has.
+    fn tiles(&self, task: &Task, segment: usize) -> Range<usize> {
+        let tiles = self.sequences[task.sequence].context.div_ceil(self.geometry.tile);
+        segment * TILES_PER_SEGMENT..((segment + 1) * TILES_PER_SEGMENT).min(tiles)
     }
 
-    /// Where the query of `row` (of the sequence) and `head` (of the group) starts in `q` and in the result.
-    fn query_at(&self, task: &Task, row: usize, head: usize) -> usize {
+    /// Rows times heads of the group.
+    fn queries(&self, task: &Task) -> usize {
+        task.rows.len() * self.geometry.group()
+    }
+
+    /// Where query `query` of a task (row by row, head by head) starts in `q` and in the result.
+    #[inline(always)]
+    pub(super) fn query_at(&self, task: &Task, query: usize) -> usize {
         let Geometry { heads, width, .. } = self.geometry;
-        let row = self.sequences[task.sequence].rows.start + row;
-        (row * heads + task.kv_head * self.geometry.group() + head) * width
+        let group = self.geometry.group();
+        let row = self.sequences[task.sequence].rows.start + task.rows.start + query / group;
+        (row * heads + task.kv_head * group + query % group) * width
     }
 
-    /// Widens a tile's keys (transposed) and values; columns past `count` become zero.
-    fn load_tile(
-        &self,
-        sequence: &Sequence<'_>,
-        index: usize,
-        count: usize,
-        kv_head: usize,
-        scratch: &mut Scratch,
-    ) {
-        let Geometry { kv_heads, width, tile, .. } = self.geometry;
-        let padded = self.geometry.padded();
-        let first = match sequence.pages {
-            Pages::Table(table) => table[index] as usize * tile,
-            Pages::From(start) => start + index * tile,
-        };
-        for position in 0..padded {
-            if position < count {
-                let at = ((first + position) * kv_heads + kv_head) * width;
-                widen(self.keys, at, &mut scratch.row);
-                widen(self.values, at, &mut scratch.values[position * width..(position + 1) * width]);
-            } else {
-                scratch.row.fill(0.0);
-            }
-            for (dimension, value) in scratch.row.iter().enumerate() {
-                scratch.keys[dimension * padded + position] = *value;
+    fn store(&self, task: &Task, totals: &Totals, out: &SharedSlice<'_, f32>) {
+        for (query, (state, sums)) in
+            totals.states.iter().zip(totals.sums.chunks_exact(totals.width)).enumerate()
+        {
+            // SAFETY: each row and head belongs to one task.
+            let out = unsafe { out.range(self.query_at(task, query), self.geometry.width) };
+            for (out, sum) in out.iter_mut().zip(sums) {
+                *out = sum / state.sum;
             }
         }
     }
-
-    fn store(&self, task: &Task, scratch: &Scratch, out: &SharedSlice<'_, f32>) {
-        let Geometry { width, .. } = self.geometry;
-        for (nth, row) in task.rows.clone().enumerate() {
-            for head in 0..self.geometry.group() {
-                let query = nth * self.geometry.group() + head;
-                // SAFETY: each row and head belongs to one task.
-                let out = unsafe { out.range(self.query_at(task, row, head), width) };
-                let sum = scratch.total_states[query].sum;
-                for (out, total) in out.iter_mut().zip(&scratch.totals[query * width..]) {
-                    *out = total / sum;
-                }
-            }
-        }
-    }
-}
-
-fn widen(cells: Cached<'_>, at: usize, row: &mut [f32]) {
-    match cells {
-        Cached::F16(cells) => cells[at..at + row.len()].convert_to_f32_slice(row),
-        Cached::F32(cells) => row.copy_from_slice(&cells[at..at + row.len()]),
-    }
-}
-
-/// One query against the loaded tile, of which it sees `seen`.
-#[inline(always)]
-fn step(
-    geometry: Geometry,
-    options: &AttentionOptions,
-    q: &[f32],
-    seen: Range<usize>,
-    query: usize,
-    scratch: &mut Scratch,
-) {
-    let padded = geometry.padded();
-    for column in (0..padded).step_by(LANES) {
-        let mut lanes = [0f32; LANES];
-        for (value, keys) in q.iter().zip(scratch.keys.chunks_exact(padded)) {
-            for lane in 0..LANES {
-                lanes[lane] = value.mul_add(keys[column + lane], lanes[lane]);
-            }
-        }
-        scratch.scores[column..column + LANES].copy_from_slice(&lanes);
-    }
-    for (column, score) in scratch.scores.iter_mut().enumerate() {
-        let mut value = *score * options.scale;
-        if let Some(cap) = options.softcap {
-            value = cap * tanh(value / cap);
-        }
-        *score = if seen.contains(&column) { value } else { f32::NEG_INFINITY };
-    }
-    let state = &mut scratch.states[query];
-    let tile_maximum = scratch.scores.iter().fold(f32::NEG_INFINITY, |maximum, score| maximum.max(*score));
-    let maximum = state.maximum.max(tile_maximum);
-    for score in &mut scratch.scores {
-        *score = exp(*score - maximum);
-    }
-    let keep = exp(state.maximum - maximum);
-    *state = State { maximum, sum: state.sum * keep + sum_of(&scratch.scores, |weight| weight) };
-    let sums = &mut scratch.sums[query * geometry.width..(query + 1) * geometry.width];
-    for sum in sums.iter_mut() {
-        *sum *= keep;
-    }
-    for position in seen {
-        let weight = scratch.scores[position];
-        let values = &scratch.values[position * geometry.width..(position + 1) * geometry.width];
-        for (sum, value) in sums.iter_mut().zip(values) {
-            *sum = weight.mul_add(*value, *sum);
-        }
-    }
-}
-
-/// `tanh` by way of [`exp`].
-#[inline(always)]
-fn tanh(x: f32) -> f32 {
-    let shrink = exp(-2.0 * x.abs());
-    ((1.0 - shrink) / (1.0 + shrink)).copysign(x)
 }

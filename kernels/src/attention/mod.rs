@@ -7,6 +7,7 @@
 mod batch;
 pub mod composed;
 mod cpu;
+mod tile;
 
 use candle_core::{CpuStorage, Storage, Tensor};
 
@@ -15,7 +16,7 @@ pub use batch::{PagedBatch, PagedParts};
 use crate::view::{is_cpu, with_f32};
 use crate::{Cpu, Error, Result};
 use batch::check_starts;
-use cpu::{Cached, Geometry, Pages, Sequence};
+use cpu::{Cached, Call, Geometry, Pages, Sequence};
 
 /// Positions per tile where there is no block to say.
 const PACKED_TILE: usize = 32;
@@ -125,8 +126,10 @@ fn attend(
     options: &AttentionOptions,
 ) -> Result<Tensor> {
     let (keys_guard, values_guard) = (keys.storage_and_layout().0, values.storage_and_layout().0);
-    let cached = (cached(keys, &keys_guard)?, cached(values, &values_guard)?);
-    let out = with_f32("attention", q, |q| Ok(cpu::attend(cpu, geometry, q, cached, sequences, options)))?;
+    let (keys, values) = (cached(keys, &keys_guard)?, cached(values, &values_guard)?);
+    let out = with_f32("attention", q, |q| {
+        Ok(cpu::attend(cpu, &Call { geometry, q, keys, values, sequences, options: *options }))
+    })?;
     Ok(Tensor::from_vec(out, q.shape(), q.device())?)
 }
 

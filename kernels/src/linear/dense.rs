@@ -1,14 +1,16 @@
 //! Products with unquantised weights: rows as they lie in memory, activations in f32, sums in f32.
 //!
-//! The one thing to know: each output is a sum in sixteen lanes by fused multiply-add, element `i` in lane `i % 16`, then a
-//! fixed tree; every level and every tile size keeps to that.
+//! The one thing to know: each output is a sum in sixteen lanes by fused multiply-add, element `i` in lane `i % 16`, the
+//! last sixteen filled up with zeros, then a fixed tree; every level and every tile size keeps to that.
 
-use half::slice::HalfFloatSliceExt;
+use std::ops::Range;
+
 use half::{bf16, f16};
 
+use super::panels::ROWS;
 use crate::Level;
-use crate::maths::{LANES, sum_lanes};
-use crate::simd::multiversion;
+use crate::lanes::{Kernel, Lanes, run};
+use crate::maths::LANES;
 
 /// Row-major weights, borrowed from their tensor.
 #[derive(Clone, Copy)]
@@ -20,80 +22,166 @@ pub(super) enum Rows<'a> {
 
 /// A weight type that widens to f32 exactly.
 trait Weight: Copy {
-    fn widen(self) -> f32;
+    const ZERO: Self;
+    fn widen<L: Lanes>(values: &[Self]) -> L;
 }
 
 impl Weight for f32 {
+    const ZERO: Self = 0.0;
+
     #[inline(always)]
-    fn widen(self) -> f32 {
-        self
+    fn widen<L: Lanes>(values: &[Self]) -> L {
+        L::load(values)
+    }
+}
+
+impl Weight for f16 {
+    const ZERO: Self = f16::ZERO;
+
+    #[inline(always)]
+    fn widen<L: Lanes>(values: &[Self]) -> L {
+        L::load_f16(values)
     }
 }
 
 impl Weight for bf16 {
+    const ZERO: Self = bf16::ZERO;
+
     #[inline(always)]
-    fn widen(self) -> f32 {
-        f32::from_bits(u32::from(self.to_bits()) << 16)
+    fn widen<L: Lanes>(values: &[Self]) -> L {
+        L::load_bf16(values)
     }
 }
 
-/// Products of `x` (one row of `inner`) with `out.len()` rows from `first` on.
-pub(super) fn multiply(level: Level, rows: Rows<'_>, first: usize, x: &[f32], out: &mut [f32]) {
-    let span = first * x.len()..(first + out.len()) * x.len();
-    match rows {
-        Rows::F32(weights) => {
-            let weights = &weights[span];
-            multiversion!(level, dots_f32, weights: &[f32], x: &[f32], out: &mut [f32]);
-        }
-        Rows::F16(weights) => {
-            let weights = &weights[span];
-            multiversion!(level, dots_f16, weights: &[f16], x: &[f32], out: &mut [f32]);
-        }
-        Rows::Bf16(weights) => {
-            let weights = &weights[span];
-            multiversion!(level, dots_bf16, weights: &[bf16], x: &[f32], out: &mut [f32]);
-        }
-    }
+/// Up to sixteen rows of a matrix, and the activations to multiply them with.
+pub(super) struct Span<'a> {
+    pub rows: Rows<'a>,
+    /// Which rows of the matrix.
+    pub span: Range<usize>,
+    /// `[t, inner]`
+    pub x: &'a [f32],
+    pub inner: usize,
 }
 
-#[inline(always)]
-fn dots_f32(weights: &[f32], x: &[f32], out: &mut [f32]) {
-    dots(weights, x, out);
-}
-
-#[inline(always)]
-fn dots_f16(weights: &[f16], x: &[f32], out: &mut [f32]) {
-    let mut row = vec![0f32; x.len()];
-    for (weights, out) in weights.chunks_exact(x.len()).zip(out) {
-        weights.convert_to_f32_slice(&mut row);
-        *out = dot(&row, x);
-    }
-}
-
-#[inline(always)]
-fn dots_bf16(weights: &[bf16], x: &[f32], out: &mut [f32]) {
-    dots(weights, x, out);
-}
-
-#[inline(always)]
-fn dots<W: Weight>(weights: &[W], x: &[f32], out: &mut [f32]) {
-    for (row, out) in weights.chunks_exact(x.len()).zip(out) {
-        *out = dot(row, x);
-    }
-}
-
-#[inline(always)]
-fn dot<W: Weight>(row: &[W], x: &[f32]) -> f32 {
-    let mut lanes = [0f32; LANES];
-    let mut rows = row.chunks_exact(LANES);
-    let mut xs = x.chunks_exact(LANES);
-    for (row, x) in (&mut rows).zip(&mut xs) {
-        for lane in 0..LANES {
-            lanes[lane] = row[lane].widen().mul_add(x[lane], lanes[lane]);
+impl Span<'_> {
+    /// Multiplies with a range of activation rows; `store` gets each row's sixteen products.
+    pub(super) fn multiply(
+        self,
+        level: Level,
+        tokens: Range<usize>,
+        store: &mut dyn FnMut(usize, &[f32; ROWS]),
+    ) {
+        let Self { rows, span, x, inner } = self;
+        let cells = span.start * inner..span.end * inner;
+        match rows {
+            Rows::F32(weights) => run(level, Product { weights: &weights[cells], x, inner, tokens, store }),
+            Rows::F16(weights) => run(level, Product { weights: &weights[cells], x, inner, tokens, store }),
+            Rows::Bf16(weights) => run(level, Product { weights: &weights[cells], x, inner, tokens, store }),
         }
     }
-    for (lane, (weight, x)) in rows.remainder().iter().zip(xs.remainder()).enumerate() {
-        lanes[lane] = weight.widen().mul_add(*x, lanes[lane]);
+}
+
+/// Up to sixteen rows of weights times a range of activation rows.
+struct Product<'a, W> {
+    weights: &'a [W],
+    x: &'a [f32],
+    inner: usize,
+    tokens: Range<usize>,
+    store: &'a mut dyn FnMut(usize, &[f32; ROWS]),
+}
+
+impl<W: Weight> Kernel for Product<'_, W> {
+    #[inline(always)]
+    fn run<L: Lanes>(self) {
+        let Self { weights, x, inner, mut tokens, store } = self;
+        if L::WIDE {
+            while tokens.len() >= 4 {
+                rows::<L, W, 4, 4>(weights, x, inner, tokens.start, store);
+                tokens.start += 4;
+            }
+        }
+        while tokens.len() >= 2 {
+            rows::<L, W, 2, 2>(weights, x, inner, tokens.start, store);
+            tokens.start += 2;
+        }
+        if !tokens.is_empty() {
+            rows::<L, W, 4, 1>(weights, x, inner, tokens.start, store);
+        }
     }
-    sum_lanes(lanes)
+}
+
+/// All rows of `weights` times `T` rows of `x` from `first` on, `R` at a time.
+#[inline(always)]
+fn rows<L: Lanes, W: Weight, const R: usize, const T: usize>(
+    weights: &[W],
+    x: &[f32],
+    inner: usize,
+    first: usize,
+    store: &mut dyn FnMut(usize, &[f32; ROWS]),
+) {
+    let x: [&[f32]; T] =
+        std::array::from_fn(|token| &x[(first + token) * inner..(first + token + 1) * inner]);
+    let mut values = [[0f32; ROWS]; T];
+    let mut blocks = weights.chunks_exact(R * inner);
+    for (block, weights) in (&mut blocks).enumerate() {
+        let weights: [&[W]; R] = std::array::from_fn(|row| &weights[row * inner..(row + 1) * inner]);
+        let sums = tile::<L, W, R, T>(weights, x);
+        for (token, values) in values.iter_mut().enumerate() {
+            for row in 0..R {
+                values[block * R + row] = sums[row][token];
+            }
+        }
+    }
+    let done = weights.len() / (R * inner) * R;
+    for (row, weights) in blocks.remainder().chunks_exact(inner).enumerate() {
+        let [sums] = tile::<L, W, 1, T>([weights], x);
+        for (values, sum) in values.iter_mut().zip(sums) {
+            values[done + row] = sum;
+        }
+    }
+    for (token, values) in values.iter().enumerate() {
+        store(first + token, values);
+    }
+}
+
+/// `R · T` dot products that share their loads.
+#[inline(always)]
+fn tile<L: Lanes, W: Weight, const R: usize, const T: usize>(
+    weights: [&[W]; R],
+    x: [&[f32]; T],
+) -> [[f32; T]; R] {
+    let length = x[0].len();
+    assert!(weights.iter().all(|row| row.len() == length) && x.iter().all(|row| row.len() == length));
+    let mut sums = [[L::splat(0.0); T]; R];
+    let whole = length / LANES * LANES;
+    for at in (0..whole).step_by(LANES) {
+        // SAFETY: `at + LANES` is at most `whole`, and all rows have `length` elements. With checks in this loop, the sums
+        // would be kept in memory.
+        let x: [L; T] =
+            std::array::from_fn(|token| L::load(unsafe { x[token].get_unchecked(at..at + LANES) }));
+        for row in 0..R {
+            // SAFETY: as above.
+            let weights: L = W::widen(unsafe { weights[row].get_unchecked(at..at + LANES) });
+            for token in 0..T {
+                sums[row][token] = weights.mul_add(x[token], sums[row][token]);
+            }
+        }
+    }
+    if whole < length {
+        let x: [L; T] = std::array::from_fn(|token| L::load(&filled_up(&x[token][whole..], 0.0)));
+        for row in 0..R {
+            let weights: L = W::widen(&filled_up(&weights[row][whole..], W::ZERO));
+            for token in 0..T {
+                sums[row][token] = weights.mul_add(x[token], sums[row][token]);
+            }
+        }
+    }
+    std::array::from_fn(|row| std::array::from_fn(|token| sums[row][token].sum()))
+}
+
+#[inline(always)]
+fn filled_up<T: Copy>(values: &[T], zero: T) -> [T; LANES] {
+    let mut filled = [zero; LANES];
+    filled[..values.len()].copy_from_slice(values);
+    filled
 }

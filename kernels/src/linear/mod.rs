@@ -329,12 +329,9 @@ fn multiply_unit(cpu: Cpu, job: &Job<'_>, input: &Input<'_>, unit: usize, tokens
             let Some(weights) = dense_rows(weight, storage) else {
                 return;
             };
-            for token in tokens {
-                let mut totals = [0f32; ROWS];
-                let x = &input.x[token * input.inner..(token + 1) * input.inner];
-                dense::multiply(cpu.level(), weights, first, x, &mut totals[..rows]);
-                store(token, &totals);
-            }
+            let span = first..first + rows;
+            let dense = dense::Span { rows: weights, span, x: input.x, inner: input.inner };
+            dense.multiply(cpu.level(), tokens, &mut store);
         }
     }
 }

@@ -1,0 +1,375 @@
+//! Sixteen f32 lanes as one value, for kernels that are written once and compiled for each SIMD level.
+//!
+//! The one thing to know: every implementation does the same IEEE operations lane by lane and the same tree in
+//! [`Lanes::sum`], so a kernel over `Lanes` has the same bits at every level. A type of a level may be used only inside
+//! [`run`], which enters the level's instruction set.
+
+use half::{bf16, f16};
+
+use crate::Level;
+use crate::maths::{LANES, sum_lanes};
+
+/// Sixteen lanes of f32.
+pub(crate) trait Lanes: Copy {
+    /// Whether there are 32 registers of 16 lanes, rather than 16 registers of 8.
+    const WIDE: bool;
+
+    fn splat(value: f32) -> Self;
+    /// The first sixteen values.
+    fn load(values: &[f32]) -> Self;
+    /// The first sixteen values, widened.
+    fn load_f16(values: &[f16]) -> Self;
+    /// The first sixteen values, widened.
+    fn load_bf16(values: &[bf16]) -> Self;
+    /// To the first sixteen places.
+    fn store(self, values: &mut [f32]);
+    /// `self · factor + addend`, rounded once.
+    fn mul_add(self, factor: Self, addend: Self) -> Self;
+    fn mul(self, other: Self) -> Self;
+    fn add(self, other: Self) -> Self;
+    /// The greater of each two lanes; `other` where one is NaN.
+    fn max(self, other: Self) -> Self;
+    /// Sum of the lanes, halves onto halves.
+    fn sum(self) -> f32;
+    /// Writes dimension `i` of sixteen positions to `to[i · stride..][..16]`, for eight dimensions. Position `p` has its
+    /// dimensions at `from[p · step..]`.
+    fn transpose_f16(from: &[f16], step: usize, to: &mut [f32], stride: usize);
+}
+
+/// A kernel over lanes; `run` must be `#[inline(always)]`.
+pub(crate) trait Kernel {
+    fn run<L: Lanes>(self);
+}
+
+/// Runs a kernel at a level that this machine supports.
+pub(crate) fn run(level: Level, kernel: impl Kernel) {
+    match level {
+        // SAFETY: levels come from a `Cpu`, which holds only supported ones.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx512 => unsafe { x86::run_avx512(kernel) },
+        // SAFETY: as above.
+        #[cfg(target_arch = "x86_64")]
+        Level::Avx2 => unsafe { x86::run_avx2(kernel) },
+        _ => kernel.run::<[f32; LANES]>(),
+    }
+}
+
+impl Lanes for [f32; LANES] {
+    const WIDE: bool = false;
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        [value; LANES]
+    }
+
+    #[inline(always)]
+    fn load(values: &[f32]) -> Self {
+        std::array::from_fn(|lane| values[lane])
+    }
+
+    #[inline(always)]
+    fn load_f16(values: &[f16]) -> Self {
+        std::array::from_fn(|lane| values[lane].to_f32())
+    }
+
+    #[inline(always)]
+    fn load_bf16(values: &[bf16]) -> Self {
+        std::array::from_fn(|lane| values[lane].to_f32())
+    }
+
+    #[inline(always)]
+    fn store(self, values: &mut [f32]) {
+        values[..LANES].copy_from_slice(&self);
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, addend: Self) -> Self {
+        std::array::from_fn(|lane| self[lane].mul_add(factor[lane], addend[lane]))
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        std::array::from_fn(|lane| self[lane] * other[lane])
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        std::array::from_fn(|lane| self[lane] + other[lane])
+    }
+
+    #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        std::array::from_fn(|lane| if self[lane] > other[lane] { self[lane] } else { other[lane] })
+    }
+
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        sum_lanes(self)
+    }
+
+    #[inline(always)]
+    fn transpose_f16(from: &[f16], step: usize, to: &mut [f32], stride: usize) {
+        for position in 0..LANES {
+            for dimension in 0..8 {
+                to[dimension * stride + position] = from[position * step + dimension].to_f32();
+            }
+        }
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+mod x86 {
+    //! The lanes of AVX2 and AVX-512. Each method is inlined into a function that has the instructions.
+
+    use std::arch::x86_64::{
+        __m128, __m128i, __m256, __m256i, __m512, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadu_si128,
+        _mm_movehl_ps, _mm_shuffle_ps, _mm256_add_ps, _mm256_castps256_ps128, _mm256_castsi256_ps,
+        _mm256_castsi256_si128, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extractf128_ps,
+        _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps,
+        _mm256_mul_ps, _mm256_set_m128i, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps,
+        _mm256_unpackhi_epi16, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi16,
+        _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm512_add_ps, _mm512_castps512_ps256,
+        _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_extractf32x8_ps, _mm512_fmadd_ps,
+        _mm512_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+    };
+
+    use half::{bf16, f16};
+
+    use super::{Kernel, Lanes};
+    use crate::maths::LANES;
+
+    #[target_feature(enable = "avx2,fma,f16c")]
+    pub(super) fn run_avx2(kernel: impl Kernel) {
+        kernel.run::<Avx2>();
+    }
+
+    #[target_feature(enable = "avx2,fma,f16c,avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")]
+    pub(super) fn run_avx512(kernel: impl Kernel) {
+        kernel.run::<Avx512>();
+    }
+
+    #[derive(Clone, Copy)]
+    pub(super) struct Avx2(__m256, __m256);
+
+    #[derive(Clone, Copy)]
+    pub(super) struct Avx512(__m512);
+
+    impl Lanes for Avx2 {
+        const WIDE: bool = false;
+
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            // SAFETY: inside `run_avx2`.
+            unsafe { Self(_mm256_set1_ps(value), _mm256_set1_ps(value)) }
+        }
+
+        #[inline(always)]
+        fn load(values: &[f32]) -> Self {
+            let from = values[..LANES].as_ptr();
+            // SAFETY: inside `run_avx2`; sixteen values are there.
+            unsafe { Self(_mm256_loadu_ps(from), _mm256_loadu_ps(from.add(8))) }
+        }
+
+        #[inline(always)]
+        fn load_f16(values: &[f16]) -> Self {
+            let from = values[..LANES].as_ptr().cast::<__m128i>();
+            // SAFETY: inside `run_avx2`; sixteen values of two bytes are there.
+            unsafe {
+                Self(_mm256_cvtph_ps(_mm_loadu_si128(from)), _mm256_cvtph_ps(_mm_loadu_si128(from.add(1))))
+            }
+        }
+
+        #[inline(always)]
+        fn load_bf16(values: &[bf16]) -> Self {
+            let from = values[..LANES].as_ptr().cast::<__m128i>();
+            // SAFETY: inside `run_avx2`; sixteen values of two bytes are there.
+            unsafe { Self(widen_bf16(_mm_loadu_si128(from)), widen_bf16(_mm_loadu_si128(from.add(1)))) }
+        }
+
+        #[inline(always)]
+        fn store(self, values: &mut [f32]) {
+            let to = values[..LANES].as_mut_ptr();
+            // SAFETY: inside `run_avx2`; there is room for sixteen.
+            unsafe {
+                _mm256_storeu_ps(to, self.0);
+                _mm256_storeu_ps(to.add(8), self.1);
+            }
+        }
+
+        #[inline(always)]
+        fn mul_add(self, factor: Self, addend: Self) -> Self {
+            // SAFETY: inside `run_avx2`.
+            unsafe {
+                Self(_mm256_fmadd_ps(self.0, factor.0, addend.0), _mm256_fmadd_ps(self.1, factor.1, addend.1))
+            }
+        }
+
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            // SAFETY: inside `run_avx2`.
+            unsafe { Self(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
+        }
+
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            // SAFETY: inside `run_avx2`.
+            unsafe { Self(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
+        }
+
+        #[inline(always)]
+        fn max(self, other: Self) -> Self {
+            // SAFETY: inside `run_avx2`.
+            unsafe { Self(_mm256_max_ps(self.0, other.0), _mm256_max_ps(self.1, other.1)) }
+        }
+
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            // SAFETY: inside `run_avx2`.
+            unsafe { sum_of_eight(_mm256_add_ps(self.0, self.1)) }
+        }
+
+        #[inline(always)]
+        fn transpose_f16(from: &[f16], step: usize, to: &mut [f32], stride: usize) {
+            // SAFETY: inside `run_avx2`.
+            let columns = unsafe { transposed(from, step) };
+            for (dimension, column) in columns.into_iter().enumerate() {
+                // SAFETY: inside `run_avx2`.
+                let lanes = unsafe {
+                    let upper = _mm256_extracti128_si256::<1>(column);
+                    Self(_mm256_cvtph_ps(_mm256_castsi256_si128(column)), _mm256_cvtph_ps(upper))
+                };
+                lanes.store(&mut to[dimension * stride..]);
+            }
+        }
+    }
+
+    impl Lanes for Avx512 {
+        const WIDE: bool = true;
+
+        #[inline(always)]
+        fn splat(value: f32) -> Self {
+            // SAFETY: inside `run_avx512`.
+            unsafe { Self(_mm512_set1_ps(value)) }
+        }
+
+        #[inline(always)]
+        fn load(values: &[f32]) -> Self {
+            // SAFETY: inside `run_avx512`; sixteen values are there.
+            unsafe { Self(_mm512_loadu_ps(values[..LANES].as_ptr())) }
+        }
+
+        #[inline(always)]
+        fn load_f16(values: &[f16]) -> Self {
+            // SAFETY: inside `run_avx512`; sixteen values of two bytes are there.
+            unsafe { Self(_mm512_cvtph_ps(_mm256_loadu_si256(values[..LANES].as_ptr().cast::<__m256i>()))) }
+        }
+
+        #[inline(always)]
+        fn load_bf16(values: &[bf16]) -> Self {
+            // SAFETY: inside `run_avx512`; sixteen values of two bytes are there.
+            unsafe {
+                let halves = _mm256_loadu_si256(values[..LANES].as_ptr().cast::<__m256i>());
+                Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves))))
+            }
+        }
+
+        #[inline(always)]
+        fn store(self, values: &mut [f32]) {
+            // SAFETY: inside `run_avx512`; there is room for sixteen.
+            unsafe { _mm512_storeu_ps(values[..LANES].as_mut_ptr(), self.0) };
+        }
+
+        #[inline(always)]
+        fn mul_add(self, factor: Self, addend: Self) -> Self {
+            // SAFETY: inside `run_avx512`.
+            unsafe { Self(_mm512_fmadd_ps(self.0, factor.0, addend.0)) }
+        }
+
+        #[inline(always)]
+        fn mul(self, other: Self) -> Self {
+            // SAFETY: inside `run_avx512`.
+            unsafe { Self(_mm512_mul_ps(self.0, other.0)) }
+        }
+
+        #[inline(always)]
+        fn add(self, other: Self) -> Self {
+            // SAFETY: inside `run_avx512`.
+            unsafe { Self(_mm512_add_ps(self.0, other.0)) }
+        }
+
+        #[inline(always)]
+        fn max(self, other: Self) -> Self {
+            // SAFETY: inside `run_avx512`.
+            unsafe { Self(_mm512_max_ps(self.0, other.0)) }
+        }
+
+        #[inline(always)]
+        fn sum(self) -> f32 {
+            // SAFETY: inside `run_avx512`.
+            unsafe {
+                sum_of_eight(_mm256_add_ps(
+                    _mm512_castps512_ps256(self.0),
+                    _mm512_extractf32x8_ps::<1>(self.0),
+                ))
+            }
+        }
+
+        #[inline(always)]
+        fn transpose_f16(from: &[f16], step: usize, to: &mut [f32], stride: usize) {
+            // SAFETY: inside `run_avx512`.
+            let columns = unsafe { transposed(from, step) };
+            for (dimension, column) in columns.into_iter().enumerate() {
+                // SAFETY: inside `run_avx512`.
+                let lanes = unsafe { Self(_mm512_cvtph_ps(column)) };
+                lanes.store(&mut to[dimension * stride..]);
+            }
+        }
+    }
+
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn widen_bf16(values: __m128i) -> __m256 {
+        _mm256_castsi256_ps(_mm256_slli_epi32::<16>(_mm256_cvtepu16_epi32(values)))
+    }
+
+    /// Adds eight lanes as `maths::sum_lanes` does.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn sum_of_eight(lanes: __m256) -> f32 {
+        let four: __m128 = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
+        let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
+        _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
+    }
+
+    /// Eight dimensions of sixteen positions, each dimension's positions in order.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn transposed(from: &[f16], step: usize) -> [__m256i; 8] {
+        assert!(from.len() >= 15 * step + 8, "sixteen positions of eight dimensions");
+        let at = |position: usize| {
+            // SAFETY: checked above: eight values follow.
+            unsafe { _mm_loadu_si128(from.as_ptr().add(position * step).cast::<__m128i>()) }
+        };
+        // Positions 0..8 in the lower halves and 8..16 in the upper.
+        let rows: [__m256i; 8] = std::array::from_fn(|row| _mm256_set_m128i(at(row + 8), at(row)));
+        let mut pairs = rows;
+        for row in 0..4 {
+            pairs[2 * row] = _mm256_unpacklo_epi16(rows[2 * row], rows[2 * row + 1]); // dimensions 0..4 of two positions
+            pairs[2 * row + 1] = _mm256_unpackhi_epi16(rows[2 * row], rows[2 * row + 1]); // dimensions 4..8
+        }
+        let mut fours = pairs;
+        for half in 0..2 {
+            let (a, b) = (4 * half, 4 * half + 2);
+            fours[a] = _mm256_unpacklo_epi32(pairs[a], pairs[b]); // dimensions 0, 1 of four positions
+            fours[a + 1] = _mm256_unpackhi_epi32(pairs[a], pairs[b]); // 2, 3
+            fours[a + 2] = _mm256_unpacklo_epi32(pairs[a + 1], pairs[b + 1]); // 4, 5
+            fours[a + 3] = _mm256_unpackhi_epi32(pairs[a + 1], pairs[b + 1]); // 6, 7
+        }
+        let mut columns = fours;
+        for pair in 0..4 {
+            columns[2 * pair] = _mm256_unpacklo_epi64(fours[pair], fours[pair + 4]);
+            columns[2 * pair + 1] = _mm256_unpackhi_epi64(fours[pair], fours[pair + 4]);
+        }
+        columns
+    }
+}
