@@ -29,6 +29,8 @@ pub struct PinnedFile {
 pub struct CatalogEntry {
     /// The name clients ask for.
     pub id: String,
+    /// Names its place on disk, whatever it is served as.
+    pub key: String,
     /// Other names for it.
     pub aliases: Vec<String>,
     /// What it does, if that is known before it is loaded.
@@ -48,8 +50,12 @@ pub struct CatalogEntry {
 impl CatalogEntry {
     /// An entry for something that is in no catalogue.
     pub fn of_source(id: String, source: Source) -> Self {
+        let digest = blake3::hash(source.to_string().as_bytes()).to_hex();
+        let name: String =
+            source.default_id().chars().filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c)).collect();
         Self {
             id,
+            key: format!("source-{}-{}", &digest[..12], &name[..name.len().min(80)]),
             aliases: Vec::new(),
             kind: None,
             is_default: false,
@@ -173,6 +179,7 @@ fn check(raw: RawEntry) -> Result<CatalogEntry, String> {
         RawKind::CrossEncoder => ModelKind::CrossEncoder,
     });
     Ok(CatalogEntry {
+        key: raw.id.replace('/', "--"),
         id: raw.id,
         aliases: raw.aliases,
         kind,

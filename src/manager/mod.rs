@@ -4,6 +4,8 @@
 //! `lifecycle.rs`; how its files get here in `fetch.rs` and `sources/`; what it may take in `memory.rs`.
 
 mod catalog;
+mod digest;
+mod download;
 mod error;
 mod fetch;
 mod file_name;
@@ -14,8 +16,11 @@ mod loader;
 mod memory;
 mod progress;
 mod registry;
+mod shelf;
 mod source;
+mod sources;
 mod state;
+mod tally;
 
 use std::path::Path;
 use std::sync::Arc;

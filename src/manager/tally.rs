@@ -1,0 +1,65 @@
+//! Counts what a download has brought, and tells the sink a few times a second.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crate::manager::Progress;
+use crate::manager::progress::ProgressSink;
+
+const EVERY: Duration = Duration::from_millis(100);
+
+/// The progress of one model from one source.
+pub(crate) struct Tally {
+    sink: Arc<dyn ProgressSink>,
+    model: String,
+    progress: Progress,
+    /// Bytes of the files before the present one.
+    before: u64,
+    told: Option<Instant>,
+}
+
+impl Tally {
+    pub(crate) fn new(sink: Arc<dyn ProgressSink>, model: &str, source: &str) -> Self {
+        let progress = Progress { source: source.to_owned(), ..Progress::default() };
+        Self { sink, model: model.to_owned(), progress, before: 0, told: None }
+    }
+
+    /// How much there is in all.
+    pub(crate) fn expect(&mut self, files: usize, bytes: Option<u64>) {
+        self.progress.files = files;
+        self.progress.total_bytes = bytes;
+        self.tell();
+    }
+
+    /// The next file begins.
+    pub(crate) fn file(&mut self, name: &str) {
+        self.before = self.progress.bytes;
+        self.progress.file = name.to_owned();
+        self.progress.file_number += 1;
+        self.tell();
+    }
+
+    /// So much of the present file is here.
+    pub(crate) fn at(&mut self, bytes: u64) {
+        self.progress.bytes = self.before.saturating_add(bytes);
+        if self.told.is_none_or(|told| told.elapsed() >= EVERY) {
+            self.tell();
+        }
+    }
+
+    /// The size of the only file has become known.
+    pub(crate) fn learn_total(&mut self, bytes: u64) {
+        if self.progress.files == 1 && self.progress.total_bytes.is_none() {
+            self.progress.total_bytes = Some(bytes);
+        }
+    }
+
+    pub(crate) fn notice(&self, text: &str) {
+        self.sink.notice(&self.model, text);
+    }
+
+    fn tell(&mut self) {
+        self.told = Some(Instant::now());
+        self.sink.progress(&self.model, &self.progress);
+    }
+}
