@@ -1,7 +1,8 @@
-//! Throughput of the kernels on shapes of SmolLM2-135M: linear layers by type and batch, and attention at depth 2048.
+//! Throughput of the kernels on shapes of SmolLM2-135M: linear layers by type and batch, and attention at
+//! depth 2048.
 //!
-//! Criterion prints bytes per second of weights (or cached keys and values) for one row, where memory is the limit, and
-//! elements per second, meaning multiply-adds, for many rows.
+//! Criterion prints bytes per second of weights (or cached keys and values) for one row, where memory is the
+//! limit, and elements per second, meaning multiply-adds, for many rows.
 
 use std::hint::black_box;
 

@@ -1,4 +1,5 @@
-//! What can go wrong in an operation. Born here with its facts; its shape towards a client is the server's business.
+//! What can go wrong in an operation. Born here with its facts; its shape towards a client is the server's
+//! business.
 
 /// Why an operation refused or failed.
 #[derive(Debug, thiserror::Error)]

@@ -1,8 +1,8 @@
 //! Sixteen f32 lanes as one value, for kernels that are written once and compiled for each SIMD level.
 //!
-//! The one thing to know: every implementation does the same IEEE operations lane by lane and the same tree in
-//! [`Lanes::sum`], so a kernel over `Lanes` has the same bits at every level. A type of a level may be used only inside
-//! [`run`], which enters the level's instruction set.
+//! The one thing to know: every implementation does the same IEEE operations lane by lane and the same tree
+//! in [`Lanes::sum`], so a kernel over `Lanes` has the same bits at every level. A type of a level may be
+//! used only inside [`run`], which enters the level's instruction set.
 
 use half::{bf16, f16};
 
@@ -31,8 +31,8 @@ pub(crate) trait Lanes: Copy {
     fn max(self, other: Self) -> Self;
     /// Sum of the lanes, halves onto halves.
     fn sum(self) -> f32;
-    /// Writes dimension `i` of sixteen positions to `to[i · stride..][..16]`, for eight dimensions. Position `p` has its
-    /// dimensions at `from[p · step..]`.
+    /// Writes dimension `i` of sixteen positions to `to[i · stride..][..16]`, for eight dimensions. Position
+    /// `p` has its dimensions at `from[p · step..]`.
     fn transpose_f16(from: &[f16], step: usize, to: &mut [f32], stride: usize);
 }
 

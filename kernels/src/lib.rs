@@ -1,11 +1,13 @@
-//! The map of sconce's tensor operations: one folder per operation, one safe function each over candle tensors.
+//! The map of sconce's tensor operations: one folder per operation, one safe function each over candle
+//! tensors.
 //!
-//! Not here: models, weight files, scheduling. The one thing to know: on the CPU **a row of the result depends on that
-//! row alone, bit for bit**, whatever else is in the batch, however many threads run and whichever [`Level`] of SIMD is
-//! used. Every kernel keeps to one order of floating-point operations per output; tests compare bits.
+//! Not here: models, weight files, scheduling. The one thing to know: on the CPU **a row of the result
+//! depends on that row alone, bit for bit**, whatever else is in the batch, however many threads run and
+//! whichever [`Level`] of SIMD is used. Every kernel keeps to one order of floating-point operations per
+//! output; tests compare bits.
 //!
-//! On CUDA and Metal each operation is composed of candle's own operations until it has a kernel of its own there; the
-//! `composed` modules run on any device, so the CPU tests cover them.
+//! On CUDA and Metal each operation is composed of candle's own operations until it has a kernel of its own
+//! there; the `composed` modules run on any device, so the CPU tests cover them.
 #![allow(unsafe_code)] // Vector instructions and the thread pool; each block says why it is sound.
 
 pub mod attention;
@@ -35,7 +37,8 @@ pub use rotary::rotary;
 pub use silu_mul::silu_mul;
 pub use simd::Level;
 
-/// The operations with the processor spelled out, for tests and benches that compare levels and thread counts.
+/// The operations with the processor spelled out, for tests and benches that compare levels and thread
+/// counts.
 pub mod on {
     pub use crate::attention::{packed_attention_on, paged_attention_on};
     pub use crate::layer_norm::layer_norm_on;

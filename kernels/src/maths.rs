@@ -1,7 +1,9 @@
-//! Elementary functions and sums with one fixed order of operations, written so that compilers vectorise them.
+//! Elementary functions and sums with one fixed order of operations, written so that compilers vectorise
+//! them.
 //!
-//! Not for accuracy beyond f32. The one thing to know: no result here may depend on the SIMD level, so sums have sixteen
-//! fixed lanes and a fixed tree, and `exp` is a polynomial of our own rather than the platform's.
+//! Not for accuracy beyond f32. The one thing to know: no result here may depend on the SIMD level, so sums
+//! have sixteen fixed lanes and a fixed tree, and `exp` is a polynomial of our own rather than the
+//! platform's.
 
 /// Lanes of every long sum.
 pub(crate) const LANES: usize = 16;
@@ -50,7 +52,8 @@ pub(crate) fn sum_of(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
 
 /// `e^x` within about two units in the last place; 0 below -87.3, infinity above 88.7, NaN stays NaN.
 ///
-/// `e^x = 2^n · e^r` with `|r| ≤ ln 2 / 2` (Cody and Waite 1980, ch. 6); `e^r` by its Taylor series to the seventh power.
+/// `e^x = 2^n · e^r` with `|r| ≤ ln 2 / 2` (Cody and Waite 1980, ch. 6); `e^r` by its Taylor series to the
+/// seventh power.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4; // 355/512: exact products with any n here.

@@ -1,8 +1,8 @@
 //! A persistent pool of worker threads for the kernels: a short spin, then sleep. Not a general executor.
 //!
-//! One job runs at a time, cut into numbered tasks which workers and the caller take from one counter; a caller that
-//! finds the pool busy (or is itself a task) does its tasks alone, so nothing ever waits for another model's work.
-//! A job allocates nothing. Which thread runs a task must not matter to the result.
+//! One job runs at a time, cut into numbered tasks which workers and the caller take from one counter; a
+//! caller that finds the pool busy (or is itself a task) does its tasks alone, so nothing ever waits for
+//! another model's work. A job allocates nothing. Which thread runs a task must not matter to the result.
 
 use std::cell::UnsafeCell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -43,8 +43,8 @@ struct Shared {
     wake: Condvar,
 }
 
-// SAFETY: `job` is written only by the holder of `busy` while no ticket of the previous job is open or running, and read
-// only by threads that hold a ticket of the current one; `tickets` orders the two.
+// SAFETY: `job` is written only by the holder of `busy` while no ticket of the previous job is open or
+// running, and read only by threads that hold a ticket of the current one; `tickets` orders the two.
 unsafe impl Sync for Shared {}
 // SAFETY: the pointer in `job` is to a `Sync` closure; it is used only while its owner waits.
 unsafe impl Send for Shared {}
@@ -62,8 +62,8 @@ impl Pool {
         GLOBAL.get_or_init(|| Pool::new(available_cores()))
     }
 
-    /// A pool in which `threads` threads work, the caller of [`Pool::run`] being one of them. A worker that cannot be
-    /// started is done without.
+    /// A pool in which `threads` threads work, the caller of [`Pool::run`] being one of them. A worker that
+    /// cannot be started is done without.
     pub fn new(threads: usize) -> Self {
         let shared = Arc::new(Shared {
             tickets: AtomicU64::new(0),
@@ -91,7 +91,8 @@ impl Pool {
         self.threads
     }
 
-    /// Runs `body(0)` … `body(tasks - 1)`, each once, on any thread and in any order, and returns when all are done.
+    /// Runs `body(0)` … `body(tasks - 1)`, each once, on any thread and in any order, and returns when all
+    /// are done.
     ///
     /// # Panics
     /// If a task panicked, once all are done.
@@ -235,8 +236,8 @@ impl Shared {
     }
 }
 
-/// Physical cores within the affinity mask and the control group's quota. Two hardware threads of one core share its
-/// vector units, so counting both would only add waiting.
+/// Physical cores within the affinity mask and the control group's quota. Two hardware threads of one core
+/// share its vector units, so counting both would only add waiting.
 fn available_cores() -> usize {
     let logical = thread::available_parallelism().map_or(1, usize::from);
     physical_cores().map_or(logical, |physical| physical.clamp(1, logical))

@@ -1,7 +1,7 @@
 //! Which vector instructions a kernel may use. Detected once at run time: one binary serves every machine.
 //!
-//! Not a promise about results: every level computes the same bits. aarch64 has no level of its own, its baseline
-//! already holds NEON, so `Scalar` is compiled to it.
+//! Not a promise about results: every level computes the same bits. aarch64 has no level of its own, its
+//! baseline already holds NEON, so `Scalar` is compiled to it.
 
 /// A set of vector instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

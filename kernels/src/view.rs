@@ -4,7 +4,8 @@ use candle_core::{CpuStorage, DType, Device, Storage, Tensor};
 
 use crate::{Error, Result};
 
-/// Calls `body` with the elements of a CPU tensor as `f32`, in row-major order. Copies only if they are not so already.
+/// Calls `body` with the elements of a CPU tensor as `f32`, in row-major order. Copies only if they are not
+/// so already.
 pub(crate) fn with_f32<R>(
     operation: &'static str,
     tensor: &Tensor,

@@ -1,5 +1,6 @@
-//! Every operation, at every SIMD level this machine has, at odd shapes, against plain arithmetic and candle's own
-//! operations; and the promise that a row's bits depend on that row alone.
+//! Every operation, at every SIMD level this machine has, at odd shapes, against plain arithmetic and
+//! candle's own operations; and the promise that a row's bits depend on that row alone.
+#![allow(clippy::unwrap_used)] // In a test an unwrap is an assertion.
 
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
@@ -199,6 +200,67 @@ proptest! {
             for cpu in processors() {
                 prop_assert_eq!(bits(&run(cpu)), bits(&reference), "{} {:?}", name, cpu);
             }
+        }
+    }
+}
+
+/// A block of any type with arbitrary bits in its codes and small scales, at the largest values that may be
+/// summed.
+fn extreme_blocks(noise: &mut Noise, dtype: GgmlDType, count: usize) -> Vec<u8> {
+    let halves_at: &[usize] = match dtype {
+        GgmlDType::Q4_0 | GgmlDType::Q5_0 | GgmlDType::Q8_0 => &[0],
+        GgmlDType::Q4_1 | GgmlDType::Q5_1 | GgmlDType::Q8_1 | GgmlDType::Q4K | GgmlDType::Q5K => &[0, 2],
+        GgmlDType::Q2K => &[80, 82],
+        GgmlDType::Q3K => &[108],
+        GgmlDType::Q6K => &[208],
+        _ => &[],
+    };
+    let mut blocks = vec![0u8; count * dtype.type_size()];
+    for block in blocks.chunks_exact_mut(dtype.type_size()) {
+        let kind = noise.next();
+        for byte in block.iter_mut() {
+            *byte = if kind < -0.5 {
+                0xff
+            } else if kind < 0.0 {
+                0
+            } else if kind < 0.3 {
+                0x80
+            } else {
+                (noise.next() * 128.0) as i8 as u8
+            };
+        }
+        for at in halves_at {
+            block[*at..at + 2].copy_from_slice(&half::f16::from_f32(noise.next() * 0.1).to_le_bytes());
+        }
+        if dtype == GgmlDType::Q8K {
+            block[..4].copy_from_slice(&(noise.next() * 0.1).to_le_bytes());
+        }
+    }
+    blocks
+}
+
+#[test]
+fn the_largest_codes_do_not_overflow() {
+    let mut noise = Noise(11);
+    for dtype in QUANTISED.into_iter().chain([GgmlDType::Q8_1]) {
+        let inner = 2 * dtype.block_size();
+        let blocks = extreme_blocks(&mut noise, dtype, 2 * 33);
+        let linear = Linear::quantised(dtype, &blocks, 33, inner, None, &Device::Cpu).unwrap();
+        let ids: Vec<u32> = (0..33).collect();
+        let weights = values(&linear.embed(&ids).unwrap());
+        if dtype != GgmlDType::Q8_1 {
+            let storage =
+                candle_core::quantized::QStorage::from_data(blocks.into(), &Device::Cpu, dtype).unwrap();
+            let theirs = QTensor::new(storage, (33, inner)).unwrap().dequantize(&Device::Cpu).unwrap();
+            assert_close(&weights, &values(&theirs), 1e-6, "embed");
+        }
+        let signs =
+            (0..9 * inner).map(|_| if noise.next() > -0.3 { 2.0 } else { -2.0 }).collect::<Vec<f32>>();
+        let x = Tensor::from_vec(signs, (9, inner), &Device::Cpu).unwrap();
+        let reference = forward(processors()[0], &linear, &x);
+        assert_close(&values(&reference), &product(&values(&x), &weights, inner), 1e-3, "forward");
+        for cpu in processors() {
+            assert_eq!(bits(&forward(cpu, &linear, &x)), bits(&reference), "{dtype:?} {cpu:?}");
         }
     }
 }

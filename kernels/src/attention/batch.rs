@@ -37,8 +37,8 @@ impl PagedBatch {
     /// Checks the lists against each other and against the cache's size. `device` is where the cache is.
     ///
     /// # Errors
-    /// [`Error::Shape`] if lengths disagree, a position lies outside its context, a context is longer than its block table,
-    /// or two tokens share a slot; [`Error::OutOfRange`] if a block or slot does not exist.
+    /// [`Error::Shape`] if lengths disagree, a position lies outside its context, a context is longer than
+    /// its block table, or two tokens share a slot; [`Error::OutOfRange`] if a block or slot does not exist.
     pub fn new(parts: PagedParts, device: &Device) -> Result<Self> {
         let _ = device; // Index tensors are made where a device needs them.
         check_lengths(&parts)?;

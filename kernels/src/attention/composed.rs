@@ -1,4 +1,5 @@
-//! Attention out of candle's operations, for any device: a sequence's pages are gathered, then masked softmax over them.
+//! Attention out of candle's operations, for any device: a sequence's pages are gathered, then masked softmax
+//! over them.
 //!
 //! Not for speed: it makes the scores of a whole sequence at once.
 

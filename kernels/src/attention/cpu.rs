@@ -1,8 +1,8 @@
 //! Attention on the CPU: which rows, heads and segments make a task, and how their parts are merged.
 //!
-//! A row's operations, in order: for each segment of sixteen tiles that it sees, the steps of `tile` for each tile; then
-//! the segments are merged in order. A task takes some rows of a sequence and one kv head through all segments, or, where
-//! there are few rows (decode), through one. Neither may change a bit.
+//! A row's operations, in order: for each segment of sixteen tiles that it sees, the steps of `tile` for each
+//! tile; then the segments are merged in order. A task takes some rows of a sequence and one kv head through
+//! all segments, or, where there are few rows (decode), through one. Neither may change a bit.
 
 use std::ops::Range;
 
@@ -15,7 +15,8 @@ use crate::lanes::run;
 use crate::maths::LANES;
 use crate::pool::SharedSlice;
 
-/// Tiles whose softmax state is gathered before it is merged; also the grain by which one row's work is split.
+/// Tiles whose softmax state is gathered before it is merged; also the grain by which one row's work is
+/// split.
 const TILES_PER_SEGMENT: usize = 16;
 /// About how many queries (rows times heads of a group) a task takes against each tile that it widens.
 const QUERIES_PER_TASK: usize = 64;

@@ -1,8 +1,9 @@
-//! Attention of packed queries: causal over the paged cache (prefill and decode in one call), or within packed sequences.
+//! Attention of packed queries: causal over the paged cache (prefill and decode in one call), or within
+//! packed sequences.
 //!
-//! The one thing to know: a row walks its positions in tiles cut at absolute block positions, and tiles are gathered into
-//! segments cut at absolute positions too. Chunks, threads and other rows never move a cut, so whole prefill, chunked
-//! prefill and decode give the same bits.
+//! The one thing to know: a row walks its positions in tiles cut at absolute block positions, and tiles are
+//! gathered into segments cut at absolute positions too. Chunks, threads and other rows never move a cut, so
+//! whole prefill, chunked prefill and decode give the same bits.
 
 mod batch;
 pub mod composed;
@@ -32,16 +33,17 @@ pub struct AttentionOptions {
     pub softcap: Option<f32>,
 }
 
-/// Causal attention of packed queries over the paged cache, into which their own keys and values are already written.
+/// Causal attention of packed queries over the paged cache, into which their own keys and values are already
+/// written.
 ///
-/// `q [t, h, d]` f32 → `[t, h, d]` f32; `keys` and `values` `[blocks, block, kv, d]` f16 or f32; `h` is a multiple of `kv`.
-/// Softmax and sums are f32.
+/// `q [t, h, d]` f32 → `[t, h, d]` f32; `keys` and `values` `[blocks, block, kv, d]` f16 or f32; `h` is a
+/// multiple of `kv`. Softmax and sums are f32.
 ///
 /// # Errors
 /// [`Error::Shape`] if the tensors, or the batch and the cache, disagree on a size.
 ///
-/// Source: Kwon et al. 2023, §4 <https://arxiv.org/abs/2309.06180>; online softmax, Milakov and Gimelshein 2018
-/// <https://arxiv.org/abs/1805.02867>; split over positions, Dao et al. 2023 (Flash-Decoding).
+/// Source: Kwon et al. 2023, §4 <https://arxiv.org/abs/2309.06180>; online softmax, Milakov and Gimelshein
+/// 2018 <https://arxiv.org/abs/1805.02867>; split over positions, Dao et al. 2023 (Flash-Decoding).
 pub fn paged_attention(
     q: &Tensor,
     keys: &Tensor,
@@ -82,7 +84,8 @@ pub fn paged_attention_on(
 
 /// Attention of every token to every token of its own packed sequence (encoders).
 ///
-/// `q [t, h, d]`, `k` and `v` `[t, kv, d]`, all f32, `h` a multiple of `kv`; `starts [sequences + 1]`. → `[t, h, d]`.
+/// `q [t, h, d]`, `k` and `v` `[t, kv, d]`, all f32, `h` a multiple of `kv`; `starts [sequences + 1]`. → `[t,
+/// h, d]`.
 ///
 /// # Errors
 /// [`Error::Shape`] if the tensors disagree on a size or `starts` does not cut `t`.

@@ -1,8 +1,8 @@
 //! The inner part of attention on the CPU: a task's queries against tiles of keys and values.
 //!
-//! Per query and tile: scores, each a sum over `d` in order by fused multiply-add; their maximum; exponentials; their
-//! sum in sixteen lanes; then values weighted in order of position. Queries that see the same positions go through
-//! registers together, which shares loads and changes nothing else.
+//! Per query and tile: scores, each a sum over `d` in order by fused multiply-add; their maximum;
+//! exponentials; their sum in sixteen lanes; then values weighted in order of position. Queries that see the
+//! same positions go through registers together, which shares loads and changes nothing else.
 
 use std::ops::Range;
 
@@ -292,16 +292,17 @@ fn scores<L: Lanes, const Q: usize, const C: usize>(
     );
     let mut sums = [[L::splat(0.0); C]; Q];
     for dimension in 0..width {
-        // SAFETY: within the tile and the queries by the check above; checks in this loop would keep sums in memory.
-        let keys: [L; C] = std::array::from_fn(|nth| unsafe {
+        let mut loaded = [L::splat(0.0); C];
+        for (nth, loaded) in loaded.iter_mut().enumerate() {
             let at = dimension * padded + column + nth * LANES;
-            L::load(keys.get_unchecked(at..at + LANES))
-        });
+            // SAFETY: within the tile by the check above; checks in this loop would keep sums in memory.
+            *loaded = L::load(unsafe { keys.get_unchecked(at..at + LANES) });
+        }
         for query in 0..Q {
             // SAFETY: as above.
             let value = L::splat(unsafe { *q[query].get_unchecked(dimension) });
             for nth in 0..C {
-                sums[query][nth] = value.mul_add(keys[nth], sums[query][nth]);
+                sums[query][nth] = value.mul_add(loaded[nth], sums[query][nth]);
             }
         }
     }
@@ -348,7 +349,8 @@ fn soften<L: Lanes>(
     keep
 }
 
-/// Adds the weighted values to `16 · C` dimensions of `Q` queries from `column` on; returns how many dimensions.
+/// Adds the weighted values to `16 · C` dimensions of `Q` queries from `column` on; returns how many
+/// dimensions.
 #[inline(always)]
 fn gather<L: Lanes, const Q: usize, const C: usize>(
     weights: &[f32],
@@ -364,21 +366,25 @@ fn gather<L: Lanes, const Q: usize, const C: usize>(
             && seen.end <= padded_tile
             && values.len() >= seen.end * padded_width
     );
-    let mut totals: [[L; C]; Q] = std::array::from_fn(|query| {
-        let keep = L::splat(keeps[query]);
-        std::array::from_fn(|nth| L::load(&sums[query * padded_width + column + nth * LANES..]).mul(keep))
-    });
+    let mut totals = [[L::splat(0.0); C]; Q];
+    for (query, (totals, keep)) in totals.iter_mut().zip(keeps).enumerate() {
+        for (nth, total) in totals.iter_mut().enumerate() {
+            let at = query * padded_width + column + nth * LANES;
+            *total = L::load(&sums[at..at + LANES]).mul(L::splat(*keep));
+        }
+    }
     for position in seen.clone() {
-        // SAFETY: within the tile and the weights by the check above; checks in this loop would keep totals in memory.
-        let values: [L; C] = std::array::from_fn(|nth| unsafe {
+        let mut loaded = [L::splat(0.0); C];
+        for (nth, loaded) in loaded.iter_mut().enumerate() {
             let at = position * padded_width + column + nth * LANES;
-            L::load(values.get_unchecked(at..at + LANES))
-        });
-        for query in 0..Q {
+            // SAFETY: within the tile by the check above; checks in this loop would keep totals in memory.
+            *loaded = L::load(unsafe { values.get_unchecked(at..at + LANES) });
+        }
+        for (query, totals) in totals.iter_mut().enumerate() {
             // SAFETY: as above.
             let weight = L::splat(unsafe { *weights.get_unchecked(query * padded_tile + position) });
-            for nth in 0..C {
-                totals[query][nth] = weight.mul_add(values[nth], totals[query][nth]);
+            for (total, value) in totals.iter_mut().zip(loaded) {
+                *total = weight.mul_add(value, *total);
             }
         }
     }

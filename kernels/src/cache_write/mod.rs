@@ -1,4 +1,5 @@
-//! Writes new keys and values into their slots of the paged cache. In place: the cache tensors are shared by all passes.
+//! Writes new keys and values into their slots of the paged cache. In place: the cache tensors are shared by
+//! all passes.
 
 pub mod composed;
 
@@ -8,7 +9,8 @@ use half::slice::HalfFloatSliceExt;
 use crate::view::is_cpu;
 use crate::{Error, PagedBatch, Result};
 
-/// Writes `k` and `v` `[t, kv, d]` f32 to `batch`'s slots of `keys` and `values` `[blocks, block, kv, d]` f16 or f32.
+/// Writes `k` and `v` `[t, kv, d]` f32 to `batch`'s slots of `keys` and `values` `[blocks, block, kv, d]` f16
+/// or f32.
 ///
 /// # Errors
 /// [`Error::Shape`] if the tensors, or the batch and the cache, disagree on a size.

@@ -10,7 +10,8 @@ use crate::simd::multiversion;
 use crate::view::{is_cpu, to_f32_vec, with_f32};
 use crate::{Cpu, Error, Result};
 
-/// `(x - mean) / √(variance + eps) · weight + bias` over the last dimension. `x [.., d]` f32, `weight` and `bias` `[d]`.
+/// `(x - mean) / √(variance + eps) · weight + bias` over the last dimension. `x [.., d]` f32, `weight` and
+/// `bias` `[d]`.
 ///
 /// # Errors
 /// [`Error::Shape`] if `weight` or `bias` is not `[d]`.

@@ -1,4 +1,5 @@
-//! Activations rounded to bytes: blocks of 32 with one f32 scale, and the sums that offsets and minimums need.
+//! Activations rounded to bytes: blocks of 32 with one f32 scale, and the sums that offsets and minimums
+//! need.
 //!
 //! Done once per input and shared by all matrices over it. Each row is rounded on its own.
 
@@ -83,7 +84,7 @@ fn round_block(values: &[f32], codes: &mut [i8]) -> BlockInfo {
     // The smallest subnormal scales have no finite inverse.
     let inverse = if finite && largest > 1e-36 { 127.0 / largest } else { 0.0 };
     let mut half_sums = [0i32; 2];
-    for half in 0..2 {
+    for (half, sum) in half_sums.iter_mut().enumerate() {
         let range = half * 16..half * 16 + 16;
         for (value, code) in values[range.clone()].iter().zip(&mut codes[range]) {
             // Adding and taking 1.5 · 2^23 rounds to even; the product of a finite value is within ±127.01.
@@ -91,7 +92,7 @@ fn round_block(values: &[f32], codes: &mut [i8]) -> BlockInfo {
                 (value * inverse + 12_582_912.0).to_bits().wrapping_sub(12_582_912f32.to_bits()) as i32;
             let rounded = if finite { rounded } else { 0 };
             *code = rounded as i8;
-            half_sums[half] += rounded;
+            *sum += rounded;
         }
     }
     let sum = half_sums[0] + half_sums[1];

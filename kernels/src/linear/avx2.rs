@@ -1,7 +1,9 @@
-//! Quantised products with AVX2: a panel as two sides of eight rows, up to four activation rows per unpacked group.
+//! Quantised products with AVX2: a panel as two sides of eight rows, up to four activation rows per unpacked
+//! group.
 //!
-//! The same operations per output as `scalar`, tested to the bit. Products of unsigned codes are gathered in 16 bits for
-//! as long as they fit; bytes are multiplied by absolute value and sign, since their products would not fit at all.
+//! The same operations per output as `scalar`, tested to the bit. Products of unsigned codes are gathered in
+//! 16 bits for as long as they fit; bytes are multiplied by absolute value and sign, since their products
+//! would not fit at all.
 
 use std::arch::x86_64::{
     __m128i, __m256, __m256i, _mm_cvtsi32_si128, _mm_loadl_epi64, _mm_loadu_si128, _mm256_abs_epi8,
@@ -84,7 +86,8 @@ fn tile<K: Kind, const T: usize>(
         for (nth, bytes) in blocks.chunks_exact(K::BLOCK_BYTES).enumerate() {
             let block = group * K::BLOCKS + nth;
             let (scales, lines) = bytes.split_at(K::SCALE_BYTES);
-            // SAFETY: each row has `blocks_per_row` blocks, and `block` counts the panel's, of which there are as many.
+            // SAFETY: each row has `blocks_per_row` blocks, and `block` counts the panel's, of which there
+            // are as many.
             let codes = codes.map(|codes| unsafe { codes.get_unchecked(block * BLOCK..(block + 1) * BLOCK) });
             for half in 0..K::HALVES {
                 let (scale, minimum) = scale_and_minimum::<K>(header, scales, half, side);
@@ -161,8 +164,8 @@ fn four_codes(codes: &[i8], group: usize) -> __m256i {
     _mm256_set1_epi32(unsafe { codes.as_ptr().add(4 * group).cast::<i32>().read_unaligned() })
 }
 
-/// Codes of group `group` of eight rows: unsigned bytes, but signed ones for eight bits. The planes are described in
-/// `panels`.
+/// Codes of group `group` of eight rows: unsigned bytes, but signed ones for eight bits. The planes are
+/// described in `panels`.
 #[inline]
 #[target_feature(enable = "avx2,fma,f16c")]
 fn group_codes<K: Kind>(lines: &[u8], group: usize) -> __m256i {
@@ -208,14 +211,13 @@ fn scale_and_minimum<K: Kind>(header: &[u8], scales: &[u8], half: usize, side: u
     // SAFETY: each half has sixteen bytes of scales, and sixteen of minimums where there are any.
     let eight =
         |at: usize| unsafe { _mm_loadl_epi64(scales.as_ptr().add(at + side * SIDE).cast::<__m128i>()) };
+    // SAFETY: where the scales are f32 the header holds sixteen.
+    let single = || unsafe { _mm256_loadu_ps(header.as_ptr().cast::<f32>().add(side * SIDE)) };
     let at = half * (K::SCALE_BYTES / K::HALVES);
     match K::SCALES {
         Scales::Half => (halves(0), nothing),
         Scales::HalfMinimum => (halves(0), halves(32)),
-        // SAFETY: the header holds sixteen f32.
-        Scales::Single => {
-            (unsafe { _mm256_loadu_ps(header.as_ptr().cast::<f32>().add(side * SIDE)) }, nothing)
-        }
+        Scales::Single => (single(), nothing),
         Scales::Sub => {
             (_mm256_mul_ps(halves(0), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(eight(at)))), nothing)
         }

@@ -1,14 +1,15 @@
-//! Quantised products with AVX-512 and VNNI: sixteen rows in one vector, up to eight activation rows per unpacked block.
+//! Quantised products with AVX-512 and VNNI: sixteen rows in one vector, up to eight activation rows per
+//! unpacked block.
 //!
 //! The same operations per output as `scalar`, tested to the bit.
 
 use std::arch::x86_64::{
     __m128i, __m256i, __m512, __m512i, _mm_cvtsi32_si128, _mm_loadu_si128, _mm256_loadu_si256,
-    _mm512_add_epi32, _mm512_and_si512, _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32,
-    _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512,
-    _mm512_mul_ps, _mm512_or_si512, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps,
-    _mm512_setzero_si512, _mm512_sll_epi16, _mm512_sll_epi32, _mm512_srl_epi16, _mm512_storeu_ps,
-    _mm512_xor_si512,
+    _mm512_add_epi32, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtepi8_epi32,
+    _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
+    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_or_si512, _mm512_set1_epi8, _mm512_set1_epi32,
+    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_sll_epi16, _mm512_sll_epi32,
+    _mm512_srl_epi16, _mm512_storeu_ps, _mm512_xor_si512,
 };
 use std::ops::Range;
 
@@ -77,8 +78,8 @@ fn tile<K: Kind, const T: usize>(
                 let (scale, minimum) = scale_and_minimum::<K>(header, scales, half);
                 let span = half * 8 / K::HALVES..(half + 1) * 8 / K::HALVES;
                 for token in 0..T {
-                    // SAFETY: each row has `blocks_per_row` blocks, and `block` counts the panel's, of which there are as
-                    // many.
+                    // SAFETY: each row has `blocks_per_row` blocks, and `block` counts the panel's, of which
+                    // there are as many.
                     let (info, codes) = unsafe {
                         (
                             rows[token].get_unchecked(block),
@@ -173,12 +174,13 @@ fn scale_and_minimum<K: Kind>(header: &[u8], scales: &[u8], half: usize) -> (__m
         |at: usize| unsafe { _mm512_cvtph_ps(_mm256_loadu_si256(header.as_ptr().add(at).cast::<__m256i>())) };
     // SAFETY: each half has sixteen bytes of scales, and sixteen of minimums where there are any.
     let sixteen = |at: usize| unsafe { _mm_loadu_si128(scales.as_ptr().add(at).cast::<__m128i>()) };
+    // SAFETY: where the scales are f32 the header holds sixteen.
+    let single = || unsafe { _mm512_loadu_ps(header.as_ptr().cast::<f32>()) };
     let at = half * (K::SCALE_BYTES / K::HALVES);
     match K::SCALES {
         Scales::Half => (halves(0), nothing),
         Scales::HalfMinimum => (halves(0), halves(32)),
-        // SAFETY: the header holds sixteen f32.
-        Scales::Single => (unsafe { _mm512_loadu_ps(header.as_ptr().cast::<f32>()) }, nothing),
+        Scales::Single => (single(), nothing),
         Scales::Sub => {
             (_mm512_mul_ps(halves(0), _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(sixteen(at)))), nothing)
         }
@@ -195,8 +197,5 @@ fn scale_and_minimum<K: Kind>(header: &[u8], scales: &[u8], half: usize) -> (__m
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn negated(value: __m512) -> __m512 {
     let sign = _mm512_set1_epi32(i32::MIN);
-    std::arch::x86_64::_mm512_castsi512_ps(_mm512_xor_si512(
-        std::arch::x86_64::_mm512_castps_si512(value),
-        sign,
-    ))
+    _mm512_castsi512_ps(_mm512_xor_si512(_mm512_castps_si512(value), sign))
 }

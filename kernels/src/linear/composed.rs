@@ -38,7 +38,7 @@ impl ComposedLinear {
     ) -> Result<Self> {
         let row_bytes = (inner / dtype.block_size()).checked_mul(dtype.type_size());
         let fits = row_bytes.and_then(|bytes| bytes.checked_mul(out)) == Some(blocks.len());
-        if !fits || inner % dtype.block_size() != 0 {
+        if !fits || !inner.is_multiple_of(dtype.block_size()) {
             return Err(Error::shape(
                 "linear",
                 format!("{} bytes are not [{out}, {inner}] of {dtype:?}", blocks.len()),

@@ -1,7 +1,8 @@
 //! Products with unquantised weights: rows as they lie in memory, activations in f32, sums in f32.
 //!
-//! The one thing to know: each output is a sum in sixteen lanes by fused multiply-add, element `i` in lane `i % 16`, the
-//! last sixteen filled up with zeros, then a fixed tree; every level and every tile size keeps to that.
+//! The one thing to know: each output is a sum in sixteen lanes by fused multiply-add, element `i` in lane `i
+//! % 16`, the last sixteen filled up with zeros, then a fixed tree; every level and every tile size keeps to
+//! that.
 
 use std::ops::Range;
 
@@ -155,28 +156,39 @@ fn tile<L: Lanes, W: Weight, const R: usize, const T: usize>(
     let mut sums = [[L::splat(0.0); T]; R];
     let whole = length / LANES * LANES;
     for at in (0..whole).step_by(LANES) {
-        // SAFETY: `at + LANES` is at most `whole`, and all rows have `length` elements. With checks in this loop, the sums
-        // would be kept in memory.
-        let x: [L; T] =
-            std::array::from_fn(|token| L::load(unsafe { x[token].get_unchecked(at..at + LANES) }));
+        let mut loaded = [L::splat(0.0); T];
+        for (loaded, x) in loaded.iter_mut().zip(x) {
+            // SAFETY: `at + LANES` is at most `whole`, and all rows have `length` elements. With checks in
+            // this loop, the sums would be kept in memory.
+            *loaded = L::load(unsafe { x.get_unchecked(at..at + LANES) });
+        }
         for row in 0..R {
             // SAFETY: as above.
             let weights: L = W::widen(unsafe { weights[row].get_unchecked(at..at + LANES) });
             for token in 0..T {
-                sums[row][token] = weights.mul_add(x[token], sums[row][token]);
+                sums[row][token] = weights.mul_add(loaded[token], sums[row][token]);
             }
         }
     }
     if whole < length {
-        let x: [L; T] = std::array::from_fn(|token| L::load(&filled_up(&x[token][whole..], 0.0)));
+        let mut loaded = [L::splat(0.0); T];
+        for (loaded, x) in loaded.iter_mut().zip(x) {
+            *loaded = L::load(&filled_up(&x[whole..], 0.0));
+        }
         for row in 0..R {
             let weights: L = W::widen(&filled_up(&weights[row][whole..], W::ZERO));
             for token in 0..T {
-                sums[row][token] = weights.mul_add(x[token], sums[row][token]);
+                sums[row][token] = weights.mul_add(loaded[token], sums[row][token]);
             }
         }
     }
-    std::array::from_fn(|row| std::array::from_fn(|token| sums[row][token].sum()))
+    let mut totals = [[0f32; T]; R];
+    for row in 0..R {
+        for token in 0..T {
+            totals[row][token] = sums[row][token].sum();
+        }
+    }
+    totals
 }
 
 #[inline(always)]

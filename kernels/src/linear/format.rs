@@ -1,8 +1,9 @@
-//! How each GGUF type is held here: its code width, offset and scales, and how its blocks are read. No arithmetic on
-//! activations.
+//! How each GGUF type is held here: its code width, offset and scales, and how its blocks are read. No
+//! arithmetic on activations.
 //!
-//! Every type is brought to one form: a weight is `d · (code - offset) + m` with an unsigned code, where `d` and `m` hold
-//! for 32 weights, or for each half of 32. Layouts are those of the GGUF format (ggml's block structs).
+//! Every type is brought to one form: a weight is `d · (code - offset) + m` with an unsigned code, where `d`
+//! and `m` hold for 32 weights, or for each half of 32. Layouts are those of the GGUF format (ggml's block
+//! structs).
 
 use candle_core::quantized::GgmlDType;
 
@@ -80,7 +81,8 @@ kinds! {
     Q8K: BITS = 8, OFFSET_SHIFT = 7, SCALES = Scales::Single, BLOCKS = 8;
 }
 
-/// Runs `$body` with `$kind` naming the packed form of a GGUF type; `$otherwise` for types that are not quantised.
+/// Runs `$body` with `$kind` naming the packed form of a GGUF type; `$otherwise` for types that are not
+/// quantised.
 macro_rules! with_kind {
     ($dtype:expr, $kind:ident => $body:expr, $otherwise:expr) => {{
         use candle_core::quantized::GgmlDType as T;
@@ -150,17 +152,17 @@ impl Parts {
     fn read_nibbles(&mut self, bytes: &[u8], minimum_at: Option<usize>, codes: &[u8]) {
         self.scale = u32::from(half_at(bytes, 0));
         self.minimum = minimum_at.map_or(0, |at| half_at(bytes, at));
-        for index in 0..16 {
-            self.codes[index] = codes[index] & 15;
-            self.codes[index + 16] = codes[index] >> 4;
+        for (index, code) in codes[..16].iter().enumerate() {
+            self.codes[index] = code & 15;
+            self.codes[index + 16] = code >> 4;
         }
     }
 
     fn read_five_bits(&mut self, bytes: &[u8], minimum_at: Option<usize>, fifth_then_codes: &[u8]) {
         let (fifth, codes) = fifth_then_codes.split_at(4);
         self.read_nibbles(bytes, minimum_at, codes);
-        for index in 0..BLOCK {
-            self.codes[index] |= (fifth[index / 8] >> (index % 8) & 1) << 4;
+        for (index, code) in self.codes[..BLOCK].iter_mut().enumerate() {
+            *code |= ((fifth[index / 8] >> (index % 8)) & 1) << 4;
         }
     }
 
@@ -174,9 +176,9 @@ impl Parts {
     fn read_q2k(&mut self, bytes: &[u8]) {
         self.scale = u32::from(half_at(bytes, 80));
         self.minimum = half_at(bytes, 82);
-        for index in 0..16 {
-            self.scales[index] = bytes[index] & 15;
-            self.minimums[index] = bytes[index] >> 4;
+        for (index, byte) in bytes[..16].iter().enumerate() {
+            self.scales[index] = byte & 15;
+            self.minimums[index] = byte >> 4;
         }
         for index in 0..256 {
             let (half, quarter, lane) = (index / 128, index / 32 % 4, index % 32);

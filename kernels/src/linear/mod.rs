@@ -1,8 +1,8 @@
 //! A linear layer: a matrix in any GGUF or dense type, times packed rows of activations.
 //!
 //! Quantised weights are held once, packed ([`panels`]); activations are rounded to bytes once per input
-//! ([`activations`]). Work is cut over panels of sixteen output rows and over tiles of activation rows; neither cut
-//! changes the order of additions within an output element.
+//! ([`activations`]). Work is cut over panels of sixteen output rows and over tiles of activation rows;
+//! neither cut changes the order of additions within an output element.
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
@@ -13,22 +13,20 @@ pub mod composed;
 mod dense;
 mod format;
 mod panels;
+mod product;
 mod scalar;
 
 use std::fmt;
-use std::ops::Range;
 use std::sync::Arc;
 
 use candle_core::quantized::GgmlDType;
-use candle_core::{CpuStorage, DType, Device, Storage, StorageRef, Tensor};
+use candle_core::{DType, Device, Tensor};
 
-use crate::pool::SharedSlice;
 use crate::view::{is_cpu, to_f32_vec, with_f32};
-use crate::{Cpu, Error, Level, Result};
-use activations::Activations;
+use crate::{Cpu, Error, Result};
 use composed::ComposedLinear;
-use format::{Kind, with_kind};
-use panels::{Panels, ROWS};
+use panels::Panels;
+use product::multiply_all;
 
 /// `y = x · Wᵀ + b` for one matrix `W [out, in]`. Cheap to clone; clones share the weights.
 #[derive(Clone)]
@@ -62,8 +60,8 @@ impl fmt::Debug for Linear {
 }
 
 impl Linear {
-    /// Over a matrix `weight [out, in]` f32, f16 or bf16, with `bias [out]`. The weight keeps its type; on the CPU its
-    /// memory is shared with the tensor, not copied. Sums are f32.
+    /// Over a matrix `weight [out, in]` f32, f16 or bf16, with `bias [out]`. The weight keeps its type; on
+    /// the CPU its memory is shared with the tensor, not copied. Sums are f32.
     ///
     /// # Errors
     /// [`Error::Shape`] if the sizes disagree, [`Error::ElementType`] for other types.
@@ -82,10 +80,12 @@ impl Linear {
         Self::new(weights, out, inner, bias)
     }
 
-    /// Over raw GGUF `blocks` of a matrix `[out, inner]`, row after row, with `bias [out]`. The blocks are not kept.
+    /// Over raw GGUF `blocks` of a matrix `[out, inner]`, row after row, with `bias [out]`. The blocks are
+    /// not kept.
     ///
     /// # Errors
-    /// [`Error::Shape`] if the number of bytes does not fit, or `inner` is not a multiple of the type's block.
+    /// [`Error::Shape`] if the number of bytes does not fit, or `inner` is not a multiple of the type's
+    /// block.
     pub fn quantised(
         dtype: GgmlDType,
         blocks: &[u8],
@@ -140,8 +140,8 @@ impl Linear {
         results.pop().ok_or_else(|| Error::shape("linear", "no result"))
     }
 
-    /// Several matrices over one input (q, k and v; gate and up): the input is rounded once, and one parallel region
-    /// covers them all. The results are those of [`Linear::forward`].
+    /// Several matrices over one input (q, k and v; gate and up): the input is rounded once, and one parallel
+    /// region covers them all. The results are those of [`Linear::forward`].
     ///
     /// # Errors
     /// As [`Linear::forward`].
@@ -230,138 +230,5 @@ impl Linear {
     /// Columns of the matrix.
     pub fn in_features(&self) -> usize {
         self.0.inner
-    }
-}
-
-/// The weights of one matrix, readable for the length of a product.
-enum Lent<'a> {
-    Packed(&'a Panels),
-    Dense(&'a Tensor, StorageRef<'a>),
-}
-
-/// One matrix of a product and where its results go.
-struct Job<'a> {
-    lent: Lent<'a>,
-    out: usize,
-    bias: Option<&'a [f32]>,
-    /// `[t, out]`
-    results: SharedSlice<'a, f32>,
-    /// First unit (sixteen rows) of this matrix among the units of all.
-    first_unit: usize,
-}
-
-/// What all matrices read.
-struct Input<'a> {
-    x: &'a [f32],
-    inner: usize,
-    rounded: Activations,
-}
-
-fn multiply_all(
-    cpu: Cpu,
-    linears: &[&Linear],
-    x: &[f32],
-    tokens: usize,
-    inner: usize,
-) -> Result<Vec<Vec<f32>>> {
-    let mut results: Vec<Vec<f32>> = linears.iter().map(|linear| vec![0f32; tokens * linear.0.out]).collect();
-    let mut units = 0;
-    let mut jobs = Vec::with_capacity(linears.len());
-    for (linear, results) in linears.iter().zip(&mut results) {
-        let lent = match &linear.0.weights {
-            Weights::Packed(panels) => Lent::Packed(panels),
-            Weights::Dense(weight) => Lent::Dense(weight, weight.storage_and_layout().0),
-            Weights::Composed(_) => {
-                return Err(Error::shape("linear", "weights on different devices"));
-            }
-        };
-        let out = linear.0.out;
-        let bias = linear.0.bias.as_deref();
-        jobs.push(Job { lent, out, bias, results: SharedSlice::new(results), first_unit: units });
-        units += out.div_ceil(ROWS);
-    }
-    let rounds = jobs.iter().any(|job| matches!(job.lent, Lent::Packed(_)));
-    let rounded = if rounds { Activations::round(cpu, x, inner) } else { Activations::default() };
-    let input = Input { x, inner, rounded };
-    // A tile of activations stays in the second-level cache while the weights stream past it.
-    let tile = ((256 << 10) / inner.max(1)).clamp(8, 512).next_multiple_of(8);
-    let tiles = tokens.div_ceil(tile);
-    let chunk = units.div_ceil(cpu.pool().threads() * 4).max(1);
-    let chunks = units.div_ceil(chunk);
-    cpu.pool().run(tiles * chunks, &|task| {
-        let (tile_index, chunk_index) = (task / chunks, task % chunks);
-        let rows = tile_index * tile..((tile_index + 1) * tile).min(tokens);
-        for unit in chunk_index * chunk..((chunk_index + 1) * chunk).min(units) {
-            let job = &jobs[jobs.partition_point(|job| job.first_unit <= unit) - 1];
-            multiply_unit(cpu, job, &input, unit - job.first_unit, rows.clone());
-        }
-    });
-    drop(jobs);
-    Ok(results)
-}
-
-/// Sixteen rows of a matrix times a tile of activation rows.
-fn multiply_unit(cpu: Cpu, job: &Job<'_>, input: &Input<'_>, unit: usize, tokens: Range<usize>) {
-    let first = unit * ROWS;
-    let rows = ROWS.min(job.out - first);
-    let mut store = |token: usize, totals: &[f32; ROWS]| {
-        // SAFETY: this unit and this token belong to one task.
-        let out = unsafe { job.results.range(token * job.out + first, rows) };
-        match job.bias {
-            None => out.copy_from_slice(&totals[..rows]),
-            Some(bias) => {
-                for ((out, total), bias) in out.iter_mut().zip(totals).zip(&bias[first..]) {
-                    *out = total + bias;
-                }
-            }
-        }
-    };
-    match &job.lent {
-        Lent::Packed(panels) => {
-            let panel = panels.panel(unit);
-            with_kind!(
-                panels.dtype(),
-                K => multiply_panel::<K>(cpu.level(), panel, &input.rounded, tokens, &mut store),
-                ()
-            );
-        }
-        Lent::Dense(weight, storage) => {
-            let Some(weights) = dense_rows(weight, storage) else {
-                return;
-            };
-            let span = first..first + rows;
-            let dense = dense::Span { rows: weights, span, x: input.x, inner: input.inner };
-            dense.multiply(cpu.level(), tokens, &mut store);
-        }
-    }
-}
-
-/// One panel times a range of activation rows, at the given level.
-fn multiply_panel<K: Kind>(
-    level: Level,
-    panel: &[u8],
-    rounded: &Activations,
-    tokens: Range<usize>,
-    store: &mut dyn FnMut(usize, &[f32; ROWS]),
-) {
-    match level {
-        // SAFETY: a `Cpu` holds only a level that this machine supports.
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => unsafe { avx512::panel::<K>(panel, rounded, tokens, store) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => unsafe { avx2::panel::<K>(panel, rounded, tokens, store) },
-        _ => tokens.for_each(|token| store(token, &scalar::panel::<K>(panel, rounded, token))),
-    }
-}
-
-fn dense_rows<'a>(weight: &Tensor, storage: &'a Storage) -> Option<dense::Rows<'a>> {
-    let start = weight.layout().start_offset();
-    let range = start..start + weight.elem_count();
-    match storage {
-        Storage::Cpu(CpuStorage::F32(values)) => Some(dense::Rows::F32(&values[range])),
-        Storage::Cpu(CpuStorage::F16(values)) => Some(dense::Rows::F16(&values[range])),
-        Storage::Cpu(CpuStorage::BF16(values)) => Some(dense::Rows::Bf16(&values[range])),
-        _ => None,
     }
 }

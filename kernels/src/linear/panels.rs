@@ -1,9 +1,9 @@
-//! Quantised weights packed for the kernels: panels of sixteen rows, interleaved so that one vector holds four
-//! neighbouring codes of each row. No products here.
+//! Quantised weights packed for the kernels: panels of sixteen rows, interleaved so that one vector holds
+//! four neighbouring codes of each row. No products here.
 //!
-//! A panel is a run of groups: header (`d`, then `m`, of sixteen rows), then blocks of 32 weights per row: scale bytes
-//! (per half: sixteen scales, sixteen minimums), then codes. Within a block, weights `4g..4g+4` of row `r` form *group* `g`
-//! at bytes `4r..4r+4` of a 64-byte line. Codes wider than their plane are split:
+//! A panel is a run of groups: header (`d`, then `m`, of sixteen rows), then blocks of 32 weights per row:
+//! scale bytes (per half: sixteen scales, sixteen minimums), then codes. Within a block, weights `4g..4g+4`
+//! of row `r` form *group* `g` at bytes `4r..4r+4` of a 64-byte line. Codes wider than their plane are split:
 //!
 //! | bits | lines |
 //! | --- | --- |
@@ -13,7 +13,8 @@
 //! | 6 | above its nibbles, pairs of bits |
 //! | 3, 5 | above those, one line of single bits: bit `g` |
 //!
-//! As many bits as in the file, in another order; K-quants unpack their 6-bit scales to bytes (up to 3.5 % more).
+//! As many bits as in the file, in another order; K-quants unpack their 6-bit scales to bytes (up to 3.5 %
+//! more).
 
 use candle_core::quantized::GgmlDType;
 use half::f16;
@@ -48,7 +49,7 @@ impl Panels {
     ) -> Result<Self> {
         let (unit, unit_bytes) = (dtype.block_size(), dtype.type_size());
         let row_bytes = (inner / unit).saturating_mul(unit_bytes);
-        if inner == 0 || inner % unit != 0 || out.checked_mul(row_bytes) != Some(blocks.len()) {
+        if inner == 0 || !inner.is_multiple_of(unit) || out.checked_mul(row_bytes) != Some(blocks.len()) {
             let reason = format!("{} bytes are not [{out}, {inner}] of {dtype:?}", blocks.len());
             return Err(Error::shape("linear", reason));
         }
@@ -152,7 +153,8 @@ fn pack_codes<K: Kind>(codes: &[u8], row: usize, lines: &mut [u8]) {
     }
 }
 
-/// Where group `g` of a block keeps its bits: line's first byte, shift within a byte, first bit of the code, bits.
+/// Where group `g` of a block keeps its bits: line's first byte, shift within a byte, first bit of the code,
+/// bits.
 #[inline(always)]
 fn planes<K: Kind>(group: usize) -> [(usize, usize, usize, usize); 2] {
     let nibbles = (64 * (group % 4), 4 * (group / 4), 0, 4);

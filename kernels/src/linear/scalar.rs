@@ -1,8 +1,9 @@
-//! The reference kernel of quantised products, in plain Rust. Slow; it says which operations the fast ones must do.
+//! The reference kernel of quantised products, in plain Rust. Slow; it says which operations the fast ones
+//! must do.
 //!
-//! Per output element: for each block, for each half block, `total = fma(integer dot, d · activation scale, total)`, then
-//! `total = fma(m, activation scale · sum, total)` for types with a minimum. Integer parts are exact, so only this order
-//! counts.
+//! Per output element: for each block, for each half block, `total = fma(integer dot, d · activation scale,
+//! total)`, then `total = fma(m, activation scale · sum, total)` for types with a minimum. Integer parts are
+//! exact, so only this order counts.
 
 use super::activations::Activations;
 use super::format::{BLOCK, Kind};

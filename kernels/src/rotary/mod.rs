@@ -9,7 +9,8 @@ use crate::simd::multiversion;
 use crate::view::{is_cpu, with_f32};
 use crate::{Cpu, Error, Result};
 
-/// Turns dimensions `i` and `i + r` of each head by the row's angle `i`; dimensions from `2r` on pass unchanged.
+/// Turns dimensions `i` and `i + r` of each head by the row's angle `i`; dimensions from `2r` on pass
+/// unchanged.
 ///
 /// `x [t, h, d]` f32; `cos` and `sin` `[t, r]` f32 with `2r ≤ d`, one row per token.
 ///
