@@ -1,7 +1,11 @@
 //! The command line: `serve`, `chat`, `pull`, `models`, `doctor`, `check-config`. Without a command it serves.
 
 mod chat;
+mod check_config;
+mod doctor;
 mod message;
+mod models;
+mod pull;
 mod serve;
 
 use std::error::Error;
@@ -38,6 +42,25 @@ enum Command {
     /// Loads the model into this process, or talks to a running server with --url. The key of that server is read from
     /// SCONCE_API_KEY.
     Chat(chat::ChatArguments),
+    /// Fetch models
+    ///
+    /// Sources are tried in turn; one that cannot be reached is passed over. Transfers go on where they were cut.
+    Pull(pull::PullArguments),
+    /// List the catalogue, and what of it is on this machine
+    Models {
+        #[command(flatten)]
+        settings: RawConfig,
+    },
+    /// Say what this machine offers, and which sources it reaches
+    Doctor {
+        #[command(flatten)]
+        settings: RawConfig,
+    },
+    /// Show every setting, its value, and where it comes from
+    CheckConfig {
+        #[command(flatten)]
+        settings: RawConfig,
+    },
 }
 
 /// Runs the command the program was started with.
@@ -51,6 +74,10 @@ pub fn main() -> ExitCode {
     let outcome = match arguments.command.unwrap_or(serve) {
         Command::Serve { settings } => serve::serve(&runtime, settings),
         Command::Chat(arguments) => chat::chat(&runtime, arguments),
+        Command::Pull(arguments) => pull::pull(&runtime, arguments),
+        Command::Models { settings } => models::models(settings),
+        Command::Doctor { settings } => doctor::doctor(&runtime, settings),
+        Command::CheckConfig { settings } => check_config::check_config(settings),
     };
     // Threads that read files or wait for a terminal must not hold up the end.
     runtime.shutdown_background();

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
 
 use sconce_models::ModelKind;
 use serde_json::json;
@@ -11,6 +12,7 @@ use tokio::runtime::Runtime;
 
 use crate::app::{App, AppError};
 use crate::cli::message::{Language, Messages};
+use crate::cli::pull::Bars;
 use crate::config::{Config, Environment, RawConfig};
 use crate::manager::{ModelManager, ModelState, ModelStatus};
 use crate::shutdown::Shutdown;
@@ -31,8 +33,9 @@ pub fn serve(runtime: &Runtime, settings: RawConfig) -> Result<(), Box<dyn Error
         let shutdown = Shutdown::new();
         shutdown.follow_signals();
         let app = App::open(config)?;
+        app.manager().report_to(Arc::new(Bars::default()));
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening; loading models");
-        let (mut ready, manager) = (app.ready(), std::sync::Arc::clone(app.manager()));
+        let (mut ready, manager) = (app.ready(), Arc::clone(app.manager()));
         let announcement = tokio::spawn(async move {
             if ready.wait_for(|ready| *ready).await.is_ok() {
                 println!("{}", banner(messages, address, guarded, &manager));

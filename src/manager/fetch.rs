@@ -5,10 +5,12 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use reqwest::header::HeaderMap;
+
 use crate::config::{FetchConfig, ModelsConfig};
-use crate::manager::catalog::CatalogEntry;
+use crate::manager::catalog::{Catalog, CatalogEntry};
 use crate::manager::digest::sha256_of;
-use crate::manager::download::Downloader;
+use crate::manager::download::{Downloader, address};
 use crate::manager::progress::ProgressSink;
 use crate::manager::shelf::{Manifest, ManifestFile, Shelf, check_disk, remove_all};
 use crate::manager::source::{Repository, Source};
@@ -285,6 +287,49 @@ impl Fetcher {
 
     fn put(&self, entry: &CatalogEntry, ready: &Path, manifest: Manifest) -> Result<PathBuf, SourceError> {
         self.shelf.put(&entry.key, ready, &manifest).map_err(SourceError::disk("data folder"))
+    }
+}
+
+/// Whether a source can be reached: for people who wonder why a model does not come.
+#[derive(Debug, Clone)]
+pub struct Reached {
+    /// The source's server or program.
+    pub source: String,
+    /// What it answered, or why it does not.
+    pub outcome: Result<String, String>,
+}
+
+impl Fetcher {
+    /// Asks the hubs and pip whether they are there, each for at most a few seconds.
+    pub async fn reach(&self, catalog: &Catalog) -> Vec<Reached> {
+        if self.config.offline {
+            return vec![Reached { source: "networks".into(), outcome: Err("`offline` is set".into()) }];
+        }
+        let package =
+            catalog.entries().iter().flat_map(|entry| &entry.sources).find_map(|source| match source {
+                Source::Pip { package, .. } => Some(package.as_str()),
+                _ => None,
+            });
+        let hub = self.reach_server(self.hub.endpoint());
+        let modelscope = self.reach_server(&self.config.modelscope_endpoint);
+        let pip = pip::reach(&self.config.pip, package.unwrap_or("pip"));
+        let (hub, modelscope, pip) = tokio::join!(hub, modelscope, pip);
+        let reached = |source: &str, outcome| Reached { source: source.to_owned(), outcome };
+        vec![
+            reached(&format!("hf: {}", self.hub.endpoint()), hub),
+            reached(&format!("modelscope: {}", self.config.modelscope_endpoint), modelscope),
+            reached(&format!("pip: {}", self.config.pip.join(" ")), pip),
+        ]
+    }
+
+    async fn reach_server(&self, endpoint: &str) -> Result<String, String> {
+        let relation = self.relation(Some(endpoint)).map_err(|error| error.to_string())?;
+        let url = address(endpoint, "").map_err(|error| error.to_string())?;
+        match self.client.get(&url, &HeaderMap::new(), &relation).await {
+            // Whatever it says to a bare question: it is there.
+            Ok(_) | Err(SourceError::Refused(_)) => Ok("answers".into()),
+            Err(error) => Err(error.to_string()),
+        }
     }
 }
 

@@ -40,11 +40,12 @@ use crate::manager::registry::{Registry, Slot, SlotState};
 
 pub use catalog::{Catalog, CatalogEntry, PinnedFile};
 pub use error::ManagerError;
-pub use fetch::{FetchFailure, Fetcher};
+pub use fetch::{FetchFailure, Fetcher, Reached};
 pub use known::resolve;
 pub use lease::{LoadedEntry, ModelLease, Runner};
 pub use memory::MachineMemory;
 pub use progress::{LogOnly, ProgressSink};
+pub use shelf::free_disk;
 pub use source::Source;
 pub use state::{ModelState, ModelStatus, Progress};
 

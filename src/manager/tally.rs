@@ -41,7 +41,9 @@ impl Tally {
 
     /// So much of the present file is here.
     pub(crate) fn at(&mut self, bytes: u64) {
-        self.progress.bytes = self.before.saturating_add(bytes);
+        // Sizes that others announce are rounded, and pip keeps two copies for a moment.
+        let most = self.progress.total_bytes.unwrap_or(u64::MAX);
+        self.progress.bytes = self.before.saturating_add(bytes).min(most);
         if self.told.is_none_or(|told| told.elapsed() >= EVERY) {
             self.tell();
         }

@@ -55,6 +55,11 @@ impl Hub {
         })
     }
 
+    /// Its address.
+    pub(crate) fn endpoint(&self) -> &str {
+        &self.endpoint
+    }
+
     fn repo(&self, repository: &Repository) -> (Repo, CacheRepo) {
         let repo = Repo::with_revision(repository.name.clone(), RepoType::Model, repository.revision.clone());
         (repo.clone(), self.cache.repo(repo))

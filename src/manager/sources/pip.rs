@@ -23,6 +23,8 @@ use crate::manager::tally::Tally;
 const LOOK: Duration = Duration::from_millis(200);
 /// pip retries in silence; it is given this many stall times before it is ended.
 const PATIENCE: u32 = 5;
+/// How long it may take to find out whether pip's index answers.
+const REACH_TIMEOUT: Duration = Duration::from_secs(10);
 /// Lines of pip's own words that are kept, and how long each may be.
 const LINES: usize = 64;
 const LINE_BYTES: usize = 400;
@@ -197,6 +199,35 @@ fn announced_size(line: &str) -> Option<u64> {
         _ => return None,
     };
     Some((number.parse::<f64>().ok().filter(|number| number.is_finite())? * factor) as u64)
+}
+
+/// Whether pip is there, and whether its index knows a package.
+///
+/// # Errors
+/// In words.
+pub(crate) async fn reach(command: &[String], package: &str) -> Result<String, String> {
+    let version = run(command, &["--version"]).await?;
+    let version = version.split(" from ").next().unwrap_or_default().trim().to_owned();
+    match run(command, &["index", "versions", package, "--disable-pip-version-check", "--retries", "0"]).await
+    {
+        Ok(_) => Ok(format!("{version}; its index answers")),
+        Err(reason) => Err(format!("{version}; its index does not answer: {reason}")),
+    }
+}
+
+async fn run(command: &[String], arguments: &[&str]) -> Result<String, String> {
+    let (program, first) = command.split_first().ok_or("no pip command is set")?;
+    let running =
+        Command::new(program).args(first).args(arguments).stdin(Stdio::null()).kill_on_drop(true).output();
+    let output = tokio::time::timeout(REACH_TIMEOUT, running);
+    let output = output.await.map_err(|_| format!("no answer within {} s", REACH_TIMEOUT.as_secs()))?;
+    let output = output.map_err(|error| error.to_string())?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    let line = said.lines().rev().find(|line| line.starts_with("ERROR")).or(said.lines().last());
+    Err(line.unwrap_or("it failed without a word").chars().take(LINE_BYTES).collect())
 }
 
 /// What to unpack: the entry in the wheel, its name here, its pin.
