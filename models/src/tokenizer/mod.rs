@@ -15,6 +15,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use self::end_tokens::end_token_ids;
+pub(crate) use self::end_tokens::token_text;
 use self::pieces::{Piece, PieceStyle};
 pub use self::text_decoder::TextDecoder;
 use crate::weights::{Metadata, read_bounded};
