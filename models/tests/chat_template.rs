@@ -16,7 +16,8 @@ fn load(path: &Path) -> (ChatTemplate, Tokenizer) {
     let files = ModelFiles::find(path).unwrap();
     let opened = open(&files, &Device::cpu(), Arithmetic::Float).unwrap();
     let rows = opened.config["vocab_size"].as_u64().unwrap() as usize;
-    let template = ChatTemplate::find(&files, opened.metadata.as_ref()).unwrap().expect("the model has a template");
+    let template =
+        ChatTemplate::find(&files, opened.metadata.as_ref()).unwrap().expect("the model has a template");
     (template, Tokenizer::load(&files, opened.metadata.as_ref(), rows).unwrap())
 }
 
@@ -55,7 +56,9 @@ fn check(answers: &Value, path: &Path) -> usize {
 
 #[test]
 fn safetensors_models_render_as_transformers_does() {
-    for case in ["llama", "llama_rope_llama3", "llama_sharded_bf16", "mistral", "qwen2", "qwen3", "qwen3_yarn"] {
+    for case in
+        ["llama", "llama_rope_llama3", "llama_sharded_bf16", "mistral", "qwen2", "qwen3", "qwen3_yarn"]
+    {
         assert!(check(&answers(case), &golden(case)) >= 7, "{case}");
     }
 }
@@ -101,14 +104,30 @@ fn templates_see_what_python_gives_them() {
         ("{{ 'content' in messages[1] }}{{ messages[1].content is defined }}", "FalseFalse"),
         ("{{ 'a,b'.split(',')[1].upper() }}{{ '  x '.strip() }}{{ 'ab'.startswith('a') }}", "BxTrue"),
         ("{{ '-' * 3 }}{{ 3 * '=' }}{{ [1] * 2 }}{{ 6 * 7 }}{{ 1.5 * 2 }}", "---===[1, 1]423.0"),
-        ("{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}", "2"),
-        ("{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m.role }}{% break %}{% endfor %}", "assistant"),
+        (
+            "{% set ns = namespace(n=0) %}{% for m in messages %}{% set ns.n = ns.n + 1 %}{% endfor %}{{ ns.n }}",
+            "2",
+        ),
+        (
+            "{% for m in messages %}{% if loop.first %}{% continue %}{% endif %}{{ m.role }}{% break %}{% endfor %}",
+            "assistant",
+        ),
         ("{% macro f(x, y='d') %}[{{ x }}{{ y }}]{% endmacro %}{{ f(1) }}{{ f(2, y=3) }}", "[1d][23]"),
         ("{% set x %}a{{ 1 }}{% endset %}{{ x ~ 'b' }}{% filter upper %}c{% endfilter %}", "a1bC"),
         ("{% for k, v in messages[0].items() %}{{ k }};{% endfor %}", "role;content;"),
         ("{% generation %}x{% endgeneration %}", "x"),
-        ("{{ ['a', 'b'] | join('-') }}{{ 'aXb' | replace('X', '.') }}{{ 'a\nb' | indent(2) }}", "a-ba.ba\n  b"),
-        ("{{ messages | map(attribute='role') | list | length }}{{ messages | selectattr('role', 'equalto', 'user') | list | length }}", "21"),
+        (
+            "{{ ['a', 'b'] | join('-') }}{{ 'aXb' | replace('X', '.') }}{{ 'a\nb' | indent(2) }}",
+            "a-ba.ba\n  b",
+        ),
+        (
+            "{{ 'a\nb' | indent(width=1, first=true) }}{{ messages | join('+', attribute='role') }}",
+            " a\n buser+assistant",
+        ),
+        (
+            "{{ messages | map(attribute='role') | list | length }}{{ messages | selectattr('role', 'equalto', 'user') | list | length }}",
+            "21",
+        ),
         ("{{ strftime_now('%Y') | length }}", "4"),
         ("{{ 'x' if false }}|{{ missing }}|{{ missing | default('d') }}", "||d"),
         ("{{ 10 // 3 }}{{ 10 % 3 }}{{ 2 ** 8 }}{{ 1 < 2 < 3 }}", "31256True"),
@@ -126,8 +145,10 @@ fn an_exception_of_the_template_is_its_error() {
 
 #[test]
 fn the_caller_cannot_replace_the_templates_own_names() {
-    let variables = json!({ "messages": [], "bos_token": "x", "eos_token": "x", "tools": 1, "enable_thinking": false });
-    let input = TemplateInput { variables: variables.as_object().cloned().unwrap(), ..TemplateInput::default() };
+    let variables =
+        json!({ "messages": [], "bos_token": "x", "eos_token": "x", "tools": 1, "enable_thinking": false });
+    let input =
+        TemplateInput { variables: variables.as_object().cloned().unwrap(), ..TemplateInput::default() };
     let template = ChatTemplate::new(
         "{{ bos_token }}{{ eos_token is defined }}{{ tools }}{{ enable_thinking }}",
         Some("<s>"),
@@ -139,9 +160,13 @@ fn the_caller_cannot_replace_the_templates_own_names() {
 /// Templates that would take all memory, all time or the stack, each of which must end in an error.
 fn hostile_templates() -> Vec<(String, String)> {
     let doubling = |body: &str| {
-        format!("{{% set ns = namespace(x='aaaaaaaa', l=[1]) %}}{{% for i in range(60) %}}{body}{{% endfor %}}{{{{ ns.x }}}}{{{{ ns.l }}}}")
+        format!(
+            "{{% set ns = namespace(x='aaaaaaaa', l=[1]) %}}{{% for i in range(60) %}}{body}{{% endfor %}}{{{{ ns.x }}}}{{{{ ns.l }}}}"
+        )
     };
-    let nested = |open: &str, close: &str, count: usize| format!("{{{{ {}1{} }}}}", open.repeat(count), close.repeat(count));
+    let nested = |open: &str, close: &str, count: usize| {
+        format!("{{{{ {}1{} }}}}", open.repeat(count), close.repeat(count))
+    };
     let named = |name: &str, source: String| (name.to_owned(), source);
     vec![
         named("repetition", "{{ '-' * 10**10 }}".into()),
@@ -212,6 +237,23 @@ fn hostile_templates_end_in_an_error_with_bounded_memory() {
         let error = result.map(|text| text.len()).expect_err(&name);
         assert!(matches!(error, Error::Template(_)), "{name}: {error}");
         assert!(peak < (512 << 20), "{name}: {peak} bytes at once; {error}");
+    }
+}
+
+#[test]
+fn templates_as_large_as_the_checks_allow_render() {
+    let chain = |part: &str, count: usize| part.repeat(count);
+    for (source, expected) in [
+        (format!("{{{{ {}1 }}}}", chain("1+", 2000)), "2001".to_owned()),
+        (format!("{{{{ {}1 }}}}", chain("x~", 2000)), "1".to_owned()),
+        (format!("{{{{ 'a'{} }}}}", chain("|e", 2000)), "a".to_owned()),
+        (format!("{{{{ [{}1] | length }}}}", chain("1,", 2000)), "2001".to_owned()),
+        (format!("{{{{ {}1{} }}}}", chain("(", 40), chain(")", 40)), "1".to_owned()),
+        (format!("{{% if 0 %}}{}{{% else %}}b{{% endif %}}", chain("{%elif 0%}a", 8000)), "b".to_owned()),
+        (chain("{{ 1 }}", 8000), chain("1", 8000)),
+    ] {
+        let start = &source[..source.len().min(20)];
+        assert_eq!(render(&source).map_err(|e| format!("{start}: {e}")), Ok(expected));
     }
 }
 

@@ -80,7 +80,9 @@ impl Budget {
     /// Enters a value that is about to be joined to another: both together must not be too long.
     pub(super) fn charge_operand(&self, value: &Value) -> Result<(), Error> {
         if matches!(value.kind(), ValueKind::Seq | ValueKind::Iterable) {
-            let length = value.len().map_or_else(|| measure(value).map(|size| size.nodes), |length| Ok(length as u64))?;
+            let length = value
+                .len()
+                .map_or_else(|| measure(value).map(|size| size.nodes), |length| Ok(length as u64))?;
             return if length > MAX_NODES / 2 { Err(too_many()) } else { self.charge(length * 8) };
         }
         let size = self.charge_value(value)?;

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use minijinja::value::{Kwargs, Rest, Value, ValueKind};
+use minijinja::value::{Kwargs, Rest, Value, ValueKind, ValueOrKwargs};
 use minijinja::{Environment, Error, State, escape_formatter};
 use minijinja_contrib::pycompat::unknown_method_callback;
 
@@ -46,7 +46,8 @@ pub(super) fn register(environment: &mut Environment<'_>, budget: &Arc<Budget>) 
         environment.remove_filter(name);
     }
     environment.remove_global("debug");
-    environment.add_function("raise_exception", |message: String| -> Result<Value, Error> { Err(over(message)) });
+    environment
+        .add_function("raise_exception", |message: String| -> Result<Value, Error> { Err(over(message)) });
     environment.add_function("strftime_now", |format: &str| clock::format_now(format).map_err(over));
     register_checks(environment, budget);
     register_filters(environment, budget);
@@ -56,7 +57,9 @@ pub(super) fn register(environment: &mut Environment<'_>, budget: &Arc<Budget>) 
         account.charge_emitted(value)?;
         match value.kind() {
             ValueKind::None => output.write_str("None").map_err(Error::from),
-            ValueKind::Bool => output.write_str(if value.is_true() { "True" } else { "False" }).map_err(Error::from),
+            ValueKind::Bool => {
+                output.write_str(if value.is_true() { "True" } else { "False" }).map_err(Error::from)
+            }
             _ => escape_formatter(output, state, value),
         }
     });
@@ -85,21 +88,24 @@ fn register_filters(environment: &mut Environment<'_>, budget: &Arc<Budget>) {
     environment.add_filter(JOIN, minijinja::filters::join);
     environment.add_filter(INDENT, minijinja::filters::indent);
     let account = Arc::clone(budget);
-    environment.add_filter("replace", move |state: &mut State, args: Rest<Value>| {
+    environment.add_filter("replace", move |state: &mut State, args: Rest<ValueOrKwargs>| {
+        let args = args.into_values();
         if let [text, from, to, ..] = args.as_slice() {
             account.charge_text(replaced_length(text, from, to)?)?;
         }
         state.apply_filter(REPLACE, &args)
     });
     let account = Arc::clone(budget);
-    environment.add_filter("join", move |state: &mut State, args: Rest<Value>| {
+    environment.add_filter("join", move |state: &mut State, args: Rest<ValueOrKwargs>| {
+        let args = args.into_values();
         if let [list, rest @ ..] = args.as_slice() {
             account.charge_text(joined_length(list, rest.first())?)?;
         }
         state.apply_filter(JOIN, &args)
     });
     let account = Arc::clone(budget);
-    environment.add_filter("indent", move |state: &mut State, args: Rest<Value>| {
+    environment.add_filter("indent", move |state: &mut State, args: Rest<ValueOrKwargs>| {
+        let args = args.into_values();
         let width = indent_width(&args)?;
         let text = args.first().map(|text| text.to_string()).unwrap_or_default();
         let lines = text.lines().count() as u64 + 1;
@@ -152,7 +158,8 @@ fn multiply(budget: &Budget, left: &Value, right: &Value) -> Result<Value, Error
 }
 
 fn repetitions(count: &Value) -> Result<u64, Error> {
-    let number = i64::try_from(count.clone()).map_err(|_| over("`*` repeats only a whole number of times"))?;
+    let number =
+        i64::try_from(count.clone()).map_err(|_| over("`*` repeats only a whole number of times"))?;
     Ok(u64::try_from(number).unwrap_or(0))
 }
 

@@ -100,7 +100,8 @@ impl Inner {
         let mut environment = Environment::new();
         environment.set_recursion_limit(RECURSION_LIMIT);
         let items = (input.messages.len() + input.tools.len()) as u64;
-        environment.set_fuel(Some(BASE_FUEL.saturating_add(items.saturating_mul(FUEL_PER_ITEM)).min(MAX_FUEL)));
+        environment
+            .set_fuel(Some(BASE_FUEL.saturating_add(items.saturating_mul(FUEL_PER_ITEM)).min(MAX_FUEL)));
         functions::register(&mut environment, &budget);
         let mut text = String::new();
         let mut output = make_string_output(&mut text);
@@ -108,7 +109,10 @@ impl Inner {
         eval(&environment, &instructions, self.variables(input), &blocks, &mut output, AutoEscape::None)
             .map_err(error)?;
         if text.len() > budget::MAX_OUTPUT_BYTES {
-            return Err(Error::Template(format!("the prompt is longer than {} bytes", budget::MAX_OUTPUT_BYTES)));
+            return Err(Error::Template(format!(
+                "the prompt is longer than {} bytes",
+                budget::MAX_OUTPUT_BYTES
+            )));
         }
         Ok(text)
     }
@@ -154,7 +158,8 @@ fn on_deep_stack<T: Send>(work: impl FnOnce() -> Result<T, Error> + Send) -> Res
     let failed = |reason: &str| Error::Template(reason.to_owned());
     std::thread::scope(|scope| {
         let builder = std::thread::Builder::new().name("template".into()).stack_size(STACK_BYTES);
-        let thread = builder.spawn_scoped(scope, work).map_err(|e| failed(&format!("no thread to render in: {e}")))?;
+        let thread =
+            builder.spawn_scoped(scope, work).map_err(|e| failed(&format!("no thread to render in: {e}")))?;
         thread.join().unwrap_or_else(|_| Err(failed("it cannot be processed")))
     })
 }

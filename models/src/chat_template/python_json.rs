@@ -4,8 +4,8 @@
 
 use std::fmt::Write;
 
-use minijinja::value::{Kwargs, Value, ValueKind};
 use minijinja::Error;
+use minijinja::value::{Kwargs, Value, ValueKind};
 
 use super::budget::{MAX_TEXT_BYTES, over};
 
@@ -21,7 +21,11 @@ pub(super) struct Layout {
 
 impl Layout {
     /// Reads `indent`, `separators`, `ensure_ascii` and `sort_keys`.
-    pub(super) fn from_arguments(indent: Option<Value>, kwargs: &Kwargs, max_indent: u64) -> Result<Self, Error> {
+    pub(super) fn from_arguments(
+        indent: Option<Value>,
+        kwargs: &Kwargs,
+        max_indent: u64,
+    ) -> Result<Self, Error> {
         let indent = indent.or(kwargs.get::<Option<Value>>("indent")?).filter(|indent| !indent.is_none());
         let indent = match indent {
             None => None,
@@ -74,7 +78,9 @@ impl Writer<'_> {
             ValueKind::String => self.string(value.as_str().unwrap_or_default()),
             ValueKind::Seq | ValueKind::Iterable => {
                 let items = value.try_iter()?.checked().collect::<Result<Vec<_>, _>>()?;
-                self.container(['[', ']'], items.len(), level, |writer, index| writer.value(&items[index], level + 1))?;
+                self.container(['[', ']'], items.len(), level, |writer, index| {
+                    writer.value(&items[index], level + 1)
+                })?;
             }
             ValueKind::Map => self.map(value, level)?,
             other => return Err(over(format!("{other} cannot be written as JSON"))),

@@ -41,8 +41,12 @@ type Rewritten<T> = Result<T, String>;
 /// The tree of a template with its checks.
 pub(super) fn statement<'a>(stmt: &Stmt<'a>) -> Rewritten<Stmt<'a>> {
     Ok(match stmt {
-        Stmt::Template(node) => Stmt::Template(Spanned::new(Template { children: body(&node.children)? }, node.span())),
-        Stmt::EmitExpr(node) => Stmt::EmitExpr(Spanned::new(EmitExpr { expr: expression(&node.expr)? }, node.span())),
+        Stmt::Template(node) => {
+            Stmt::Template(Spanned::new(Template { children: body(&node.children)? }, node.span()))
+        }
+        Stmt::EmitExpr(node) => {
+            Stmt::EmitExpr(Spanned::new(EmitExpr { expr: expression(&node.expr)? }, node.span()))
+        }
         // As an expression, raw text goes through the formatter, which counts it.
         Stmt::EmitRaw(node) => {
             let expr = constant(Value::from(node.raw), node.span());
@@ -60,7 +64,8 @@ pub(super) fn statement<'a>(stmt: &Stmt<'a>) -> Rewritten<Stmt<'a>> {
         Stmt::WithBlock(node) => {
             let assignments = node.assignments.iter();
             let assignments = assignments.map(|(target, expr)| Ok((copy_target(target)?, stored(expr)?)));
-            let rewritten = WithBlock { assignments: assignments.collect::<Rewritten<_>>()?, body: body(&node.body)? };
+            let rewritten =
+                WithBlock { assignments: assignments.collect::<Rewritten<_>>()?, body: body(&node.body)? };
             Stmt::WithBlock(Spanned::new(rewritten, node.span()))
         }
         Stmt::Set(node) => {
@@ -91,7 +96,9 @@ pub(super) fn statement<'a>(stmt: &Stmt<'a>) -> Rewritten<Stmt<'a>> {
             let rewritten = Do { call: Spanned::new(call(&node.call)?, node.call.span()) };
             Stmt::Do(Spanned::new(rewritten, node.span()))
         }
-        Stmt::Continue(node) => Stmt::Continue(Spanned::new(minijinja::machinery::ast::Continue, node.span())),
+        Stmt::Continue(node) => {
+            Stmt::Continue(Spanned::new(minijinja::machinery::ast::Continue, node.span()))
+        }
         Stmt::Break(node) => Stmt::Break(Spanned::new(minijinja::machinery::ast::Break, node.span())),
         Stmt::AutoEscape(_) => return Err("`autoescape` has no meaning in a chat template".into()),
         Stmt::Block(_) | Stmt::Import(_) | Stmt::FromImport(_) | Stmt::Extends(_) | Stmt::Include(_) => {
@@ -151,7 +158,8 @@ fn constant<'a>(value: Value, span: Span) -> Expr<'a> {
 /// The expression, put through one of our filters.
 fn checked<'a>(filter: &'static str, expr: &Expr<'a>) -> Rewritten<Expr<'a>> {
     let rewritten = expression(expr)?;
-    let is_plain = matches!(expr, Expr::Const(_)) || matches!(expr, Expr::Var(var) if ENGINE_NAMES.contains(&var.id));
+    let is_plain =
+        matches!(expr, Expr::Const(_)) || matches!(expr, Expr::Var(var) if ENGINE_NAMES.contains(&var.id));
     Ok(if is_plain { rewritten } else { apply(filter, Some(rewritten), Vec::new(), expr.span()) })
 }
 
@@ -204,13 +212,17 @@ fn expression<'a>(expr: &Expr<'a>) -> Rewritten<Expr<'a>> {
         }
         Expr::Filter(node) => filter(node)?,
         Expr::Test(node) => {
-            let rewritten =
-                Test { name: node.name, expr: checked(SHALLOW, &node.expr)?, args: arguments(&node.args, DEEP)? };
+            let rewritten = Test {
+                name: node.name,
+                expr: checked(SHALLOW, &node.expr)?,
+                args: arguments(&node.args, DEEP)?,
+            };
             Expr::Test(Spanned::new(rewritten, node.span()))
         }
-        Expr::GetAttr(node) => {
-            Expr::GetAttr(Spanned::new(GetAttr { expr: expression(&node.expr)?, name: node.name }, node.span()))
-        }
+        Expr::GetAttr(node) => Expr::GetAttr(Spanned::new(
+            GetAttr { expr: expression(&node.expr)?, name: node.name },
+            node.span(),
+        )),
         Expr::GetItem(node) => {
             let rewritten =
                 GetItem { expr: expression(&node.expr)?, subscript_expr: expression(&node.subscript_expr)? };
@@ -218,7 +230,9 @@ fn expression<'a>(expr: &Expr<'a>) -> Rewritten<Expr<'a>> {
         }
         Expr::Call(node) => Expr::Call(Spanned::new(call(node)?, node.span())),
         Expr::List(node) => Expr::List(Spanned::new(List { items: expressions(&node.items)? }, node.span())),
-        Expr::Tuple(node) => Expr::Tuple(Spanned::new(Tuple { items: expressions(&node.items)? }, node.span())),
+        Expr::Tuple(node) => {
+            Expr::Tuple(Spanned::new(Tuple { items: expressions(&node.items)? }, node.span()))
+        }
         Expr::Map(node) => {
             let rewritten = Map { keys: expressions(&node.keys)?, values: expressions(&node.values)? };
             Expr::Map(Spanned::new(rewritten, node.span()))

@@ -147,7 +147,9 @@ fn head_dim(settings: &Settings<'_>, hidden: usize, heads: usize) -> Result<usiz
         Some(length) => length,
         None if hidden.is_multiple_of(heads) => hidden / heads,
         None => {
-            return Err(settings.metadata.invalid(format!("{heads} heads do not divide a width of {hidden}")));
+            return Err(settings
+                .metadata
+                .invalid(format!("{heads} heads do not divide a width of {hidden}")));
         }
     };
     if let Some(values) = settings.count("attention.value_length")?.filter(|length| *length != head_dim) {
