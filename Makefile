@@ -1,7 +1,7 @@
 # The commands of this project. `make run` and `make test` do all the set-up they need.
 
 SHELL := /bin/bash
-MODELS ?= $(CURDIR)/target/test-models
+MODELS := $(CURDIR)/target/test-models
 PYTHON ?= python3
 
 .DEFAULT_GOAL := help
@@ -24,7 +24,7 @@ test-models: ## fetch the two real models that the tests run
 	@$(PYTHON) scripts/fetch_test_models.py "$(MODELS)"
 
 test: prepare test-models house ## run everything: tests, lints, the CUDA type check
-	SCONCE_TEST_MODELS="$(MODELS)" cargo test --workspace --locked --no-fail-fast
+	cargo test --workspace --locked --no-fail-fast
 	$(MAKE) lint
 	$(MAKE) check-cuda
 
@@ -42,4 +42,4 @@ build-cuda: prepare ## build with CUDA, where a toolkit is
 	cargo build --release --locked --features cuda
 
 bench: test-models ## tokens per second of the real model, and the kernels
-	SCONCE_TEST_MODELS="$(MODELS)" cargo bench --workspace --locked
+	cargo bench --workspace --locked

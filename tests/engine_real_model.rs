@@ -64,17 +64,17 @@ fn limits() -> EngineLimits {
 /// Thirty-two requests of many lengths, half of them sampled; eight share a beginning that spans cache blocks.
 fn requests(tokenizer: &Tokenizer) -> Vec<SequenceRequest> {
     let shared = "The lighthouse keeper wrote in the logbook every evening, and on the last page one could read the following: "
-        .repeat(3);
+        .repeat(5);
     (0..32u32)
         .map(|number| {
             let text = match number % 4 {
                 0 => format!("{shared} entry {number}"),
                 1 => format!("Number {number} is"),
                 2 => format!("In the year {} the town of {number} hills ", 1800 + number)
-                    .repeat(1 + number as usize / 8),
+                    .repeat(1 + number as usize / 3),
                 _ => format!("def function_{number}(x):\n    return"),
             };
-            let mut request = SequenceRequest::new(tokenizer.encode(&text, true).unwrap(), 10);
+            let mut request = SequenceRequest::new(tokenizer.encode(&text, true).unwrap(), 24);
             request.sampling.logprobs = Some(3);
             if number % 2 == 0 {
                 request.sampling = SamplingParams {
@@ -161,7 +161,7 @@ async fn the_same_answer_whatever_runs_beside_it() {
     }
 
     // So few blocks that sequences must give theirs back and start over.
-    let loaded = start(EngineLimits { cache_blocks: 10, prefix_cache: false, ..limits() });
+    let loaded = start(EngineLimits { cache_blocks: 12, prefix_cache: false, ..limits() });
     let answers = together(&loaded.engine, requests(&loaded.tokenizer)).await;
     assert_eq!(answers, alone, "with preemption");
     assert!(loaded.engine.stats().preemptions > 0, "sequences were preempted: {:?}", loaded.engine.stats());

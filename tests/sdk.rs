@@ -3,6 +3,8 @@
 //! Starts the `sconce` binary as a user would, waits until it is ready, and runs `tests/sdk/test_openai.py` in a virtual
 //! environment of its own (made on first use).
 
+mod real_models;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -35,14 +37,6 @@ fn run(command: &mut Command) {
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-}
-
-/// The folder of the real models; fetches them if they are not there.
-fn models() -> PathBuf {
-    let folder = option_env!("SCONCE_TEST_MODELS")
-        .map_or_else(|| workspace().join("target/test-models"), PathBuf::from);
-    run(Command::new("python3").arg(workspace().join("scripts/fetch_test_models.py")).arg(&folder));
-    folder
 }
 
 /// The Python of a virtual environment that has the SDK.
@@ -88,10 +82,10 @@ fn start(models: &Path, data: &Path) -> Server {
 
 #[test]
 fn openai_sdk() {
-    let models = models();
+    let models = real_models::folder();
     let python = python();
     let data = tempfile::tempdir().expect("a temporary folder");
-    let server = start(&models, data.path());
+    let server = start(models, data.path());
     let output = Command::new(python)
         .arg(workspace().join("tests/sdk/test_openai.py"))
         .env("SCONCE_URL", &server.url)

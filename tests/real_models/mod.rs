@@ -21,6 +21,7 @@ pub fn folder() -> &'static Path {
 }
 
 /// The chat model's file.
+#[allow(dead_code, reason = "not every test binary that fetches the models runs this one")]
 pub fn smollm2() -> PathBuf {
     folder().join("SmolLM2-135M-Instruct.Q4_1.gguf")
 }
