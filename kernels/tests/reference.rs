@@ -443,7 +443,7 @@ proptest! {
     }
 }
 
-/// Long enough for several segments of sixteen blocks, and for splitting one row's work.
+/// Long enough for several segments of eight blocks, and for splitting one row's work.
 #[test]
 fn long_contexts_decode_to_the_bits_of_the_prefill() {
     let options = AttentionOptions { scale: 0.125, sliding_window: None, softcap: None };

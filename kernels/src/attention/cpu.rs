@@ -1,6 +1,6 @@
 //! Attention on the CPU: which rows, heads and segments make a task, and how their parts are merged.
 //!
-//! A row's operations, in order: for each segment of sixteen tiles that it sees, the steps of `tile` for each
+//! A row's operations, in order: for each segment of eight tiles that it sees, the steps of `tile` for each
 //! tile; then the segments are merged in order. A task takes some rows of a sequence and one kv head through
 //! all segments, or, where there are few rows (decode), through one. Neither may change a bit.
 
@@ -17,7 +17,7 @@ use crate::pool::SharedSlice;
 
 /// Tiles whose softmax state is gathered before it is merged; also the grain by which one row's work is
 /// split.
-const TILES_PER_SEGMENT: usize = 16;
+const TILES_PER_SEGMENT: usize = 8;
 /// About how many queries (rows times heads of a group) a task takes against each tile that it widens.
 const QUERIES_PER_TASK: usize = 64;
 
@@ -119,13 +119,15 @@ pub(super) fn attend(cpu: Cpu, call: &Call<'_>) -> Vec<f32> {
     // The last rows of a prompt see most: they go first, so that none of them is left over at the end.
     cpu.pool().run(tasks.len(), &|index| {
         let task = &tasks[tasks.len() - 1 - index];
-        let mut scratch = Scratch::new(call.geometry, call.queries(task));
         let mut totals = Totals::new(call, task);
-        for segment in task.segments.clone() {
-            run(cpu.level(), Segment { call, task, tiles: call.tiles(task, segment), scratch: &mut scratch });
-            totals.add(&scratch.states, &scratch.sums);
-            scratch.clear();
-        }
+        Scratch::with(call.geometry, call.queries(task), |scratch| {
+            for segment in task.segments.clone() {
+                let tiles = call.tiles(task, segment);
+                run(cpu.level(), Segment { call, task, tiles, scratch: &mut *scratch });
+                totals.add(&scratch.states, &scratch.sums);
+                scratch.clear();
+            }
+        });
         call.store(task, &totals, &shared);
     });
     out
@@ -147,17 +149,17 @@ fn attend_in_parts(cpu: Cpu, call: &Call<'_>, tasks: &[Task], out: &SharedSlice<
     let (shared_states, shared_sums) = (SharedSlice::new(&mut states), SharedSlice::new(&mut sums));
     cpu.pool().run(parts.len(), &|index| {
         let (task, segment, first) = &parts[index];
-        let mut scratch = Scratch::new(call.geometry, call.queries(task));
-        run(cpu.level(), Segment { call, task, tiles: call.tiles(task, *segment), scratch: &mut scratch });
+        let queries = call.queries(task);
         // SAFETY: each part has its own queries.
         let (states, sums) = unsafe {
-            (
-                shared_states.range(*first, scratch.states.len()),
-                shared_sums.range(first * width, scratch.sums.len()),
-            )
+            (shared_states.range(*first, queries), shared_sums.range(first * width, queries * width))
         };
-        states.copy_from_slice(&scratch.states);
-        sums.copy_from_slice(&scratch.sums);
+        Scratch::with(call.geometry, queries, |scratch| {
+            let tiles = call.tiles(task, *segment);
+            run(cpu.level(), Segment { call, task, tiles, scratch: &mut *scratch });
+            states.copy_from_slice(&scratch.states);
+            sums.copy_from_slice(&scratch.sums);
+        });
     });
     let mut first = 0;
     for task in tasks {

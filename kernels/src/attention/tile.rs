@@ -4,6 +4,7 @@
 //! exponentials; their sum in sixteen lanes; then values weighted in order of position. Queries that see the
 //! same positions go through registers together, which shares loads and changes nothing else.
 
+use std::cell::Cell;
 use std::ops::Range;
 
 use super::AttentionOptions;
@@ -62,21 +63,46 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn new(geometry: Geometry, queries: usize) -> Self {
+    /// Lends this thread's scratch, made large enough and empty, to `body`.
+    pub(super) fn with<R>(geometry: Geometry, queries: usize, body: impl FnOnce(&mut Self) -> R) -> R {
+        thread_local! {
+            static SPARE: Cell<Scratch> = const { Cell::new(Scratch::none()) };
+        }
+        // Taken out, not borrowed: whatever runs inside `body` finds an empty one instead.
+        let mut scratch = SPARE.take();
+        scratch.keys.resize(geometry.width * geometry.padded_tile(), 0.0);
+        scratch.values.resize(geometry.tile * geometry.padded_width(), 0.0);
+        scratch.weights.resize(queries * geometry.padded_tile(), 0.0);
+        scratch.keeps.resize(queries, 0.0);
+        scratch.states.resize(queries, EMPTY);
+        scratch.sums.resize(queries * geometry.padded_width(), 0.0);
+        scratch.clear();
+        let result = body(&mut scratch);
+        SPARE.set(scratch);
+        result
+    }
+
+    const fn none() -> Self {
         Self {
-            keys: vec![0.0; geometry.width * geometry.padded_tile()],
-            values: vec![0.0; geometry.tile * geometry.padded_width()],
-            weights: vec![0.0; queries * geometry.padded_tile()],
-            keeps: vec![0.0; queries],
-            states: vec![EMPTY; queries],
-            sums: vec![0.0; queries * geometry.padded_width()],
+            keys: Vec::new(),
+            values: Vec::new(),
+            weights: Vec::new(),
+            keeps: Vec::new(),
+            states: Vec::new(),
+            sums: Vec::new(),
         }
     }
 
-    /// Makes ready for the next segment.
+    /// Makes ready for the next segment. What the rest holds is written before it is read.
     pub(super) fn clear(&mut self) {
         self.states.fill(EMPTY);
         self.sums.fill(0.0);
+    }
+}
+
+impl Default for Scratch {
+    fn default() -> Self {
+        Self::none()
     }
 }
 

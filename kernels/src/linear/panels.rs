@@ -143,11 +143,13 @@ fn pack_scales<K: Kind>(parts: &Parts, block: usize, row: usize, scales: &mut [u
 }
 
 fn pack_codes<K: Kind>(codes: &[u8], row: usize, lines: &mut [u8]) {
-    for (index, code) in codes.iter().enumerate() {
-        let (group, at) = (index / 4, 4 * row + index % 4);
+    for (group, codes) in codes.chunks_exact(4).enumerate() {
+        let codes = u32::from_le_bytes([codes[0], codes[1], codes[2], codes[3]]);
         for (byte, shift, take, width) in planes::<K>(group) {
             if width > 0 {
-                lines[byte + at] |= (code >> take & mask(width)) << shift;
+                let place = &mut lines[byte + 4 * row..byte + 4 * row + 4];
+                let there = u32::from_le_bytes([place[0], place[1], place[2], place[3]]);
+                place.copy_from_slice(&(there | (codes >> take & mask(width)) << shift).to_le_bytes());
             }
         }
     }
@@ -171,22 +173,30 @@ fn planes<K: Kind>(group: usize) -> [(usize, usize, usize, usize); 2] {
     }
 }
 
+/// The lowest `width` bits of each of four bytes.
 #[inline(always)]
-fn mask(width: usize) -> u8 {
-    (0xffu16 >> (8 - width)) as u8
+fn mask(width: usize) -> u32 {
+    0x0101_0101 * (0xff >> (8 - width))
+}
+
+/// The four codes of group `group` of a block.
+#[inline(always)]
+fn codes<K: Kind>(lines: &[u8], row: usize, group: usize) -> [u8; 4] {
+    let mut codes = 0;
+    for (byte, shift, take, width) in planes::<K>(group) {
+        if width > 0 {
+            let place = &lines[byte + 4 * row..byte + 4 * row + 4];
+            let there = u32::from_le_bytes([place[0], place[1], place[2], place[3]]);
+            codes |= (there >> shift & mask(width)) << take;
+        }
+    }
+    codes.to_le_bytes()
 }
 
 /// The code of weight `index` of a block.
 #[inline(always)]
 pub(super) fn code<K: Kind>(lines: &[u8], row: usize, index: usize) -> u8 {
-    let (group, at) = (index / 4, 4 * row + index % 4);
-    let mut code = 0;
-    for (byte, shift, take, width) in planes::<K>(group) {
-        if width > 0 {
-            code |= (lines[byte + at] >> shift & mask(width)) << take;
-        }
-    }
-    code
+    codes::<K>(lines, row, index / 4)[index % 4]
 }
 
 /// `d` and `m` of a row for one half block; the kernels of every level do these same operations.
@@ -220,10 +230,11 @@ fn read_panel_row<K: Kind>(panel: &[u8], row: usize, weights: &mut [f32]) {
         let (header, blocks) = group.split_at(K::HEADER_BYTES);
         for (block, weights) in blocks.chunks_exact(K::BLOCK_BYTES).zip(weights.chunks_exact_mut(BLOCK)) {
             let (scales, lines) = block.split_at(K::SCALE_BYTES);
-            for (index, weight) in weights.iter_mut().enumerate() {
-                let (scale, minimum) = scale_and_minimum::<K>(header, scales, row, index * K::HALVES / BLOCK);
-                let value = i32::from(code::<K>(lines, row, index)) - K::OFFSET;
-                *weight = scale * value as f32 + minimum;
+            for (group, weights) in weights.chunks_exact_mut(4).enumerate() {
+                let (scale, minimum) = scale_and_minimum::<K>(header, scales, row, group * K::HALVES / 8);
+                for (weight, code) in weights.iter_mut().zip(codes::<K>(lines, row, group)) {
+                    *weight = scale * (i32::from(code) - K::OFFSET) as f32 + minimum;
+                }
             }
         }
     }
