@@ -3,7 +3,7 @@
 use sconce_models::Arithmetic;
 use serde_json::Value;
 
-use super::runner::{Runner, compare_continuation, distance, ids, numbers};
+use super::runner::{Runner, compare_continuation, distance, ids, numbers, with_config};
 use crate::golden_data::{answers, golden};
 
 /// f32 throughout, in standard deviations of the logits.
@@ -79,4 +79,29 @@ fn qwen3() {
 #[test]
 fn qwen3_with_yarn() {
     check("qwen3_yarn");
+}
+
+/// The reference says how far a misread setting puts the logits off: read so on purpose, ours go as far.
+#[test]
+fn a_misread_setting_shows_as_it_does_in_the_reference() {
+    let mut compared = 0;
+    for case in ["llama", "llama_rope_llama3", "mistral", "qwen3_yarn"] {
+        let answers = answers(case);
+        let std = answers["logits_std"].as_f64().unwrap() as f32;
+        for (change, expected) in answers["wrong_config_error_in_std"].as_object().unwrap() {
+            let folder = with_config(case, &serde_json::from_str(change).unwrap());
+            let mut runner = Runner::load(folder.path(), Arithmetic::Float);
+            let errors = answers["prompts"].as_array().unwrap().iter().map(|prompt| {
+                let last = runner.prefill(&ids(&prompt["ids"])).pop().unwrap();
+                distance(&last, &numbers(&prompt["last_logits"])) / std
+            });
+            let (found, expected) = (errors.fold(0.0, f32::max), expected.as_f64().unwrap() as f32);
+            assert!(
+                (found - expected).abs() <= 0.02 * expected,
+                "{case} {change}: {found}, the reference {expected}"
+            );
+            compared += 1;
+        }
+    }
+    assert_eq!(compared, 6);
 }

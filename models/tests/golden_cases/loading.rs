@@ -8,7 +8,8 @@ use sconce_models::{
 };
 use serde_json::{Value, json};
 
-use crate::golden_data::{golden, read_json};
+use super::runner::{Runner, with_config};
+use crate::golden_data::golden;
 
 fn options() -> LoadOptions {
     LoadOptions { device: DeviceSpec::Cpu, ..LoadOptions::default() }
@@ -89,23 +90,6 @@ fn the_fingerprint_names_weights_and_arithmetic() {
     assert_ne!(served, fingerprint("llama_rope_llama3", options()));
 }
 
-/// A copy of a golden checkpoint with another configuration.
-fn with_config(case: &str, change: &Value) -> tempfile::TempDir {
-    let folder = tempfile::tempdir().unwrap();
-    for entry in std::fs::read_dir(golden(case)).unwrap() {
-        let entry = entry.unwrap();
-        if entry.file_type().unwrap().is_file() {
-            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
-        }
-    }
-    let mut config = read_json(&golden(case).join("config.json"));
-    for (name, value) in change.as_object().unwrap() {
-        config[name] = value.clone();
-    }
-    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
-    folder
-}
-
 #[test]
 fn a_configuration_that_does_not_fit_is_refused() {
     for (change, named) in [
@@ -142,7 +126,7 @@ fn weights_that_are_no_numbers_load_and_give_no_panic() {
     }
     std::fs::write(&path, bytes).unwrap();
     for arithmetic in [Arithmetic::Integer, Arithmetic::Float] {
-        let mut runner = super::runner::Runner::load(folder.path(), arithmetic);
+        let mut runner = Runner::load(folder.path(), arithmetic);
         let rows = runner.prefill(&[1, 2, 3]);
         assert!(rows[2].iter().all(|logit| logit.is_nan()));
     }
@@ -162,8 +146,8 @@ fn suggestions_and_end_tokens_are_read() {
 
 #[test]
 fn a_cache_of_another_model_is_refused() {
-    let mut runner = super::runner::Runner::load(&golden("llama"), Arithmetic::Integer);
-    let other = super::runner::Runner::load(&golden("qwen3"), Arithmetic::Integer);
+    let mut runner = Runner::load(&golden("llama"), Arithmetic::Integer);
+    let other = Runner::load(&golden("qwen3"), Arithmetic::Integer);
     runner.cache = other.cache;
     let batch = sconce_models::Batch {
         token_ids: vec![1],
@@ -175,7 +159,7 @@ fn a_cache_of_another_model_is_refused() {
         sample_rows: vec![],
     };
     assert!(matches!(runner.model.forward(&batch, &mut runner.cache), Err(Error::Batch(_))));
-    let mut right = super::runner::Runner::load(&golden("llama"), Arithmetic::Integer);
+    let mut right = Runner::load(&golden("llama"), Arithmetic::Integer);
     assert_eq!(right.model.forward(&batch, &mut right.cache).unwrap().rows(), 0);
 }
 

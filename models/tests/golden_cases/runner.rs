@@ -8,6 +8,8 @@ use sconce_models::{
 };
 use serde_json::Value;
 
+use crate::golden_data::{golden, read_json};
+
 const BLOCK: usize = KvCache::BLOCK_SIZE;
 
 /// A sequence and the blocks that hold it.
@@ -130,4 +132,21 @@ pub fn compare_continuation(runner: &mut Runner, name: &str, prompt: &Value, tol
         logits = runner.step(&mut sequence, &[1]).pop().unwrap();
     }
     greedy.len()
+}
+
+/// A copy of a golden checkpoint with another configuration.
+pub fn with_config(case: &str, change: &Value) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    for entry in std::fs::read_dir(golden(case)).unwrap() {
+        let entry = entry.unwrap();
+        if entry.file_type().unwrap().is_file() {
+            std::fs::copy(entry.path(), folder.path().join(entry.file_name())).unwrap();
+        }
+    }
+    let mut config = read_json(&golden(case).join("config.json"));
+    for (name, value) in change.as_object().unwrap() {
+        config[name] = value.clone();
+    }
+    std::fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    folder
 }
