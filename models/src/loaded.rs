@@ -125,6 +125,7 @@ pub fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Loaded, Error> 
     // Before the weights: whatever is wrong with these shows within a moment.
     let metadata = opened.metadata.as_ref();
     let tokenizer = Tokenizer::load(files, metadata, plan.spec().vocab_size)?;
+    let chat_template = ChatTemplate::find(files, metadata)?;
     let end_token_ids = end_token_ids(files, &opened.config, metadata, &tokenizer)?;
     let defaults = GenerationDefaults { end_token_ids, ..GenerationDefaults::read(files)? };
     let fingerprint = fingerprint(&opened.weights.content_hash()?, options, &device);
@@ -132,7 +133,7 @@ pub fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Loaded, Error> 
     let root = Source::new(opened.weights.as_ref(), &bytes);
     let model = plan.build(&root, ModelSpec { fingerprint, ..plan.spec() }, &device)?;
     let spec = model.spec().clone();
-    Ok(Loaded { model, spec, tokenizer, chat_template: None, defaults })
+    Ok(Loaded { model, spec, tokenizer, chat_template, defaults })
 }
 
 /// Everything that the bits of an answer depend on, but for the request.

@@ -172,3 +172,12 @@ fn every_loaded_model_says_the_same_of_itself() {
         assert_eq!(is_causal, loaded.spec.kind == ModelKind::Causal);
     }
 }
+
+#[test]
+fn the_chat_template_comes_from_wherever_the_format_keeps_it() {
+    let template = |case: &str| load_at(&golden(case)).unwrap().chat_template;
+    for case in ["llama", "gguf/llama/llama.F32.gguf", "llama_sharded_bf16", "qwen2"] {
+        assert!(template(case).is_some(), "{case}");
+    }
+    assert!(template("bert").is_none());
+}
