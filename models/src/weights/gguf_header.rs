@@ -14,8 +14,8 @@ use super::gguf_metadata::{Metadata, Value, ValueType};
 use super::gguf_types::TensorType;
 use crate::Error;
 
-/// Most bytes of header: the largest vocabularies known take about 30 MiB.
-const MAX_HEADER_BYTES: u64 = 128 << 20;
+/// Most bytes of header: the largest vocabularies known take about 20 MiB.
+const MAX_HEADER_BYTES: u64 = 64 << 20;
 /// Most key/value pairs.
 const MAX_PAIRS: u64 = 1 << 16;
 /// Most tensors in one file.

@@ -88,19 +88,20 @@ pub(crate) fn read(path: &Path, file: &File) -> Result<Vec<TensorEntry>, Error> 
 /// Checks that the tensors' data fill the file from the header's end on, and gives offsets from the file's start.
 fn place(mut entries: Vec<TensorEntry>, data: u64, file_bytes: u64) -> Result<Vec<TensorEntry>, String> {
     entries.sort_by_key(|entry| (entry.offset, entry.bytes));
+    let available = file_bytes - data;
     let mut position = 0;
     for entry in &mut entries {
         if entry.offset != position {
             return Err(format!("the data of `{}` leave a hole or overlap others", entry.name));
         }
+        if entry.bytes > available - position {
+            return Err(format!("the data of `{}` run past the end of the file", entry.name));
+        }
         position += entry.bytes;
         entry.offset += data;
     }
-    if data + position != file_bytes {
-        return Err(format!(
-            "the tensors take {position} bytes, and the file has {} for them",
-            file_bytes - data
-        ));
+    if position != available {
+        return Err(format!("the tensors take {position} bytes, and the file has {available} for them"));
     }
     Ok(entries)
 }
