@@ -1,4 +1,5 @@
 //! Tensors as files hold them: the same model read from safetensors and from GGUF is the same, and files are found.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod golden_data;
 

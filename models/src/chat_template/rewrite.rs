@@ -194,10 +194,8 @@ fn expression<'a>(expr: &Expr<'a>) -> Rewritten<Expr<'a>> {
             Expr::Slice(Spanned::new(rewritten, node.span()))
         }
         Expr::UnaryOp(node) => {
-            let op = match node.op {
-                UnaryOpKind::Not => UnaryOpKind::Not,
-                UnaryOpKind::Neg => UnaryOpKind::Neg,
-            };
+            // The kind cannot be copied.
+            let op = if matches!(node.op, UnaryOpKind::Not) { UnaryOpKind::Not } else { UnaryOpKind::Neg };
             Expr::UnaryOp(Spanned::new(UnaryOp { op, expr: expression(&node.expr)? }, node.span()))
         }
         Expr::BinOp(node) => binary(node)?,

@@ -24,6 +24,7 @@ pub fn read_json(path: &Path) -> Value {
 }
 
 /// A real model's file or folder: below `$SCONCE_TEST_MODELS`, else below `test-models` in the build folder.
+#[allow(clippy::disallowed_methods, reason = "tests have no configuration to ask")]
 pub fn test_model(name: &str) -> PathBuf {
     let folder = std::env::var_os("SCONCE_TEST_MODELS").map(PathBuf::from).or_else(|| {
         let executable = std::env::current_exe().ok()?;
