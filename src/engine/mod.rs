@@ -31,6 +31,7 @@ pub use embedder::EmbedderHandle;
 pub use error::EngineError;
 pub use handle::{Engine, EngineHandle, TokenStream};
 pub use request::{
-    EngineLimits, FinishReason, Priority, SamplingParams, SequenceRequest, TokenEvent, TokenLogprob,
+    EngineLimits, FinishReason, Priority, PromptLogprob, SamplingParams, SequenceRequest, TokenEvent,
+    TokenLogprob,
 };
 pub use stats::EngineStats;

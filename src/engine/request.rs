@@ -122,6 +122,9 @@ pub struct TokenLogprob {
     pub top: Vec<(u32, f32)>,
 }
 
+/// Log-probability of a prompt token, and the best alternatives: (token id, log-probability), best first.
+pub type PromptLogprob = (f32, Vec<(u32, f32)>);
+
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FinishReason {
@@ -141,7 +144,7 @@ pub enum TokenEvent {
         /// Prompt tokens found in the prefix cache.
         cached_tokens: u32,
         /// Log-probabilities of prompt tokens 1.. (the first has none), if they were asked for.
-        prompt_logprobs: Option<Vec<(f32, Vec<(u32, f32)>)>>,
+        prompt_logprobs: Option<Vec<PromptLogprob>>,
     },
     /// One more token of an answer.
     Token {

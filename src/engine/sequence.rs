@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use crate::engine::blocks::BlockId;
 use crate::engine::prefix::PrefixHash;
 use crate::engine::sampler::History;
-use crate::engine::{EngineError, FinishReason, SequenceRequest, TokenEvent};
+use crate::engine::{EngineError, FinishReason, PromptLogprob, SequenceRequest, TokenEvent};
 
 /// What a request's event channel carries.
 pub(super) type Event = Result<TokenEvent, EngineError>;
@@ -29,9 +29,6 @@ pub(super) struct Submission {
     /// When it was submitted.
     pub(super) arrival: Instant,
 }
-
-/// Log-probability of a prompt token, with alternatives.
-pub(super) type PromptLogprob = (f32, Vec<(u32, f32)>);
 
 /// Where a sequence stands in line when cache is short: smaller goes before larger. (arrival less the head start of its
 /// priority, number of its request, choice). It never changes, so the first in line always gets on.

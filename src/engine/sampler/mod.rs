@@ -131,14 +131,15 @@ impl Sampler {
         if params.temperature < COLDEST {
             return softmax::first_of(row, max);
         }
+        let inverse_temperature = params.temperature.recip();
         let number = philox::uniform(draw.seed, draw.choice, draw.position);
         let top_k = params.top_k as usize;
         let mut mass = if top_k > 0 && top_k < row.len() {
             select::best_logits(row, top_k, &mut self.candidates);
-            select::weigh(&mut self.candidates, max, params.temperature);
+            select::weigh(&mut self.candidates, max, inverse_temperature);
             select::mass(&self.candidates)
         } else {
-            let total = softmax::exponentials(row, max, params.temperature, &mut self.weights);
+            let total = softmax::exponentials(row, max, inverse_temperature, &mut self.weights);
             let Some(threshold) = threshold(params, total, row.len()) else {
                 return softmax::locate(&self.weights, total * number) as u32;
             };
@@ -146,7 +147,8 @@ impl Sampler {
             total
         };
         if params.typical_p < 1.0 {
-            select::typical(&mut self.candidates, f64::from(params.typical_p));
+            let scaled = |id: u32| (row[id as usize] - max) * inverse_temperature;
+            select::typical(&mut self.candidates, f64::from(params.typical_p), scaled);
             mass = select::mass(&self.candidates);
         }
         if params.top_p < 1.0 {
@@ -155,7 +157,7 @@ impl Sampler {
         if params.min_p > 0.0 {
             select::min_p(&mut self.candidates, params.min_p);
         }
-        select::draw(&self.candidates, number).unwrap_or_else(|| softmax::first_of(row, max))
+        select::draw(&mut self.candidates, number).unwrap_or_else(|| softmax::first_of(row, max))
     }
 
     /// Applies penalties, bias and mask, and remembers what was there before.

@@ -1,6 +1,7 @@
 //! The filters: which tokens stay, without sorting the vocabulary.
 //!
-//! Order everywhere: better first, equal ones by lower id, so that a set is the same however it was found.
+//! Among equals the lower id is better, so a set is the same however it was found. The draw goes over what is left in
+//! the order of ids.
 
 use std::cmp::Ordering;
 
@@ -14,6 +15,11 @@ pub(super) struct Candidate {
     /// `e^((logit − max) / temperature)`; in a top-k selection, the logit.
     pub(super) weight: f32,
 }
+
+/// So many candidates are sorted rather than counted into buckets.
+const SORTED_AT_ONCE: usize = 256;
+/// High bits of a key that name its bucket: a float's sign, exponent and 4 bits of its mantissa.
+const BUCKET_BITS: u32 = 13;
 
 fn better_first(a: &Candidate, b: &Candidate) -> Ordering {
     b.weight.total_cmp(&a.weight).then(a.id.cmp(&b.id))
@@ -50,9 +56,10 @@ pub(super) fn best_logits(row: &[f32], count: usize, best: &mut Vec<Candidate>) 
     best.sort_unstable_by(better_first);
 }
 
-/// Keeps the fewest best candidates whose weights reach `share` of `total`; at least one, best first.
+/// Keeps the fewest best candidates whose weights reach `share` of `total`; at least one.
 pub(super) fn nucleus(candidates: &mut Vec<Candidate>, total: f64, share: f64) {
-    keep_mass(candidates, total * share, better_first);
+    // The bits of numbers that are not negative are ordered as the numbers are.
+    keep_mass(candidates, total * share, |candidate| !candidate.weight.to_bits());
 }
 
 /// A weight below which no token of a whole vocabulary can be in the nucleus: all lighter ones together weigh less than
@@ -77,17 +84,14 @@ pub(super) fn at_least(weights: &[f32], threshold: f32, found: &mut Vec<Candidat
 }
 
 /// Locally typical sampling: keeps the fewest candidates, nearest to the mean information first, whose weights reach
-/// `share`; at least one. Source: Meister et al. 2022, <https://arxiv.org/abs/2202.00666>.
-pub(super) fn typical(candidates: &mut Vec<Candidate>, share: f64) {
+/// `share`; at least one. `scaled` gives the logarithm of a token's weight. Source: Meister et al. 2022,
+/// <https://arxiv.org/abs/2202.00666>.
+pub(super) fn typical(candidates: &mut Vec<Candidate>, share: f64, scaled: impl Fn(u32) -> f32) {
     let total = mass(candidates);
-    let information = |weight: f32| -(f64::from(weight) / total).ln();
-    let entropy: f64 = candidates
-        .iter()
-        .map(|candidate| f64::from(candidate.weight) / total * information(candidate.weight))
-        .sum();
-    let distance = |candidate: &Candidate| (information(candidate.weight) - entropy).abs();
-    keep_mass(candidates, total * share, |a, b| distance(a).total_cmp(&distance(b)).then(a.id.cmp(&b.id)));
-    candidates.sort_unstable_by(better_first);
+    // Information is ln(total) − scaled; the constant drops out of its distance to the mean.
+    let mean = candidates.iter().map(|c| f64::from(c.weight) * f64::from(scaled(c.id))).sum::<f64>() / total;
+    let mean = mean as f32;
+    keep_mass(candidates, total * share, |candidate| (scaled(candidate.id) - mean).abs().to_bits());
 }
 
 /// Drops those less than `ratio` times as probable as the best.
@@ -102,48 +106,57 @@ pub(super) fn mass(candidates: &[Candidate]) -> f64 {
 }
 
 /// Turns logits, best first, into weights.
-pub(super) fn weigh(candidates: &mut [Candidate], max: f32, temperature: f32) {
+pub(super) fn weigh(candidates: &mut [Candidate], max: f32, inverse_temperature: f32) {
     for candidate in candidates {
-        candidate.weight = softmax::exp((candidate.weight - max) / temperature);
+        candidate.weight = softmax::exp((candidate.weight - max) * inverse_temperature);
     }
 }
 
-/// The candidate on which a number in `[0, 1)` falls.
-pub(super) fn draw(candidates: &[Candidate], number: f64) -> Option<u32> {
-    let total = mass(candidates);
-    let target = total * number;
+/// The candidate on which a number in `[0, 1)` falls, going by id.
+pub(super) fn draw(candidates: &mut [Candidate], number: f64) -> Option<u32> {
+    candidates.sort_unstable_by_key(|candidate| candidate.id);
+    let target = mass(candidates) * number;
     let mut passed = 0.0;
-    for candidate in candidates {
+    for candidate in candidates.iter() {
         passed += f64::from(candidate.weight);
         if passed > target {
             return Some(candidate.id);
         }
     }
-    candidates.iter().rfind(|candidate| candidate.weight > 0.0).or(candidates.first()).map(|last| last.id)
+    candidates.iter().rfind(|candidate| candidate.weight > 0.0).map(|last| last.id)
 }
 
-/// Keeps the first candidates in `order` until their weights reach `mass`, sorting no more than it must.
-fn keep_mass(
-    candidates: &mut Vec<Candidate>,
-    mass: f64,
-    order: impl Fn(&Candidate, &Candidate) -> Ordering + Copy,
-) {
-    let mut sorted = 0;
+/// Keeps the candidates of the smallest keys until their weights reach `mass`.
+///
+/// Many candidates are first counted into buckets by the high bits of their keys; only the bucket in which the mass is
+/// reached is sorted.
+fn keep_mass(candidates: &mut Vec<Candidate>, mass: f64, key: impl Fn(&Candidate) -> u32) {
     let mut reached = 0.0;
-    while sorted < candidates.len() {
-        let next = (sorted * 4).max(64).min(candidates.len());
-        if next < candidates.len() {
-            candidates[sorted..].select_nth_unstable_by(next - sorted - 1, order);
+    let mut border: Vec<(u32, u32, f32)> = Vec::new();
+    let entry = |candidate: &Candidate| (key(candidate), candidate.id, candidate.weight);
+    if candidates.len() <= SORTED_AT_ONCE {
+        border.extend(candidates.iter().map(entry));
+    } else {
+        let mut buckets = vec![0.0_f64; 1 << BUCKET_BITS];
+        let bucket_of = |candidate: &Candidate| (key(candidate) >> (u32::BITS - BUCKET_BITS)) as usize;
+        for candidate in candidates.iter() {
+            buckets[bucket_of(candidate)] += f64::from(candidate.weight);
         }
-        candidates[sorted..next].sort_unstable_by(order);
-        for index in sorted..next {
-            reached += f64::from(candidates[index].weight);
-            if reached >= mass {
-                candidates.truncate(index + 1);
-                return;
-            }
-        }
-        sorted = next;
+        let reaches = |&(_, &bucket): &(usize, &f64)| {
+            let enough = reached + bucket >= mass;
+            reached += if enough { 0.0 } else { bucket };
+            enough
+        };
+        let Some((found, _)) = buckets.iter().enumerate().find(reaches) else { return };
+        border.extend(candidates.iter().filter(|candidate| bucket_of(candidate) == found).map(entry));
+    }
+    border.sort_unstable_by_key(|&(key, id, _)| (key, id));
+    let last = border.iter().find(|&&(_, _, weight)| {
+        reached += f64::from(weight);
+        reached >= mass
+    });
+    if let Some(&(last_key, last_id, _)) = last.or(border.last()) {
+        candidates.retain(|candidate| (key(candidate), candidate.id) <= (last_key, last_id));
     }
 }
 
@@ -184,6 +197,7 @@ mod tests {
             let mut found = Vec::new();
             at_least(&row, nucleus_threshold(total, share, row.len()), &mut found);
             nucleus(&mut found, total, share);
+            found.sort_by(better_first);
             let mut expected = Vec::new();
             let mut mass = 0.0;
             for candidate in sorted(&row) {
@@ -197,21 +211,26 @@ mod tests {
         }
     }
 
+    fn ids(mut candidates: Vec<Candidate>) -> Vec<u32> {
+        candidates.sort_by_key(|candidate| candidate.id);
+        candidates.iter().map(|candidate| candidate.id).collect()
+    }
+
     #[test]
     fn typical_prefers_what_is_as_surprising_as_the_mean() {
         // p = .5, .2, .2, .05, .05: entropy 1.29; −ln p = .69, 1.61, 1.61, 3, 3. Nearest: ids 1, 2, then 0.
-        let mut candidates = sorted(&[0.5, 0.2, 0.2, 0.05, 0.05]);
-        typical(&mut candidates, 0.3);
-        assert_eq!(candidates.iter().map(|candidate| candidate.id).collect::<Vec<_>>(), [1, 2]);
-        let mut candidates = sorted(&[0.5, 0.2, 0.2, 0.05, 0.05]);
-        typical(&mut candidates, 0.5);
-        assert_eq!(candidates.iter().map(|candidate| candidate.id).collect::<Vec<_>>(), [0, 1, 2]);
+        let weights = [0.5_f32, 0.2, 0.2, 0.05, 0.05];
+        for (share, expected) in [(0.3, vec![1, 2]), (0.5, vec![0, 1, 2])] {
+            let mut candidates = sorted(&weights);
+            typical(&mut candidates, share, |id| weights[id as usize].ln());
+            assert_eq!(ids(candidates), expected);
+        }
     }
 
     #[test]
     fn min_p_compares_with_the_best() {
         let mut candidates = sorted(&[0.1, 0.5, 0.05, 0.35]);
         min_p(&mut candidates, 0.2);
-        assert_eq!(candidates.iter().map(|candidate| candidate.id).collect::<Vec<_>>(), [1, 3, 0]);
+        assert_eq!(ids(candidates), [0, 1, 3]);
     }
 }

@@ -66,10 +66,10 @@ pub(super) fn exp(x: f32) -> f32 {
     if x > -87.0 { value * scale } else { 0.0 }
 }
 
-/// Writes `e^((logit − max) / temperature)` of each logit into `weights`; returns their sum.
-pub(super) fn exponentials(row: &[f32], max: f32, temperature: f32, weights: &mut Vec<f32>) -> f64 {
+/// Writes `e^((logit − max) · inverse_temperature)` of each logit into `weights`; returns their sum.
+pub(super) fn exponentials(row: &[f32], max: f32, inverse_temperature: f32, weights: &mut Vec<f32>) -> f64 {
     weights.clear();
-    weights.extend(row.iter().map(|&logit| exp((logit - max) / temperature)));
+    weights.extend(row.iter().map(|&logit| exp((logit - max) * inverse_temperature)));
     sum(weights)
 }
 

@@ -28,12 +28,10 @@ fn reference(params: &SamplingParams, row: &[f32], position: u32) -> u32 {
     let mut all: Vec<(u32, f64)> = row
         .iter()
         .enumerate()
-        .map(|(id, &logit)| (id as u32, f64::from(softmax::exp((logit - max) / params.temperature))))
+        .map(|(id, &logit)| (id as u32, f64::from(softmax::exp((logit - max) * params.temperature.recip()))))
         .collect();
     let top_k = if (params.top_k as usize) < row.len() { params.top_k as usize } else { 0 };
-    if top_k > 0 || params.top_p < 1.0 {
-        all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    }
+    all.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
     if top_k > 0 {
         all.truncate(top_k);
     }
@@ -48,6 +46,7 @@ fn reference(params: &SamplingParams, row: &[f32], position: u32) -> u32 {
     }
     let best = all.iter().map(|x| x.1).fold(0.0, f64::max);
     all.retain(|x| x.1 >= best * f64::from(params.min_p));
+    all.sort_by_key(|x| x.0);
     let total: f64 = all.iter().map(|x| x.1).sum();
     let target = total * philox::uniform(params.seed.unwrap(), 0, position);
     let mut passed = 0.0;

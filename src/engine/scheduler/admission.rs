@@ -127,7 +127,8 @@ impl Scheduler {
             let keeps = (*count as f64 - 1.0) / f64::from(*victim_weight);
             let has_more = victim_tenant != tenant && keeps >= own / f64::from(weight);
             let outranked = victim_class < class && rank < victim.rank;
-            if !outranked && !(victim_class <= class && has_more) {
+            let outweighed = victim_class <= class && has_more;
+            if !outranked && !outweighed {
                 continue;
             }
             *count -= 1;

@@ -8,7 +8,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::engine::sampler::Sampler;
 use crate::engine::sequence::Event;
-use crate::engine::{SamplingParams, SequenceRequest, TokenLogprob};
+use crate::engine::{PromptLogprob, SamplingParams, SequenceRequest, TokenLogprob};
 use fake::FakeModel;
 
 #[path = "../../../tests/engine_fake/mod.rs"]
@@ -162,7 +162,7 @@ impl Client {
 /// Everything a caller learns but when and from where.
 #[derive(Debug, Default, PartialEq)]
 struct Answer {
-    prompt_logprobs: Vec<Option<Vec<(f32, Vec<(u32, f32)>)>>>,
+    prompt_logprobs: Vec<Option<Vec<PromptLogprob>>>,
     choices: Vec<Choice>,
     failures: Vec<String>,
 }

@@ -1,0 +1,130 @@
+//! What the engine itself costs: a step of 256 decoding streams with a model that does nothing, and the sampler over a
+//! vocabulary of 150,000.
+
+#[path = "../tests/engine_fake/mod.rs"]
+mod engine_fake;
+
+use std::cell::Cell;
+use std::hint::black_box;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::{Duration, Instant};
+
+use criterion::{Criterion, criterion_group, criterion_main};
+use futures_util::{FutureExt, StreamExt};
+use sconce::engine::sampler::{Draw, Sampler};
+use sconce::engine::{Engine, EngineLimits, SamplingParams, SequenceRequest};
+use sconce_models::{Batch, Device, Error, KvCache, Logits, Model, ModelSpec};
+
+const STREAMS: usize = 256;
+const PROMPT: usize = 512;
+const VOCAB: usize = 150_000;
+/// Steps that are enough to run all prompts.
+const WARM_UP: u64 = 64;
+/// Steps timed per engine, so that contexts stay near the prompt's length.
+const MOST_STEPS: u64 = 512;
+
+/// Gives the same logits to all, and stops after as many passes as it was told.
+struct Idle {
+    spec: ModelSpec,
+    left: Cell<u64>,
+    /// The bench sends how many passes to run; dropping it lets the rest run.
+    go: Receiver<u64>,
+    /// Told when they have run.
+    done: Sender<()>,
+}
+
+impl Model for Idle {
+    fn spec(&self) -> &ModelSpec {
+        &self.spec
+    }
+
+    fn forward(&self, batch: &Batch, _cache: &mut KvCache) -> Result<Logits, Error> {
+        if self.left.get() == 0 {
+            let _ = self.done.send(());
+            self.left.set(self.go.recv().unwrap_or(u64::MAX));
+        }
+        self.left.set(self.left.get() - 1);
+        let width = self.spec.vocab_size;
+        let row = (0..width).map(|id| id as f32);
+        Ok(Logits::from_host(width, row.cycle().take(width * batch.sample_rows.len()).collect()))
+    }
+}
+
+/// The time of this many steps, from pass to pass.
+fn time_steps(steps: u64) -> Duration {
+    let (go, orders) = channel();
+    let (done, reports) = channel();
+    let model = Idle { spec: engine_fake::spec(4_096, 32), left: Cell::new(WARM_UP), go: orders, done };
+    let limits = EngineLimits {
+        cache_blocks: STREAMS * 40,
+        max_batch_tokens: 16_384,
+        prefill_chunk: 16_000,
+        max_running: STREAMS,
+        ..EngineLimits::default()
+    };
+    let engine = Engine::spawn(Box::new(model), &Device::cpu(), limits).expect("an engine");
+    let mut streams: Vec<_> = (0..STREAMS as u32)
+        .map(|number| {
+            let prompt = (0..PROMPT as u32).map(|position| (number + position) % 32).collect();
+            engine.submit(SequenceRequest::new(prompt, 700)).expect("a place in the queue")
+        })
+        .collect();
+    reports.recv().expect("the engine runs");
+    let start = Instant::now();
+    go.send(steps).expect("the engine runs");
+    reports.recv().expect("the engine runs");
+    let elapsed = start.elapsed();
+    assert_eq!(engine.stats().running, STREAMS);
+    streams.iter_mut().for_each(|stream| while stream.next().now_or_never().flatten().is_some() {});
+    elapsed
+}
+
+fn step(criterion: &mut Criterion) {
+    criterion.bench_function("engine/step of 256 streams", |bencher| {
+        bencher.iter_custom(|steps| {
+            let whole = (0..steps / MOST_STEPS).map(|_| time_steps(MOST_STEPS)).sum::<Duration>();
+            let rest = steps % MOST_STEPS;
+            if rest > 0 { whole + time_steps(rest) } else { whole }
+        });
+    });
+}
+
+fn sampler(criterion: &mut Criterion) {
+    // Bell-shaped, with a few tokens well above the others.
+    let noise = |id: usize, salt: u64| {
+        ((id as u64 ^ salt).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) as f32 / (1 << 24) as f32
+    };
+    let mut row: Vec<f32> =
+        (0..VOCAB).map(|id| (0..6).map(|salt| noise(id, salt << 40)).sum::<f32>() * 5.0 - 15.0).collect();
+    (0..40).for_each(|best| row[best * 3_001] = 12.0 - best as f32 / 4.0);
+    let base = || SamplingParams { seed: Some(1), ..SamplingParams::default() };
+    let cases = [
+        ("greedy", SamplingParams { temperature: 0.0, ..base() }),
+        ("greedy, 20 logprobs", SamplingParams { temperature: 0.0, logprobs: Some(20), ..base() }),
+        ("temperature", SamplingParams { temperature: 0.8, ..base() }),
+        ("top-p", SamplingParams { top_p: 0.95, ..base() }),
+        ("top-k", SamplingParams { top_k: 40, ..base() }),
+        ("top-k, top-p, min-p", SamplingParams { top_k: 40, top_p: 0.95, min_p: 0.05, ..base() }),
+        ("min-p", SamplingParams { min_p: 0.05, ..base() }),
+        ("typical", SamplingParams { typical_p: 0.9, ..base() }),
+    ];
+    let mut group = criterion.benchmark_group("sampler/150k");
+    for (name, params) in &cases {
+        let mut sampler = Sampler::default();
+        let mut position = 0;
+        group.bench_function(*name, |bencher| {
+            bencher.iter(|| {
+                position += 1;
+                let draw = Draw { params, seed: 1, choice: 0, position, forbidden: &[], history: None };
+                sampler.sample(black_box(&mut row), &draw)
+            });
+        });
+    }
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default().sample_size(20).measurement_time(Duration::from_secs(3)).warm_up_time(Duration::from_millis(500));
+    targets = step, sampler
+}
+criterion_main!(benches);
