@@ -1,4 +1,5 @@
 //! The encoder's thread: order, sharing, giving up, refusals and faults.
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 mod engine_fake;
 

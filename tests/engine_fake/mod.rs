@@ -5,6 +5,7 @@
 //! are poison: they are never generated, and in a prompt they make the pass fail in the way they are named for.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(clippy::unwrap_used, reason = "a test that panics has failed")]
 
 use std::sync::{Arc, Condvar, Mutex};
 
