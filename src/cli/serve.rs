@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt::Write;
+use std::io::IsTerminal;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
@@ -33,7 +34,9 @@ pub fn serve(runtime: &Runtime, settings: RawConfig) -> Result<(), Box<dyn Error
         let shutdown = Shutdown::new();
         shutdown.follow_signals();
         let app = App::open(config)?;
-        app.manager().report_to(Arc::new(Bars::default()));
+        if std::io::stderr().is_terminal() {
+            app.manager().report_to(Arc::new(Bars::default()));
+        }
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening; loading models");
         let (mut ready, manager) = (app.ready(), Arc::clone(app.manager()));
         let announcement = tokio::spawn(async move {
