@@ -231,7 +231,12 @@ impl Downloader<'_> {
                 half.discard()?;
                 return Err(SourceError::Wrong(format!("it sent more than the {limit} bytes it should")));
             }
-            if let Err(error) = file.write_all(&chunk).await {
+            // Flushed, so that what is counted is in the file, even if this task is ended here.
+            let written = async {
+                file.write_all(&chunk).await?;
+                file.flush().await
+            };
+            if let Err(error) = written.await {
                 return Err(half.failed(error));
             }
             if window.0.elapsed() >= self.stall_timeout {
@@ -241,11 +246,7 @@ impl Downloader<'_> {
                 window = (Instant::now(), length);
             }
         };
-        let synced = async {
-            file.flush().await?;
-            file.sync_all().await
-        };
-        match synced.await {
+        match file.sync_all().await {
             Ok(()) => Ok(ended),
             Err(error) => Err(half.failed(error)),
         }

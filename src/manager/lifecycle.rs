@@ -162,6 +162,7 @@ impl Lifecycle {
         match outcome {
             Ok(entry) => {
                 slot.failures = 0;
+                slot.leases.touch();
                 slot.state = SlotState::Ready(entry);
             }
             Err(Failure::Stopped) => {
@@ -380,6 +381,30 @@ fn least_of(one: Option<u64>, other: Option<u64>) -> Option<u64> {
     match (one, other) {
         (Some(one), Some(other)) => Some(one.min(other)),
         (known, None) | (None, known) => known,
+    }
+}
+
+/// A request that waits for a model; counted until it is dropped.
+pub(super) struct Waiting {
+    lifecycle: Arc<Lifecycle>,
+    name: String,
+}
+
+impl Waiting {
+    pub(super) fn for_model(lifecycle: &Arc<Lifecycle>, name: &str) -> Self {
+        if let Some(slot) = lifecycle.registry().find_mut(name) {
+            slot.waiting += 1;
+        }
+        Self { lifecycle: Arc::clone(lifecycle), name: name.to_owned() }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if let Some(slot) = self.lifecycle.registry().find_mut(&self.name) {
+            slot.waiting -= 1;
+        }
+        self.lifecycle.idle.notify_one();
     }
 }
 

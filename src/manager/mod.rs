@@ -34,7 +34,7 @@ use crate::config::{EngineConfig, ModelsConfig};
 use crate::engine::EngineStats;
 use crate::manager::known::known_models;
 use crate::manager::lease::Leases;
-use crate::manager::lifecycle::{Bounds, Lifecycle};
+use crate::manager::lifecycle::{Bounds, Lifecycle, Waiting};
 use crate::manager::loader::Loader;
 use crate::manager::registry::{Registry, Slot, SlotState};
 
@@ -113,12 +113,12 @@ impl ModelManager {
 
     async fn lease_until(&self, id: &str, deadline: Option<Instant>) -> Result<ModelLease, ManagerError> {
         let mut changes = self.lifecycle.changes();
-        let mut is_waiting = false;
+        let mut waiting = None;
         loop {
-            if let Some(lease) = self.lifecycle.try_lease(id, is_waiting)? {
+            if let Some(lease) = self.lifecycle.try_lease(id, waiting.is_some())? {
                 return Ok(lease);
             }
-            is_waiting = true;
+            waiting.get_or_insert_with(|| Waiting::for_model(&self.lifecycle, id));
             let changed = async {
                 // The sender lives as long as the manager.
                 let _ = changes.changed().await;
@@ -176,7 +176,8 @@ impl ModelManager {
     }
 
     /// Unloads a model: no new leases, and back when the last one is dropped and its memory is free. A download is
-    /// broken off; a model that is being loaded is unloaded once it is. Pinned models are unloaded too.
+    /// broken off; a model that is being loaded is unloaded once it is. Pinned models are unloaded too. A failure is
+    /// forgotten: the next lease tries again at once.
     ///
     /// # Errors
     /// [`ManagerError::Unknown`].
@@ -186,9 +187,14 @@ impl ModelManager {
             // The lock must be gone before anything is waited for.
             let (is_busy, drain) = {
                 let mut registry = self.lifecycle.registry();
-                let slot = registry.find(id).ok_or_else(|| ManagerError::Unknown { id: id.to_owned() })?;
+                let slot =
+                    registry.find_mut(id).ok_or_else(|| ManagerError::Unknown { id: id.to_owned() })?;
                 match slot.state {
-                    SlotState::Absent | SlotState::Failed { .. } => return Ok(()),
+                    SlotState::Absent => return Ok(()),
+                    SlotState::Failed { .. } => {
+                        slot.forget_failure();
+                        (false, None)
+                    }
                     SlotState::Downloading { .. } => {
                         self.lifecycle.abort_download(&mut registry, id);
                         (false, None)

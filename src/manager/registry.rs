@@ -26,6 +26,8 @@ pub(super) struct Slot {
     /// Counts the tries to bring it up, so that one that was given up cannot speak for a later one.
     pub attempt: u64,
     pub leases: Arc<Leases>,
+    /// Requests that wait for it to come up: it is not unloaded before they had it.
+    pub waiting: usize,
 }
 
 /// Where a model stands, with what belongs to that state.
@@ -51,12 +53,22 @@ impl Slot {
             failures: 0,
             attempt: 0,
             leases,
+            waiting: 0,
         }
+    }
+
+    /// Failed → Absent: the next lease tries again at once.
+    pub(super) fn forget_failure(&mut self) {
+        self.state = SlotState::Absent;
+        self.failures = 0;
     }
 
     /// Whether it could be unloaded at once to make room.
     pub(super) fn is_evictable(&self) -> bool {
-        matches!(self.state, SlotState::Ready(_)) && !self.pinned && self.leases.count() == 0
+        matches!(self.state, SlotState::Ready(_))
+            && !self.pinned
+            && self.leases.count() == 0
+            && self.waiting == 0
     }
 
     /// Whether its engine's thread has ended though it is meant to run.

@@ -41,10 +41,11 @@ impl Tally {
 
     /// So much of the present file is here.
     pub(crate) fn at(&mut self, bytes: u64) {
+        let is_first = bytes > 0 && self.progress.bytes == self.before;
         // Sizes that others announce are rounded, and pip keeps two copies for a moment.
         let most = self.progress.total_bytes.unwrap_or(u64::MAX);
         self.progress.bytes = self.before.saturating_add(bytes).min(most);
-        if self.told.is_none_or(|told| told.elapsed() >= EVERY) {
+        if is_first || self.told.is_none_or(|told| told.elapsed() >= EVERY) {
             self.tell();
         }
     }
