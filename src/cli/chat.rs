@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::io::Write;
+use std::sync::Arc;
 
 use clap::Args;
 use futures_util::StreamExt;
@@ -17,6 +18,7 @@ use uuid::Uuid;
 
 use crate::app::{App, AppError};
 use crate::cli::message::{Language, Messages};
+use crate::cli::pull::Bars;
 use crate::cli::serve::listen;
 use crate::config::{Config, Environment, RawConfig};
 use crate::shutdown::Shutdown;
@@ -132,6 +134,7 @@ impl OwnServer {
         let url = format!("http://{}", listener.local_addr()?);
         let shutdown = Shutdown::new();
         let app = App::open(config)?;
+        app.manager().report_to(Arc::new(Bars::default()));
         let mut ready = app.ready();
         let task = tokio::spawn(app.serve(listener, shutdown.clone()));
         // Ready, or ended before it was.

@@ -112,6 +112,8 @@ fn example(messages: &Messages, url: &str, guarded: bool, models: &[ModelStatus]
         ("embeddings", json!({"model": model.id, "input": messages.question}))
     };
     let key = if guarded { " -H \"Authorization: Bearer $SCONCE_API_KEY\"" } else { "" };
+    // Within single quotes a shell reads everything but a single quote as it is.
+    let body = body.to_string().replace('\'', "'\\''");
     Some(format!("curl -N {url}/v1/{path}{key} -H 'Content-Type: application/json' -d '{body}'"))
 }
 

@@ -24,6 +24,13 @@ pub(super) struct Presentation {
     pub(super) echo: Option<Echo>,
 }
 
+/// How much goes in and may come out.
+pub(super) struct Extent {
+    pub(super) prompt_tokens: usize,
+    pub(super) choices: u32,
+    pub(super) max_new_tokens: u32,
+}
+
 /// The prompt, to be shown again.
 pub(super) struct Echo {
     pub(super) ids: Vec<u32>,
@@ -54,8 +61,7 @@ impl Generation {
     pub(super) fn new(
         lease: ModelLease,
         tokens: TokenStream,
-        choices: u32,
-        prompt_tokens: usize,
+        extent: &Extent,
         presentation: Presentation,
     ) -> Self {
         let choice = || Choice {
@@ -66,15 +72,15 @@ impl Generation {
             generated: 0,
             ended: false,
         };
-        let prompt_tokens = u32::try_from(prompt_tokens).unwrap_or(u32::MAX);
+        let prompt_tokens = u32::try_from(extent.prompt_tokens).unwrap_or(u32::MAX);
         Self {
-            choices: (0..choices).map(|_| choice()).collect(),
+            choices: (0..extent.choices).map(|_| choice()).collect(),
             tokens: Some(tokens),
             usage: Usage { prompt_tokens, ..Usage::default() },
             ready: VecDeque::new(),
             echo: presentation.echo,
             logprobs: presentation.logprobs,
-            meter: Meter::new(&lease.id, prompt_tokens),
+            meter: Meter::new(&lease.id, prompt_tokens, extent.max_new_tokens),
             lease,
         }
     }

@@ -6,7 +6,7 @@ use sconce_models::ModelKind;
 use tokio::sync::Semaphore;
 
 use crate::engine::{EngineHandle, SequenceRequest};
-use crate::generate::generation::{Echo, Presentation};
+use crate::generate::generation::{Echo, Extent, Presentation};
 use crate::generate::{GenerateError, GenerateRequest, Generation, GenerationBatch, Prompt, prompt};
 use crate::manager::{ModelLease, Runner};
 
@@ -49,9 +49,9 @@ impl Generator {
             logprobs: request.sampling.logprobs.is_some(),
             echo: echo(&request, &lease, &ids)?,
         };
-        let (choices, prompt_tokens) = (request.choices, ids.len());
+        let extent = Extent { prompt_tokens: ids.len(), choices: request.choices, max_new_tokens };
         let tokens = engine.submit(sequence(request, &lease, ids, max_new_tokens))?;
-        Ok(Generation::new(lease, tokens, choices, prompt_tokens, presentation))
+        Ok(Generation::new(lease, tokens, &extent, presentation))
     }
 
     /// Starts several requests at once; their choices are numbered through. All start or none does.

@@ -17,8 +17,10 @@ pub(super) struct Meter {
 }
 
 impl Meter {
-    pub(super) fn new(model: &str, prompt_tokens: u32) -> Self {
+    pub(super) fn new(model: &str, prompt_tokens: u32, max_new_tokens: u32) -> Self {
         let usage = Usage { prompt_tokens, ..Usage::default() };
+        counter!(names::INCOMING_REQUESTS, "model" => model.to_owned()).increment(1);
+        histogram!(names::REQUEST_MAX_TOKENS, "model_name" => model.to_owned()).record(max_new_tokens);
         Self { model: model.to_owned(), begun: Instant::now(), last_token: None, usage, outcome: None }
     }
 
@@ -31,7 +33,10 @@ impl Meter {
         let now = Instant::now();
         match self.last_token {
             None => histogram!(names::TIME_TO_FIRST_TOKEN, self.labels()).record(now - self.begun),
-            Some(last) => histogram!(names::INTER_TOKEN_LATENCY, self.labels()).record(now - last),
+            Some(last) => {
+                histogram!(names::INTER_TOKEN_LATENCY, self.labels()).record(now - last);
+                histogram!(names::TIME_PER_OUTPUT_TOKEN, self.labels()).record(now - last);
+            }
         }
         self.last_token = Some(now);
     }

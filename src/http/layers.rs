@@ -13,11 +13,14 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use metrics::{counter, histogram};
 use tower_http::catch_panic::CatchPanicLayer;
-use tracing::{Instrument, info, info_span};
+use tracing::{Instrument, debug, info, info_span};
 use uuid::Uuid;
 
 use crate::http::{ApiError, OpenAiError};
 use crate::telemetry::metrics::{HTTP_DURATION, HTTP_REQUESTS, PANICS};
+
+/// Asked every few seconds by others' programs: logged at a lower level while all is well.
+const PROBES: [&str; 5] = ["/health", "/healthz", "/health/ready", "/readyz", "/metrics"];
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -64,7 +67,11 @@ async fn observe(mut request: Request, next: Next) -> Response {
 
     let (status, took) = (response.status().as_u16(), begun.elapsed());
     let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-    span.in_scope(|| info!(%method, path, status, milliseconds, "answered"));
+    let is_probe = PROBES.contains(&route.as_str()) && status < 400;
+    span.in_scope(|| match is_probe {
+        true => debug!(%method, path, status, milliseconds, "answered"),
+        false => info!(%method, path, status, milliseconds, "answered"),
+    });
     counter!(HTTP_REQUESTS, "route" => route.clone(), "code" => status.to_string()).increment(1);
     histogram!(HTTP_DURATION, "route" => route).record(took);
     put_headers(response.headers_mut(), id);

@@ -13,12 +13,18 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 pub const TIME_TO_FIRST_TOKEN: &str = "vllm:time_to_first_token_seconds";
 /// Time between two tokens of a stream.
 pub const INTER_TOKEN_LATENCY: &str = "vllm:inter_token_latency_seconds";
+/// The same by its older name.
+pub const TIME_PER_OUTPUT_TOKEN: &str = "vllm:time_per_output_token_seconds";
 /// Time from admission to the end.
 pub const E2E_LATENCY: &str = "vllm:e2e_request_latency_seconds";
 /// Tokens of a request's prompt.
 pub const REQUEST_PROMPT_TOKENS: &str = "vllm:request_prompt_tokens";
 /// Tokens of a request's answers.
 pub const REQUEST_GENERATION_TOKENS: &str = "vllm:request_generation_tokens";
+/// Most tokens a request's answers may have.
+pub const REQUEST_MAX_TOKENS: &str = "vllm:request_params_max_tokens";
+/// Requests admitted, by model.
+pub const INCOMING_REQUESTS: &str = "vllm:num_incoming_requests_total";
 /// Prompt tokens in all.
 pub const PROMPT_TOKENS: &str = "vllm:prompt_tokens_total";
 /// Generated tokens in all.
@@ -115,9 +121,12 @@ const fn tokens(name: &'static str, help: &'static str) -> Metric {
 const METRICS: &[Metric] = &[
     seconds(TIME_TO_FIRST_TOKEN, FIRST_TOKEN_SECONDS, "Time from admission to the first token."),
     seconds(INTER_TOKEN_LATENCY, TOKEN_SECONDS, "Time between two tokens of a request."),
+    seconds(TIME_PER_OUTPUT_TOKEN, TOKEN_SECONDS, "Time between two tokens of a request."),
     seconds(E2E_LATENCY, REQUEST_SECONDS, "Time from admission to the end of a request."),
     tokens(REQUEST_PROMPT_TOKENS, "Tokens of a request's prompt."),
     tokens(REQUEST_GENERATION_TOKENS, "Tokens generated for a request."),
+    tokens(REQUEST_MAX_TOKENS, "Most tokens an answer to a request may have."),
+    counter(INCOMING_REQUESTS, "Requests that began, by model."),
     counter(PROMPT_TOKENS, "Prompt tokens."),
     counter(GENERATION_TOKENS, "Generated tokens."),
     counter(REQUEST_SUCCESS, "Requests by how they ended."),

@@ -46,8 +46,9 @@ impl ParameterError {
         Self { code: "unsupported_parameter", param, message }
     }
 
-    fn missing(param: String) -> Self {
-        let message = format!("`{param}` is missing");
+    fn missing(param: String, mistyped: Option<&String>) -> Self {
+        let hint = mistyped.map(|name| format!("; is it meant by `{name}`?")).unwrap_or_default();
+        let message = format!("`{param}` is missing{hint}");
         Self { code: "missing_required_parameter", param, message }
     }
 
@@ -99,7 +100,13 @@ impl Fields {
     /// # Errors
     /// If it is not.
     pub fn required(&mut self, name: &'static str) -> Result<Value, ParameterError> {
-        self.take(name).ok_or_else(|| ParameterError::missing(self.path(name)))
+        match self.take(name) {
+            Some(value) => Ok(value),
+            None => Err(ParameterError::missing(
+                self.path(name),
+                self.members.keys().find(|key| is_near(key, name)),
+            )),
+        }
     }
 
     /// Takes a text.
@@ -307,6 +314,9 @@ pub fn kind(value: &Value) -> &'static str {
 
 /// Whether two names differ in at most two places.
 fn is_near(given: &str, known: &str) -> bool {
+    if given.len() > 64 {
+        return false;
+    }
     let (given, known): (Vec<char>, Vec<char>) = (given.chars().collect(), known.chars().collect());
     if given.len().abs_diff(known.len()) > 2 || known.len() < 4 {
         return false;
@@ -342,6 +352,15 @@ mod tests {
         assert_eq!(error.code(), "unknown_parameter");
         assert_eq!(error.param(), Some("temprature"));
         assert!(error.to_string().ends_with("did you mean `temperature`?"), "{error}");
+    }
+
+    #[test]
+    fn a_missing_parameter_is_found_under_a_mistyped_name() {
+        let error = body(json!({"inptu": "x"})).required("input").expect_err("it is missing");
+        assert_eq!(error.param(), Some("input"));
+        assert!(error.to_string().contains("`inptu`"), "{error}");
+        let error = body(json!({"x": 1})).required("input").expect_err("it is missing");
+        assert_eq!(error.to_string(), "`input` is missing");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`; ids may have slashes.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
@@ -23,8 +24,10 @@ pub async fn list(State(app): State<AppState>, caller: Caller) -> Result<Json<Va
 pub async fn retrieve(
     State(app): State<AppState>,
     caller: Caller,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, OpenAiError> {
+    // A name that is not even text is the name of no model.
+    let Path(id) = id.unwrap_or_else(|_| Path("\u{fffd}".to_owned()));
     Ok(Json(model(&app.models(&caller).named(&id)?)))
 }
 

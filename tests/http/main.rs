@@ -1,0 +1,16 @@
+//! Black box: what clients see over HTTP, against the real server with tiny models on a free port.
+//!
+//! One binary, because linking costs more than running. Nothing here waits by the clock: tests wait for events.
+
+mod app;
+mod auth;
+mod cancellation;
+mod embeddings;
+mod hostile_http;
+mod metrics;
+mod models_list;
+mod openai_chat;
+mod openai_completions;
+mod overload;
+mod parameters;
+mod shutdown;
