@@ -53,7 +53,7 @@ pub trait Weights {
     /// The element type that takes most bytes: `Q4_1`, `F16`, `BF16`, …
     fn dominant_type(&self) -> String;
 
-    /// A name for these weights: a hash over all names, shapes and types, and over the data (all of it up to 256 MiB,
+    /// A name for these weights: a hash over all names, shapes and types, and over the data (all of it up to 128 MiB,
     /// evenly spread samples of as much in a larger model).
     ///
     /// # Errors

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use crate::Error;
 
 /// Most bytes of tensor data that the hash reads.
-const MAX_HASHED_BYTES: u64 = 256 << 20;
+const MAX_HASHED_BYTES: u64 = 128 << 20;
 /// How much is read at a time for the hash.
 const HASH_CHUNK: u64 = 1 << 20;
 /// Length of one sample where not everything is hashed.

@@ -6,7 +6,7 @@ use sconce_models::{
     Arithmetic, CacheType, DeviceSpec, Error, Inspection, LoadOptions, Loaded, LoadedModel, ModelFiles,
     ModelKind, inspect, load,
 };
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::runner::{Runner, with_config};
 use crate::golden_data::golden;
