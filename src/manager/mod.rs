@@ -5,7 +5,6 @@
 
 mod catalog;
 mod digest;
-mod download;
 mod error;
 mod fetch;
 mod file_name;

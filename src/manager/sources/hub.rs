@@ -13,12 +13,12 @@ use serde::Deserialize;
 use crate::config::HubConfig;
 use crate::manager::catalog::CatalogEntry;
 use crate::manager::digest::sha256_of;
-use crate::manager::download::{Downloaded, Downloader, address, linked_etag};
 use crate::manager::file_name::FileName;
 use crate::manager::shelf::{Manifest, ManifestFile, Shelf, check_disk, lock_file, remove_all, sync_folder};
 use crate::manager::source::{Repository, is_sha256};
 use crate::manager::sources::address::TrustedHost;
 use crate::manager::sources::client::{HttpClient, Relation};
+use crate::manager::sources::download::{Downloaded, Downloader, address, linked_etag};
 use crate::manager::sources::{
     LISTING_BYTES, LISTING_TIMEOUT, Listed, RemoteFile, SourceError, choose, shards_with_pins,
 };

@@ -4,6 +4,7 @@
 
 pub(crate) mod address;
 pub(crate) mod client;
+pub(crate) mod download;
 pub(crate) mod https;
 pub(crate) mod hub;
 pub(crate) mod modelscope;

@@ -3,10 +3,10 @@
 use serde::Deserialize;
 
 use crate::manager::catalog::CatalogEntry;
-use crate::manager::download::address;
 use crate::manager::file_name::FileName;
 use crate::manager::source::{Repository, is_sha256};
 use crate::manager::sources::client::{HttpClient, Relation};
+use crate::manager::sources::download::address;
 use crate::manager::sources::hub::json;
 use crate::manager::sources::{Listed, RemoteFile, SourceError, choose, shards_with_pins};
 
