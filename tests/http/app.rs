@@ -134,9 +134,19 @@ impl TestApp {
         *figures.wait_for(such).await.expect("the engine runs")
     }
 
-    /// Waits until nothing runs or waits, and checks that no block is held.
-    pub async fn is_idle(&self) -> EngineStats {
-        let figures = self.engine_is(|stats| stats.running == 0 && stats.waiting == 0).await;
+    /// Waits until so many requests have ended one way or another and nothing runs or waits; checks that no block is
+    /// held. (Figures are published after a step, so without a number a request that just came would be missed.)
+    pub async fn is_idle_after(&self, requests: u64) -> EngineStats {
+        let ended = |stats: &EngineStats| {
+            stats.finished_stop
+                + stats.finished_length
+                + stats.finished_abandoned
+                + stats.finished_deadline
+                + stats.finished_failed
+        };
+        let idle = |stats: &EngineStats| stats.running == 0 && stats.waiting == 0 && ended(stats) >= requests;
+        let figures = self.engine_is(idle).await;
+        assert_eq!(ended(&figures), requests, "{figures:?}");
         assert_eq!(figures.free_blocks, figures.total_blocks, "{figures:?}");
         figures
     }

@@ -12,7 +12,7 @@ async fn a_stream_that_is_left_after_three_events_is_stopped() {
     let mut stream = app.post("/v1/completions", &long(32)).await.bytes_stream();
     read_events(&mut stream, 3).await;
     drop(stream);
-    let figures = app.is_idle().await;
+    let figures = app.is_idle_after(1).await;
     assert_eq!((figures.finished_abandoned, figures.finished_length), (1, 0), "{figures:?}");
     assert!(figures.generated_tokens < 32 * 240, "{figures:?}");
 }
@@ -28,7 +28,7 @@ async fn a_hundred_abandoned_streams_leave_nothing_behind() {
         }
     }));
     abandoned.await;
-    let figures = app.is_idle().await;
+    let figures = app.is_idle_after(100).await;
     assert!(figures.finished_abandoned > 50, "{figures:?}");
     // And it still answers.
     assert_eq!(
@@ -50,7 +50,7 @@ async fn a_client_that_leaves_while_it_waits_for_a_whole_answer_stops_it_too() {
     connection.write_all(body.as_bytes()).await.expect("it is taken");
     app.engine_is(|stats| stats.running > 0).await;
     drop(connection);
-    let figures = app.is_idle().await;
+    let figures = app.is_idle_after(1).await;
     assert_eq!(figures.finished_abandoned, 1, "{figures:?}");
 }
 
@@ -67,6 +67,6 @@ async fn a_client_that_leaves_while_it_is_queued_is_taken_out_of_the_queue() {
     queued.abort();
     app.engine_is(|stats| stats.waiting == 0).await;
     drop(running);
-    let figures = app.is_idle().await;
+    let figures = app.is_idle_after(2).await;
     assert_eq!(figures.finished_abandoned, 2, "{figures:?}");
 }

@@ -149,6 +149,7 @@ async fn a_stop_text_ends_the_answer_before_it() {
     let full = prompt["greedy_text"].as_str().expect("text");
     // Each pair of characters, wherever its tokens end.
     let starts: Vec<usize> = full.char_indices().map(|(at, _)| at).skip(1).step_by(3).collect();
+    let requests = 2 * starts.len() as u64;
     for at in starts {
         let stop: String = full[at..].chars().take(3).collect();
         let expected = &full[..full.find(&stop).expect("it is a part of it")];
@@ -159,7 +160,7 @@ async fn a_stop_text_ends_the_answer_before_it() {
         let events = app.events(PATH, &with(body, "stream", true)).await;
         assert_eq!((events.text(0).as_str(), events.finish_reason(0).as_deref()), (expected, Some("stop")));
     }
-    app.is_idle().await;
+    app.is_idle_after(requests).await;
 }
 
 #[tokio::test]

@@ -19,11 +19,12 @@ async fn a_full_queue_is_an_answer() {
         assert_eq!((status, error["code"].as_str()), (429, Some("model_overloaded")));
         assert_eq!(error["type"], "rate_limit_error");
     }
+    let requests = taken.len() as u64;
     for answer in taken {
         let text = answer.text().await.expect("it can be read");
         assert!(text.ends_with("data: [DONE]\n\n"), "{text}");
     }
-    app.is_idle().await;
+    app.is_idle_after(requests).await;
 }
 
 #[tokio::test]
@@ -34,7 +35,7 @@ async fn health_and_metrics_answer_while_the_engine_is_busy() {
         assert_eq!(app.get(path).send().await.expect("an answer").status().as_u16(), 200, "{path}");
     }
     drop(busy);
-    app.is_idle().await;
+    app.is_idle_after(1).await;
 }
 
 #[tokio::test]
@@ -43,5 +44,5 @@ async fn a_request_that_takes_too_long_is_given_up() {
     let body = crate::app::with(long(64), "stream", false);
     let (status, error) = app.refused("/v1/completions", &body).await;
     assert_eq!((status, error["code"].as_str()), (504, Some("timeout")));
-    app.is_idle().await;
+    app.is_idle_after(1).await;
 }
