@@ -103,6 +103,8 @@ pub struct Loaded {
     pub model: LoadedModel,
     /// Its shape.
     pub spec: ModelSpec,
+    /// Where its weights are, and where its cache must be: a device opened twice is two devices.
+    pub device: Device,
     /// Text ↔ token ids.
     pub tokenizer: Tokenizer,
     /// The conversation format; none for encoders and base models without one.
@@ -133,7 +135,7 @@ pub fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Loaded, Error> 
     let root = Source::new(opened.weights.as_ref(), &bytes);
     let model = plan.build(&root, ModelSpec { fingerprint, ..plan.spec() }, &device)?;
     let spec = model.spec().clone();
-    Ok(Loaded { model, spec, tokenizer, chat_template, defaults })
+    Ok(Loaded { model, spec, device, tokenizer, chat_template, defaults })
 }
 
 /// Everything that the bits of an answer depend on, but for the request.

@@ -106,7 +106,10 @@ fn example(messages: &Messages, url: &str, guarded: bool, models: &[ModelStatus]
         |kind| models.iter().find(|model| model.state == ModelState::Ready && model.kind == Some(kind));
     let (path, body) = if let Some(model) = ready(ModelKind::Causal) {
         let messages = json!([{"role": "user", "content": messages.question}]);
-        ("chat/completions", json!({"model": model.id, "stream": true, "messages": messages}))
+        (
+            "chat/completions",
+            json!({"model": model.id, "stream": true, "temperature": 0.2, "messages": messages}),
+        )
     } else {
         let model = ready(ModelKind::Embedding)?;
         ("embeddings", json!({"model": model.id, "input": messages.question}))

@@ -4,7 +4,7 @@
 
 use std::path::Path;
 
-use sconce_models::ModelKind;
+use sconce_models::{GenerationDefaults, ModelKind};
 use serde::Deserialize;
 
 use crate::config::is_model_id;
@@ -45,6 +45,43 @@ pub struct CatalogEntry {
     pub sources: Vec<Source>,
     /// What its files must be; empty if that is not known.
     pub files: Vec<PinnedFile>,
+    /// How to sample where neither the request nor the model's files say.
+    pub sampling: Suggestions,
+}
+
+/// Values for a request that says nothing, of a model whose files say nothing.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Suggestions {
+    temperature: Option<f32>,
+    top_p: Option<f32>,
+    top_k: Option<u32>,
+    repetition_penalty: Option<f32>,
+}
+
+impl Suggestions {
+    /// Fills in what the files left open.
+    pub(super) fn complete(&self, defaults: &mut GenerationDefaults) {
+        defaults.temperature = defaults.temperature.or(self.temperature);
+        defaults.top_p = defaults.top_p.or(self.top_p);
+        defaults.top_k = defaults.top_k.or(self.top_k);
+        defaults.repetition_penalty = defaults.repetition_penalty.or(self.repetition_penalty);
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let within =
+            |value: Option<f32>, low: f32, high: f32| value.is_none_or(|value| (low..=high).contains(&value));
+        if !within(self.temperature, 0.0, 2.0) {
+            return Err("its temperature is not within 0 and 2".into());
+        }
+        if !within(self.top_p, f32::MIN_POSITIVE, 1.0) {
+            return Err("its top_p is not within 0 and 1".into());
+        }
+        if !within(self.repetition_penalty, f32::MIN_POSITIVE, 10.0) {
+            return Err("its repetition_penalty is not within 0 and 10".into());
+        }
+        Ok(())
+    }
 }
 
 impl CatalogEntry {
@@ -63,6 +100,7 @@ impl CatalogEntry {
             license: String::new(),
             sources: vec![source],
             files: Vec::new(),
+            sampling: Suggestions::default(),
         }
     }
 
@@ -134,6 +172,8 @@ struct RawEntry {
     sources: Vec<String>,
     #[serde(default)]
     files: Vec<RawFile>,
+    #[serde(default)]
+    sampling: Suggestions,
 }
 
 #[derive(Deserialize)]
@@ -173,6 +213,7 @@ fn check(raw: RawEntry) -> Result<CatalogEntry, String> {
     if raw.sources.is_empty() {
         return Err("it has no source".into());
     }
+    raw.sampling.check()?;
     let kind = raw.kind.map(|kind| match kind {
         RawKind::Causal => ModelKind::Causal,
         RawKind::Embedding => ModelKind::Embedding,
@@ -188,6 +229,7 @@ fn check(raw: RawEntry) -> Result<CatalogEntry, String> {
         license: raw.license,
         sources: raw.sources.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
         files: raw.files.into_iter().map(pinned).collect::<Result<_, _>>()?,
+        sampling: raw.sampling,
     })
 }
 

@@ -209,7 +209,8 @@ impl Lifecycle {
             None => tracing::info!(model = id, "{plan}"),
         }
         let (loader, name) = (self.loader.clone(), id.to_owned());
-        let loaded = blocking(move || loader.load(&name, &inspected.files, plan)).await?;
+        let mut loaded = blocking(move || loader.load(&name, &inspected.files, plan)).await?;
+        entry.sampling.complete(&mut loaded.defaults);
         tracing::info!(model = id, "ready after {:.1} s", started.elapsed().as_secs_f32());
         Ok(Arc::new(loaded))
     }

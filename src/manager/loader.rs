@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use sconce_models::{Device, Error, Inspection, LoadOptions, Loaded, LoadedModel, ModelFiles, inspect, load};
+use sconce_models::{Error, Inspection, LoadOptions, Loaded, LoadedModel, ModelFiles, inspect, load};
 
 use crate::config::{EngineConfig, ModelsConfig};
 use crate::engine::{EmbedderHandle, Engine, EngineError, EngineLimits};
@@ -86,12 +86,9 @@ impl Loader {
         files: &ModelFiles,
         plan: MemoryPlan,
     ) -> Result<LoadedEntry, LoadFailure> {
-        let Loaded { model, spec, tokenizer, chat_template, defaults } = load(files, &self.options)?;
+        let Loaded { model, spec, device, tokenizer, chat_template, defaults } = load(files, &self.options)?;
         let runner = match model {
-            LoadedModel::Causal(model) => {
-                let device = Device::open(self.options.device)?;
-                Runner::Engine(Engine::spawn(model, &device, self.limits(plan))?)
-            }
+            LoadedModel::Causal(model) => Runner::Engine(Engine::spawn(model, &device, self.limits(plan))?),
             LoadedModel::Embedder(model) => Runner::Embedder(EmbedderHandle::spawn(
                 model,
                 self.engine.embedding_batch_tokens,
