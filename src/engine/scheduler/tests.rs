@@ -344,6 +344,22 @@ fn choices_share_the_prompt_and_copy_only_its_last_block() {
 }
 
 #[test]
+fn every_choice_counts_its_own_tokens_for_the_penalties() {
+    let mut simulation = Simulation::new(limits(16), 512);
+    let mut request = greedy(prompt(0, 0, 0, 40), 40);
+    request.choices = 3;
+    request.sampling.frequency_penalty = 100.0;
+    let client = simulation.submit(request);
+    simulation.run();
+    for choice in simulation.clients[client].answer().choices {
+        let mut ids: Vec<u32> = choice.tokens.iter().map(|token| token.0).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        assert_eq!(ids.len(), 40, "no token comes twice");
+    }
+}
+
+#[test]
 fn a_prefix_is_found_again_within_a_tenant_only() {
     let mut simulation = Simulation::new(limits(32), 1_024);
     let cached = |simulation: &mut Simulation, tenant, shared_prefix| {
@@ -475,6 +491,24 @@ fn one_tenants_flood_does_not_keep_another_waiting() {
     let beside_one = steps_to_first_token(1, Priority::Normal, Priority::Normal);
     let beside_many = steps_to_first_token(200, Priority::Normal, Priority::Normal);
     assert!(beside_many <= beside_one + 2, "{beside_many} steps in a flood, {beside_one} without");
+}
+
+#[test]
+fn nobody_gives_way_for_blocks_that_both_would_use() {
+    let mut simulation = Simulation::new(limits(6), 192);
+    let submit = |simulation: &mut Simulation, tenant, prompt| {
+        let request = SequenceRequest { tenant, shared_prefix: true, ..greedy(prompt, 5) };
+        simulation.submit(request)
+    };
+    submit(&mut simulation, 1, prompt(1, 0, 1, 40));
+    submit(&mut simulation, 1, prompt(2, 64, 2, 74));
+    simulation.step();
+    // Needs five blocks, two of them those of the second request: taking the third from it is not enough.
+    let last = submit(&mut simulation, 2, prompt(2, 64, 3, 144));
+    simulation.step();
+    assert_eq!(simulation.scheduler.figures.preemptions, 0);
+    simulation.run();
+    assert_eq!(simulation.clients[last].cached_tokens(), Some(64));
 }
 
 #[test]
