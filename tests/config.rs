@@ -1,4 +1,5 @@
 //! Settings: which layer wins, what is refused and how, and that no secret is shown.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,5 @@
 //! The life of models with real (tiny) ones: loaded on first use, unloaded by least recent use, never while in use.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod mock_hub;
 

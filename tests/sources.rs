@@ -1,4 +1,5 @@
 //! Where models come from: every source against a hub of our own that cuts, stalls, lies and redirects.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod mock_hub;
 
@@ -431,6 +432,49 @@ async fn all_shards_of_a_sharded_file_are_fetched() {
     let path = machine.ensure(&source("hf:owner/name@main/model-00002-of-00002.gguf")).await.unwrap();
     assert_eq!(path.file_name().unwrap(), "model-00001-of-00002.gguf");
     assert_eq!(std::fs::read(path.with_file_name("model-00002-of-00002.gguf")).unwrap(), [2; 100]);
+}
+
+#[tokio::test]
+async fn files_that_are_here_already_are_not_fetched_again() {
+    let hub = MockHub::start().await;
+    let shards = [vec![1; 100], vec![2; 100]];
+    let names = ["model-00001-of-00002.gguf", "model-00002-of-00002.gguf"];
+    hub.put_in("owner/name", names[0], Served::large(shards[0].clone()));
+    let machine = Machine::new(&hub);
+    let entry = pinned(
+        &["hf:owner/name@main/model-00001-of-00002.gguf"],
+        &[(names[0], &shards[0]), (names[1], &shards[1])],
+    );
+    machine.ensure(&entry).await.unwrap_err();
+    hub.put_in("owner/name", names[1], Served::large(shards[1].clone()));
+    machine.ensure(&entry).await.unwrap();
+    let asked: Vec<_> = hub.asked().into_iter().map(|asked| asked.target).collect();
+    assert_eq!(asked.iter().filter(|target| target.ends_with(names[0])).count(), 1, "{asked:?}");
+    assert_eq!(asked.iter().filter(|target| target.ends_with(names[1])).count(), 2, "{asked:?}");
+}
+
+#[tokio::test]
+async fn what_another_program_left_half_done_in_the_cache_is_not_taken_for_a_model() {
+    let hub = MockHub::start().await;
+    let machine = Machine::new(&hub).with("hub-offline", "true");
+    let repository = machine.cache().join("models--owner--name");
+    let snapshot = repository.join("snapshots").join(COMMIT);
+    std::fs::create_dir_all(&snapshot).unwrap();
+    std::fs::create_dir_all(repository.join("refs")).unwrap();
+    std::fs::write(repository.join("refs/main"), COMMIT).unwrap();
+    let index = r#"{"weight_map": {"a": "model-00001-of-00002.safetensors", "b": "model-00002-of-00002.safetensors"}}"#;
+    for (name, text) in [
+        ("config.json", "{}"),
+        ("tokenizer.json", "{}"),
+        ("model.safetensors.index.json", index),
+        ("model-00001-of-00002.safetensors", ""),
+    ] {
+        std::fs::write(snapshot.join(name), text).unwrap();
+    }
+    let entry = source("hf:owner/name");
+    assert!(machine.ensure(&entry).await.unwrap_err().detail.contains("offline"));
+    std::fs::write(snapshot.join("model-00002-of-00002.safetensors"), "").unwrap();
+    assert_eq!(machine.ensure(&entry).await.unwrap(), snapshot);
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use crate::manager::sources::client::{HttpClient, Relation};
 use crate::manager::sources::download::{Downloader, address};
 use crate::manager::sources::hub::Hub;
 use crate::manager::sources::pip::{self, PipRequest};
-use crate::manager::sources::{RemoteFile, SourceError, https, modelscope};
+use crate::manager::sources::{Means, RemoteFile, SourceError, https, modelscope};
 use crate::manager::tally::Tally;
 
 /// Why a model's files cannot be had.
@@ -28,6 +28,15 @@ pub struct FetchFailure {
     pub reason: String,
     /// Everything: what each source said.
     pub detail: String,
+}
+
+/// The files of a model at one server.
+struct Bundle {
+    source: String,
+    files: Vec<RemoteFile>,
+    /// What a loader is given: a name in the model's folder, or empty for the folder.
+    model: PathBuf,
+    relation: Relation,
 }
 
 /// Finds and fetches.
@@ -173,16 +182,20 @@ impl Fetcher {
             Source::Local(path) => Err(SourceError::Refused(format!("{} does not exist", path.display()))),
             Source::Hub(repository) => self.fetch_from_hub(repository, entry, tally).await,
             Source::ModelScope(repository) => {
-                let relation = self.relation(Some(&self.config.modelscope_endpoint))?;
                 let endpoint = &self.config.modelscope_endpoint;
+                let relation = self.relation(Some(endpoint))?;
                 let files = modelscope::files(endpoint, repository, entry, &self.client, &relation).await?;
                 let model = repository.file.as_ref().and(files.first()).map(|file| file.name.to_path());
-                self.fetch_files(source, entry, &files, model.unwrap_or_default(), &relation, tally).await
+                let model = model.unwrap_or_default();
+                self.fetch_files(entry, Bundle { source: source.to_string(), files, model, relation }, tally)
+                    .await
             }
             Source::Https { url, sha256 } => {
                 let files = https::files(url, sha256.as_deref(), entry)?;
                 let model = files.first().map(|file| file.name.to_path()).unwrap_or_default();
-                self.fetch_files(source, entry, &files, model, &self.relation(None)?, tally).await
+                let relation = self.relation(None)?;
+                self.fetch_files(entry, Bundle { source: source.to_string(), files, model, relation }, tally)
+                    .await
             }
             Source::Pip { package, version, path, is_folder } => {
                 let request = PipRequest {
@@ -209,9 +222,17 @@ impl Fetcher {
         entry: &CatalogEntry,
         tally: &mut Tally,
     ) -> Result<PathBuf, SourceError> {
-        let limits = (self.config.max_bytes, self.config.stall_timeout);
-        let manifest = self.hub.fetch(repository, entry, &self.client, &self.shelf, limits, tally).await?;
+        let manifest = self.hub.fetch(repository, entry, &self.means(), tally).await?;
         self.note(entry, &manifest)
+    }
+
+    fn means(&self) -> Means<'_> {
+        Means {
+            client: &self.client,
+            shelf: &self.shelf,
+            max_bytes: self.config.max_bytes,
+            stall_timeout: self.config.stall_timeout,
+        }
     }
 
     /// Whom a source without a token trusts: what the operator named, and its own server.
@@ -228,13 +249,11 @@ impl Fetcher {
     /// Fetches all files, then puts them in place together.
     async fn fetch_files(
         &self,
-        source: &Source,
         entry: &CatalogEntry,
-        files: &[RemoteFile],
-        model: PathBuf,
-        relation: &Relation,
+        bundle: Bundle,
         tally: &mut Tally,
     ) -> Result<PathBuf, SourceError> {
+        let Bundle { source, files, model, relation } = bundle;
         let partial = self.shelf.partial_folder(&entry.key);
         let total = files.iter().map(|file| file.bytes).sum::<Option<u64>>();
         if let Some(total) = total {
@@ -244,16 +263,10 @@ impl Fetcher {
             check_disk(&partial, total).map_err(SourceError::NoRoom)?;
         }
         tally.expect(files.len(), total);
-        let downloader = Downloader {
-            client: &self.client,
-            relation,
-            shelf: &self.shelf,
-            max_bytes: self.config.max_bytes,
-            stall_timeout: self.config.stall_timeout,
-            etag_is_sha256: false,
-        };
+        let means = self.means();
+        let downloader = Downloader { means: &means, relation: &relation, etag_is_sha256: false };
         let mut fetched = Vec::new();
-        for file in files {
+        for file in &files {
             tally.file(file.name.as_str());
             fetched.push((&file.name, downloader.fetch(file, &partial, tally).await?));
         }
@@ -268,7 +281,7 @@ impl Fetcher {
             };
             noted.push(place().map_err(SourceError::disk(name.to_string()))?);
         }
-        let placed = self.put(entry, &ready, Manifest { source: source.to_string(), model, files: noted })?;
+        let placed = self.put(entry, &ready, Manifest { source, model, files: noted })?;
         // The model is in place; what is left of its half files only takes room.
         let _ = remove_all(&partial);
         Ok(placed)

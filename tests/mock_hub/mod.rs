@@ -1,5 +1,6 @@
 //! A hub on this machine's loopback that can misbehave: it serves what a test puts there, in the way the test asks for,
 //! and remembers what it was asked. It speaks just enough HTTP/1.1 for one request per connection.
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 use std::collections::HashMap;

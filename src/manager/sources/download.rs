@@ -16,9 +16,9 @@ use tokio::io::AsyncWriteExt;
 
 use crate::config::Size;
 use crate::manager::digest::sha256_of;
-use crate::manager::shelf::{Shelf, check_disk};
-use crate::manager::sources::client::{HttpClient, Relation, cause};
-use crate::manager::sources::{RemoteFile, SourceError};
+use crate::manager::shelf::check_disk;
+use crate::manager::sources::client::{Relation, cause};
+use crate::manager::sources::{Means, RemoteFile, SourceError};
 use crate::manager::tally::Tally;
 
 /// Tries in a row that bring not a single byte.
@@ -29,15 +29,10 @@ const FIRST_PAUSE: Duration = Duration::from_millis(250);
 /// A transfer that is slower than this over a whole stall time is as good as stalled.
 const LEAST_BYTES: u64 = 16 << 10;
 
-/// What all downloads of a model share.
+/// Fetches the files of one model from one server.
 pub(crate) struct Downloader<'a> {
-    pub client: &'a HttpClient,
+    pub means: &'a Means<'a>,
     pub relation: &'a Relation,
-    pub shelf: &'a Shelf,
-    /// Largest file.
-    pub max_bytes: u64,
-    /// A transfer that brings nothing for this long is broken off and resumed.
-    pub stall_timeout: Duration,
     /// Whether the server's word for a content is its SHA-256: so it is with hubs, and with nobody else.
     pub etag_is_sha256: bool,
 }
@@ -90,7 +85,7 @@ impl Downloader<'_> {
                     resumed = false;
                 }
                 Some(expected) if expected != sha256 => {
-                    self.shelf.quarantine(&half.path).map_err(SourceError::disk("quarantine"))?;
+                    self.means.shelf.quarantine(&half.path).map_err(SourceError::disk("quarantine"))?;
                     half.discard()?;
                     let reason = format!("{}: its SHA-256 is {sha256}, not {expected}", file.name);
                     return Err(SourceError::Wrong(reason));
@@ -163,7 +158,7 @@ impl Downloader<'_> {
                 headers.insert(IF_RANGE, header(etag)?);
             }
         }
-        let answer = self.client.get(&file.url, &headers, self.relation).await?;
+        let answer = self.means.client.get(&file.url, &headers, self.relation).await?;
         let response = answer.response;
         refuse_encoding(&response)?;
         let start = match begin(&response, have, etag.as_deref()) {
@@ -177,7 +172,7 @@ impl Downloader<'_> {
             check_disk(half.folder(), total - start).map_err(SourceError::NoRoom)?;
         }
         half.note_etag(response.headers())?;
-        let limit = file.bytes.or(total).unwrap_or(self.max_bytes).min(self.max_bytes);
+        let limit = file.bytes.or(total).unwrap_or(self.means.max_bytes).min(self.means.max_bytes);
         let outcome = self.receive(response, half, start, limit, tally).await?;
         if let Some(reason) = outcome {
             return Ok(Try::Cut(reason));
@@ -195,8 +190,8 @@ impl Downloader<'_> {
             (Some(total), Some(bytes)) if total != bytes => {
                 Err(SourceError::Wrong(format!("{}: it has {total} bytes, not {bytes}", file.name)))
             }
-            (Some(total), _) if total > self.max_bytes => {
-                let (total, most) = (Size(total), Size(self.max_bytes));
+            (Some(total), _) if total > self.means.max_bytes => {
+                let (total, most) = (Size(total), Size(self.means.max_bytes));
                 Err(SourceError::Refused(format!(
                     "{}: {total} are more than `max-download` ({most})",
                     file.name
@@ -239,7 +234,7 @@ impl Downloader<'_> {
             if let Err(error) = written.await {
                 return Err(half.failed(error));
             }
-            if window.0.elapsed() >= self.stall_timeout {
+            if window.0.elapsed() >= self.means.stall_timeout {
                 if length - window.1 < LEAST_BYTES {
                     break Some("the transfer has all but stalled".into());
                 }

@@ -21,14 +21,14 @@ pub(crate) fn files(
     let is_only = shards.len() == 1;
     shards
         .into_iter()
-        .map(|(there, here, pin)| {
+        .map(|file| {
             let mut url = url.clone();
             if let Ok(mut parts) = url.path_segments_mut() {
-                parts.pop().push(there.as_str());
+                parts.pop().push(file.there.as_str());
             }
-            let pinned = sha256.filter(|_| is_only).map(str::to_owned);
-            let sha256 = pinned.or_else(|| pin.map(|pin| pin.sha256.clone()));
-            Ok(RemoteFile { name: here, url, bytes: pin.map(|pin| pin.bytes), sha256 })
+            let (bytes, pin) = file.pinned();
+            let sha256 = sha256.filter(|_| is_only).map(str::to_owned).or(pin);
+            Ok(RemoteFile { name: file.here, url, bytes, sha256 })
         })
         .collect()
 }

@@ -3,6 +3,7 @@
 //! The cache's layout (`models--OWNER--NAME/{blobs,refs,snapshots}`) is hf-hub's, so other programs find what sconce
 //! fetched, and sconce what they did. The transfer is our own: hf-hub's neither verifies nor bounds what comes.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
@@ -14,13 +15,13 @@ use crate::config::HubConfig;
 use crate::manager::catalog::CatalogEntry;
 use crate::manager::digest::sha256_of;
 use crate::manager::file_name::FileName;
-use crate::manager::shelf::{Manifest, ManifestFile, Shelf, check_disk, lock_file, remove_all, sync_folder};
+use crate::manager::shelf::{Manifest, ManifestFile, check_disk, lock_file, remove_all, sync_folder};
 use crate::manager::source::{Repository, is_sha256};
 use crate::manager::sources::address::TrustedHost;
 use crate::manager::sources::client::{HttpClient, Relation};
 use crate::manager::sources::download::{Downloaded, Downloader, address, linked_etag};
 use crate::manager::sources::{
-    LISTING_BYTES, LISTING_TIMEOUT, Listed, RemoteFile, SourceError, choose, shards_with_pins,
+    LISTING_BYTES, LISTING_TIMEOUT, Listed, Means, RemoteFile, SourceError, choose, shards_with_pins,
 };
 use crate::manager::tally::Tally;
 
@@ -77,7 +78,7 @@ impl Hub {
         let Some(snapshot) = self.snapshot(repository) else { return Ok(None) };
         let names = match (&repository.file, entry.files.as_slice()) {
             (Some(file), pins) => {
-                shards_with_pins(file, pins)?.into_iter().map(|(there, _, pin)| (there, pin)).collect()
+                shards_with_pins(file, pins)?.into_iter().map(|file| (file.there, file.pin)).collect()
             }
             (None, []) => match list_folder(&snapshot) {
                 Some(files) => files.into_iter().map(|name| (name, None)).collect(),
@@ -130,15 +131,13 @@ impl Hub {
         &self,
         repository: &Repository,
         entry: &CatalogEntry,
-        client: &HttpClient,
-        shelf: &Shelf,
-        limits: (u64, std::time::Duration),
+        means: &Means<'_>,
         tally: &mut Tally,
     ) -> Result<Manifest, SourceError> {
         if self.offline {
             return Err(SourceError::Offline);
         }
-        let wanted = self.wanted(repository, entry, client).await?;
+        let wanted = self.wanted(repository, entry, means.client).await?;
         let total = wanted.iter().map(|file| file.remote.bytes).sum::<Option<u64>>();
         let folder = self.folder(repository);
         let partial = folder.join(".sconce-partial");
@@ -147,41 +146,52 @@ impl Hub {
             lock_file(&partial.join("lock"), || tally.notice("another process is fetching it; waiting"))
                 .await
                 .map_err(SourceError::disk("lock"))?;
-        if let Some(bytes) = total {
-            if bytes > limits.0 {
-                return Err(SourceError::Refused("it is larger than `max-download`".into()));
-            }
-            check_disk(&partial, bytes.saturating_sub(folder_bytes(&partial)))
-                .map_err(SourceError::NoRoom)?;
+        if total.is_some_and(|bytes| bytes > means.max_bytes) {
+            return Err(SourceError::Refused("it is larger than `max-download`".into()));
         }
         tally.expect(wanted.len(), total);
-        let downloader = Downloader {
-            client,
-            relation: &self.relation,
-            shelf,
-            max_bytes: limits.0,
-            stall_timeout: limits.1,
-            etag_is_sha256: true,
-        };
+        let downloader = Downloader { means, relation: &self.relation, etag_is_sha256: true };
+        let mut missing = total;
         let mut files = Vec::new();
         let mut snapshot = None;
         for file in &wanted {
             tally.file(file.there.as_str());
-            let downloaded =
-                downloader.fetch(&file.remote, &partial.join(&repository.revision), tally).await?;
-            let commit = commit_of(&downloaded.headers, repository)?;
-            let (folder, path) = self.place(repository, &commit, &file.there, &downloaded)?;
+            let (folder, path, sha256) = match self.already(repository, file).await {
+                Some(there) => there,
+                None => {
+                    if let Some(bytes) = missing {
+                        check_disk(&partial, bytes.saturating_sub(folder_bytes(&partial)))
+                            .map_err(SourceError::NoRoom)?;
+                    }
+                    let half = partial.join(&repository.revision);
+                    let downloaded = downloader.fetch(&file.remote, &half, tally).await?;
+                    let commit = commit_of(&downloaded.headers, repository)?;
+                    let (folder, path) = self.place(repository, &commit, &file.there, &downloaded)?;
+                    (folder, path, downloaded.sha256)
+                }
+            };
+            let noted =
+                ManifestFile::verified(path.clone(), &path, sha256).map_err(SourceError::disk("cache"))?;
+            tally.at(noted.bytes);
+            missing = missing.map(|missing| missing.saturating_sub(noted.bytes));
+            files.push(noted);
             if *snapshot.get_or_insert_with(|| folder.clone()) != folder {
                 return Err(SourceError::Wrong("the revision moved while it was fetched; try again".into()));
             }
-            files.push(
-                ManifestFile::verified(path.clone(), &path, downloaded.sha256)
-                    .map_err(SourceError::disk("cache"))?,
-            );
         }
         remove_all(&partial.join(&repository.revision)).map_err(SourceError::disk("half files"))?;
         let snapshot = snapshot.ok_or_else(|| SourceError::Refused("it has no files".into()))?;
         Ok(manifest(repository, snapshot, files))
+    }
+
+    /// A file that an earlier try, or another program, put into the cache: its snapshot, its path and its SHA-256, if
+    /// that is what it must be.
+    async fn already(&self, repository: &Repository, file: &Wanted) -> Option<(PathBuf, PathBuf, String)> {
+        let expected = file.remote.sha256.as_ref()?;
+        let snapshot = self.snapshot(repository)?;
+        let path = snapshot.join(file.there.to_path());
+        let sha256 = sha256_of(&path).await.ok().filter(|sha256| sha256 == expected)?;
+        Some((snapshot, path, sha256))
     }
 
     /// Which files make up the model, and where they are.
@@ -201,8 +211,9 @@ impl Hub {
             let shards = shards_with_pins(file, &entry.files)?;
             return shards
                 .into_iter()
-                .map(|(there, _, pin)| {
-                    remote(there, pin.map(|pin| pin.bytes), pin.map(|pin| pin.sha256.clone()))
+                .map(|file| {
+                    let (bytes, sha256) = file.pinned();
+                    remote(file.there, bytes, sha256)
                 })
                 .collect();
         }
@@ -341,9 +352,25 @@ fn list_folder(snapshot: &Path) -> Option<Vec<FileName>> {
             }
         }
     }
-    let is_indexed = listing.iter().any(|file| file.name.as_str() == "config.json");
-    let chosen = choose(listing).ok().filter(|_| is_indexed)?;
+    let has = |name: &str| listing.iter().any(|file| file.name.as_str() == name);
+    let is_whole =
+        has("config.json") && has("tokenizer.json") && indexed(snapshot)?.iter().all(|name| has(name));
+    let chosen = choose(listing).ok().filter(|_| is_whole)?;
     Some(chosen.into_iter().map(|file| file.name).collect())
+}
+
+/// The weight files that a sharded model's index names; other programs may have fetched some of them only.
+fn indexed(snapshot: &Path) -> Option<Vec<String>> {
+    let path = snapshot.join("model.safetensors.index.json");
+    if !path.exists() {
+        return Some(Vec::new());
+    }
+    let is_small = std::fs::metadata(&path).ok()?.len() <= LISTING_BYTES as u64;
+    if !is_small {
+        return None;
+    }
+    let index: Index = serde_json::from_slice(&std::fs::read(&path).ok()?).ok()?;
+    Some(index.weight_map.into_values().collect())
 }
 
 /// Bytes of all files below a folder.
@@ -383,6 +410,11 @@ pub(crate) async fn json<T: for<'a> Deserialize<'a>>(
             Err(SourceError::Unreachable(format!("no list of files within {} s", LISTING_TIMEOUT.as_secs())))
         }
     }
+}
+
+#[derive(Deserialize)]
+struct Index {
+    weight_map: HashMap<String, String>,
 }
 
 #[derive(Deserialize)]

@@ -18,6 +18,8 @@ use reqwest::Url;
 
 use crate::manager::catalog::PinnedFile;
 use crate::manager::file_name::FileName;
+use crate::manager::shelf::Shelf;
+use crate::manager::sources::client::HttpClient;
 
 /// Why a source did not give the model.
 #[derive(Debug, thiserror::Error)]
@@ -146,11 +148,40 @@ pub(crate) fn pin_of<'a>(
     }
 }
 
-/// One name of a file at a source, or all of a sharded one, each with its pin.
+/// A file that a source names: what it is called there and here, and what it must be.
+pub(crate) struct NamedFile<'a> {
+    /// Its name at the source.
+    pub there: FileName,
+    /// Its name inside the model.
+    pub here: FileName,
+    /// Its pin, if the model has pins.
+    pub pin: Option<&'a PinnedFile>,
+}
+
+impl NamedFile<'_> {
+    /// Its size and SHA-256, as far as they are pinned.
+    pub(crate) fn pinned(&self) -> (Option<u64>, Option<String>) {
+        (self.pin.map(|pin| pin.bytes), self.pin.map(|pin| pin.sha256.clone()))
+    }
+}
+
+/// What every way of fetching shares.
+pub(crate) struct Means<'a> {
+    /// Asks servers.
+    pub client: &'a HttpClient,
+    /// Where models and half files are kept.
+    pub shelf: &'a Shelf,
+    /// Largest model.
+    pub max_bytes: u64,
+    /// A transfer that brings nothing for this long is broken off and resumed.
+    pub stall_timeout: Duration,
+}
+
+/// One file that a source names, or all shards of a sharded one, each with its pin.
 pub(crate) fn shards_with_pins<'a>(
     file: &FileName,
     pins: &'a [PinnedFile],
-) -> Result<Vec<(FileName, FileName, Option<&'a PinnedFile>)>, SourceError> {
+) -> Result<Vec<NamedFile<'a>>, SourceError> {
     let shards = file.shards();
     let is_only = shards.len() == 1;
     let here = |there: &FileName| there.below(there.parent()).unwrap_or_else(|| there.clone());
@@ -159,7 +190,7 @@ pub(crate) fn shards_with_pins<'a>(
         .map(|there| {
             let here = here(&there);
             let pin = pin_of(pins, &here, is_only)?;
-            Ok((there, here, pin))
+            Ok(NamedFile { there, here, pin })
         })
         .collect()
 }

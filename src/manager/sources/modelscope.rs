@@ -32,8 +32,9 @@ pub(crate) async fn files(
         let shards = shards_with_pins(file, &entry.files)?;
         return shards
             .into_iter()
-            .map(|(there, here, pin)| {
-                remote(&there, here, pin.map(|pin| pin.bytes), pin.map(|pin| pin.sha256.clone()))
+            .map(|file| {
+                let (bytes, sha256) = file.pinned();
+                remote(&file.there, file.here, bytes, sha256)
             })
             .collect();
     }
