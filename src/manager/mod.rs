@@ -74,7 +74,8 @@ impl ModelManager {
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let idle = Arc::new(Notify::new());
         let slots = known.into_iter().map(|model| {
-            let pinned = config.pinned.contains(&model.entry.id);
+            let names = || std::iter::once(&model.entry.id).chain(&model.entry.aliases);
+            let pinned = names().any(|name| config.pinned.contains(name));
             Slot::new(model, pinned, created, Leases::new(Arc::clone(&idle)))
         });
         let registry = Registry { slots: slots.collect(), closing: false };
