@@ -55,7 +55,7 @@ struct Job {
     /// The pass it last had a part in, or during which it came.
     last_turn: u64,
     /// Places in the queue, given back when the job ends.
-    _places: OwnedSemaphorePermit,
+    places: OwnedSemaphorePermit,
 }
 
 impl EmbedderHandle {
@@ -142,10 +142,10 @@ impl EmbedderHandle {
         self.shared.check(&inputs)?;
         let waiting = inputs.len().min(self.shared.max_waiting) as u32;
         let places = self.shared.places.clone().try_acquire_many_owned(waiting);
-        let Ok(_places) = places else { return Err(self.shared.queue_full()) };
+        let Ok(places) = places else { return Err(self.shared.queue_full()) };
         let (reply, answer) = oneshot::channel();
         let outputs = Vec::with_capacity(inputs.len());
-        let job = Job { inputs, outputs, reply, failure: None, last_turn: 0, _places };
+        let job = Job { inputs, outputs, reply, failure: None, last_turn: 0, places };
         match self.jobs.try_send(job) {
             Ok(()) => answer.await.unwrap_or(Err(EngineError::Lost)),
             Err(mpsc::error::TrySendError::Full(_)) => Err(self.shared.queue_full()),
@@ -312,6 +312,8 @@ impl Job {
             Some(reason) => Err(EngineError::Failed { reason }),
             None => Ok(self.outputs),
         };
+        // Its place is free before it learns so: it may ask again at once.
+        drop(self.places);
         // A caller that has gone needs no answer.
         let _ = self.reply.send(answer);
     }
