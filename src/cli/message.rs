@@ -42,8 +42,6 @@ pub struct Messages {
     pub key: &'static str,
     /// Before the line to paste.
     pub try_it: &'static str,
-    /// A question for the line to paste.
-    pub question: &'static str,
     /// How to end.
     pub stop: &'static str,
     /// After the drain.
@@ -65,7 +63,6 @@ const ENGLISH: Messages = Messages {
     no_key: "not needed: without a key it answers this machine only; set SCONCE_API_KEY to ask for one",
     key: "send the key as `Authorization: Bearer KEY`; the line below takes it from SCONCE_API_KEY",
     try_it: "try it",
-    question: "What is the capital of France?",
     stop: "Ctrl-C lets running answers finish and ends",
     stopped: "ended",
     loading: "loading the model",
@@ -81,7 +78,6 @@ const CHINESE: Messages = Messages {
     no_key: "无需密钥:未设密钥时只应答本机;设置 SCONCE_API_KEY 即可要求密钥",
     key: "以 `Authorization: Bearer 密钥` 发送;下面一行从 SCONCE_API_KEY 读取",
     try_it: "试一试",
-    question: "法国的首都是哪里?",
     stop: "按 Ctrl-C:等正在进行的回答结束后退出",
     stopped: "已结束",
     loading: "正在载入模型",

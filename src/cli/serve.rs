@@ -19,6 +19,10 @@ use crate::manager::{ModelManager, ModelState, ModelStatus};
 use crate::shutdown::Shutdown;
 use crate::telemetry;
 
+/// What the line to paste asks: short, and even a very small model of any make knows the answer. In English whatever the
+/// terminal speaks, because small models know that best.
+const QUESTION: &str = "What is the capital of France? Answer in one sentence.";
+
 /// Serves until a signal ends it.
 ///
 /// # Errors
@@ -75,7 +79,7 @@ fn banner(messages: &Messages, address: SocketAddr, guarded: bool, manager: &Mod
     };
     line(messages.models, &names(&models));
     line(messages.sign_in, sign_in);
-    if let Some(command) = example(messages, &url, guarded, &models) {
+    if let Some(command) = example(&url, guarded, &models) {
         line(messages.try_it, &format!("\n\n{command}\n"));
     }
     line("Ctrl-C", messages.stop.trim_start_matches("Ctrl-C "));
@@ -101,18 +105,18 @@ fn names(models: &[ModelStatus]) -> String {
 }
 
 /// A line to paste that the first ready model answers.
-fn example(messages: &Messages, url: &str, guarded: bool, models: &[ModelStatus]) -> Option<String> {
+fn example(url: &str, guarded: bool, models: &[ModelStatus]) -> Option<String> {
     let ready =
         |kind| models.iter().find(|model| model.state == ModelState::Ready && model.kind == Some(kind));
     let (path, body) = if let Some(model) = ready(ModelKind::Causal) {
-        let messages = json!([{"role": "user", "content": messages.question}]);
+        let messages = json!([{"role": "user", "content": QUESTION}]);
         (
             "chat/completions",
             json!({"model": model.id, "stream": true, "temperature": 0.2, "messages": messages}),
         )
     } else {
         let model = ready(ModelKind::Embedding)?;
-        ("embeddings", json!({"model": model.id, "input": messages.question}))
+        ("embeddings", json!({"model": model.id, "input": QUESTION}))
     };
     let key = if guarded { " -H \"Authorization: Bearer $SCONCE_API_KEY\"" } else { "" };
     // Within single quotes a shell reads everything but a single quote as it is.
@@ -138,15 +142,13 @@ mod tests {
 
     #[test]
     fn the_example_uses_a_model_that_is_ready() {
-        let messages = Language::English.messages();
         let absent = model("a", ModelKind::Causal, ModelState::Absent);
         let embed = model("e", ModelKind::Embedding, ModelState::Ready);
         let chat = model("c", ModelKind::Causal, ModelState::Ready);
-        assert_eq!(example(messages, "u", false, std::slice::from_ref(&absent)), None);
-        let line =
-            example(messages, "http://h", false, &[absent.clone(), embed.clone()]).expect("it can embed");
+        assert_eq!(example("u", false, std::slice::from_ref(&absent)), None);
+        let line = example("http://h", false, &[absent.clone(), embed.clone()]).expect("it can embed");
         assert!(line.contains("http://h/v1/embeddings") && line.contains("\"model\":\"e\""), "{line}");
-        let line = example(messages, "http://h", true, &[absent, embed, chat]).expect("it can chat");
+        let line = example("http://h", true, &[absent, embed, chat]).expect("it can chat");
         assert!(line.contains("/v1/chat/completions") && line.contains("Bearer $SCONCE_API_KEY"), "{line}");
     }
 
