@@ -4,7 +4,6 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -13,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use crate::api;
 use crate::config::{Config, ServerConfig};
 use crate::generate::Generator;
-use crate::http::{AppState, EdgeSettings};
+use crate::http::{self, AppState, Bounds, EdgeSettings};
 use crate::manager::{ManagerError, ModelManager};
 use crate::shutdown::Shutdown;
 use crate::telemetry::metrics::MetricsPage;
@@ -100,13 +99,12 @@ impl App {
         let state = AppState::new(settings, manager, generator, shutdown.clone(), ready);
         let upkeep = keep_metrics_tidy(state.metrics().clone());
 
-        // Small events must leave at once.
-        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
         let drained = shutdown.clone();
-        let server = axum::serve(listener, api::router(state))
-            .with_graceful_shutdown(async move { drained.drained().await });
+        let server = http::serve(listener, api::router(state), Bounds::of_process(), async move {
+            drained.drained().await;
+        });
         let outcome = tokio::select! {
-            outcome = server.into_future() => outcome.map_err(|source| self.cannot_serve(source)),
+            () = server => Ok(()),
             error = self.load_models() => Err(error),
             () = self.overstayed(&shutdown) => Ok(()),
         };
