@@ -2,7 +2,6 @@
 //! server for itself, on a free port of this machine and with a key of its own.
 
 use std::error::Error;
-use std::io::Write;
 use std::sync::Arc;
 
 use clap::Args;
@@ -18,6 +17,7 @@ use uuid::Uuid;
 
 use crate::app::{App, AppError};
 use crate::cli::message::{Language, Messages};
+use crate::cli::output;
 use crate::cli::pull::Bars;
 use crate::cli::serve::listen;
 use crate::config::{Config, Environment, RawConfig};
@@ -83,7 +83,7 @@ fn converse(
 ) -> Result<(), Box<dyn Error>> {
     let mut editor = DefaultEditor::new()?;
     conversation.forget();
-    println!("{} · {}", conversation.model, messages.chat_help);
+    output::line(format_args!("{} · {}", conversation.model, messages.chat_help))?;
     loop {
         let line = match editor.readline("> ") {
             Ok(line) => line,
@@ -95,10 +95,10 @@ fn converse(
         match line.trim() {
             "" => {}
             "/exit" | "/quit" => return Ok(()),
-            "/help" => println!("{}", messages.chat_help),
+            "/help" => output::line(messages.chat_help)?,
             "/reset" => {
                 conversation.forget();
-                println!("{}", messages.forgotten);
+                output::line(messages.forgotten)?;
             }
             text => {
                 let answer = runtime.block_on(async {
@@ -109,7 +109,8 @@ fn converse(
                 });
                 match answer {
                     Ok(Some(answer)) => conversation.keep(text, answer),
-                    Ok(None) => println!(" {}", messages.interrupted),
+                    Ok(None) => output::line(format_args!(" {}", messages.interrupted))?,
+                    Err(error) if output::is_unread(error.as_ref()) => return Err(error),
                     Err(error) => eprintln!("error: {error}"),
                 }
             }
@@ -226,15 +227,14 @@ impl Conversation {
             while let Some(end) = unread.iter().position(|byte| *byte == b'\n') {
                 let line: Vec<u8> = unread.drain(..=end).collect();
                 let Some(text) = text_of(&line)? else { continue };
-                print!("{text}");
-                std::io::stdout().flush()?;
+                output::show(&text)?;
                 answer.push_str(&text);
             }
             if unread.len() > MAX_EVENT_BYTES {
                 return Err("the server sends too long an event".into());
             }
         }
-        println!();
+        output::line("")?;
         Ok(answer)
     }
 }

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 
+use crate::cli::output;
 use crate::config::{Config, Explained, RawConfig};
 use crate::manager::{Catalog, resolve};
 
@@ -11,12 +12,12 @@ use crate::manager::{Catalog, resolve};
 /// For settings that cannot be, and models that mean nothing.
 pub fn check_config(settings: RawConfig) -> Result<(), Box<dyn Error>> {
     let config = Config::load(settings)?;
-    print!("{}", table(config.explain()));
+    output::show(table(config.explain()))?;
     let catalog = Catalog::open(config.models.catalog.as_deref())?;
     for argument in &config.models.models {
         resolve(argument, &catalog)?;
     }
-    println!("\nthe settings are sound");
+    output::line("\nthe settings are sound")?;
     Ok(())
 }
 

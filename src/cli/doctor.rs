@@ -6,6 +6,7 @@ use std::thread::available_parallelism;
 use sconce_models::{Device, DeviceSpec};
 use tokio::runtime::Runtime;
 
+use crate::cli::output;
 use crate::config::{Config, RawConfig, Size};
 use crate::manager::{Catalog, Fetcher, MachineMemory, free_disk};
 
@@ -15,33 +16,33 @@ use crate::manager::{Catalog, Fetcher, MachineMemory, free_disk};
 /// For settings that cannot be, or a data folder that cannot be used.
 pub fn doctor(runtime: &Runtime, settings: RawConfig) -> Result<(), Box<dyn Error>> {
     let config = Config::load(settings)?;
-    say("sconce", env!("CARGO_PKG_VERSION"));
-    say("processor", &processor());
-    say("memory", &memory());
-    say("devices", &devices());
+    say("sconce", env!("CARGO_PKG_VERSION"))?;
+    say("processor", &processor())?;
+    say("memory", &memory())?;
+    say("devices", &devices())?;
     let disk =
         free_disk(&config.data_dir).map_or_else(|| "unknown".into(), |free| format!("{} free", Size(free)));
-    say("data folder", &format!("{} ({disk})", config.data_dir.display()));
-    say("hub cache", &config.models.hub.cache.display().to_string());
+    say("data folder", &format!("{} ({disk})", config.data_dir.display()))?;
+    say("hub cache", &config.models.hub.cache.display().to_string())?;
 
     let fetcher = Fetcher::open(&config.models, &config.data_dir)?;
     let catalog = Catalog::open(config.models.catalog.as_deref())?;
-    println!("\nsources");
+    output::line("\nsources")?;
     for reached in runtime.block_on(fetcher.reach(&catalog)) {
         let mark = if reached.outcome.is_ok() { "✓" } else { "✗" };
         let (Ok(words) | Err(words)) = &reached.outcome;
-        println!("  {mark} {}: {words}", reached.source);
+        output::line(format_args!("  {mark} {}: {words}", reached.source))?;
     }
-    println!("\nmodels");
+    output::line("\nmodels")?;
     for entry in catalog.entries() {
         let mark = if fetcher.installed(entry).is_some() { "✓ here" } else { "  not here" };
-        println!("  {mark}: {}", entry.id);
+        output::line(format_args!("  {mark}: {}", entry.id))?;
     }
     Ok(())
 }
 
-fn say(label: &str, text: &str) {
-    println!("{label:12} {text}");
+fn say(label: &str, text: &str) -> std::io::Result<()> {
+    output::line(format_args!("{label:12} {text}"))
 }
 
 fn processor() -> String {

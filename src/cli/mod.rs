@@ -5,6 +5,7 @@ mod check_config;
 mod doctor;
 mod message;
 mod models;
+mod output;
 mod pull;
 mod serve;
 
@@ -83,6 +84,7 @@ pub fn main() -> ExitCode {
     runtime.shutdown_background();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if output::is_unread(error.as_ref()) => ExitCode::SUCCESS,
         Err(error) => failed(error.as_ref()),
     }
 }

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::fmt::Write;
 
+use crate::cli::output;
 use crate::config::{Config, RawConfig, Size};
 use crate::manager::{Catalog, CatalogEntry, Fetcher, resolve};
 
@@ -24,10 +25,10 @@ pub fn models(settings: RawConfig) -> Result<(), Box<dyn Error>> {
         }
     }
     let shown: Vec<_> = entries.iter().map(|entry| (entry, fetcher.installed(entry).is_some())).collect();
-    print!("{}", table(&shown));
-    println!(
-        "\n✓ on this machine; fetch others with `sconce pull NAME`, or name them with `sconce serve --model NAME`"
-    );
+    output::show(table(&shown))?;
+    output::line(
+        "\n✓ on this machine; fetch others with `sconce pull NAME`, or name them with `sconce serve --model NAME`",
+    )?;
     Ok(())
 }
 

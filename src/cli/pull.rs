@@ -9,6 +9,7 @@ use clap::Args;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::runtime::Runtime;
 
+use crate::cli::output;
 use crate::config::{Config, ModelArgument, RawConfig, Size};
 use crate::manager::{Catalog, Fetcher, Progress, ProgressSink, resolve};
 use crate::telemetry;
@@ -45,7 +46,7 @@ pub fn pull(runtime: &Runtime, arguments: PullArguments) -> Result<(), Box<dyn E
             }
         });
         let path = path.map_err(|reason| format!("{}: {reason}", entry.id))?;
-        println!("{}: {}", entry.id, path.display());
+        output::line(format_args!("{}: {}", entry.id, path.display()))?;
     }
     Ok(())
 }

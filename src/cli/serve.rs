@@ -13,6 +13,7 @@ use tokio::runtime::Runtime;
 
 use crate::app::{App, AppError};
 use crate::cli::message::{Language, Messages};
+use crate::cli::output;
 use crate::cli::pull::Bars;
 use crate::config::{Config, Environment, RawConfig};
 use crate::manager::{ModelManager, ModelState, ModelStatus};
@@ -45,13 +46,14 @@ pub fn serve(runtime: &Runtime, settings: RawConfig) -> Result<(), Box<dyn Error
         let (mut ready, manager) = (app.ready(), Arc::clone(app.manager()));
         let announcement = tokio::spawn(async move {
             if ready.wait_for(|ready| *ready).await.is_ok() {
-                println!("{}", banner(messages, address, guarded, &manager));
+                // Nobody may be reading; that is no reason not to serve.
+                let _ = output::line(banner(messages, address, guarded, &manager));
             }
         });
         let outcome = app.serve(listener, shutdown).await;
         announcement.abort();
         if outcome.is_ok() {
-            println!("sconce: {}", messages.stopped);
+            let _ = output::line(format_args!("sconce: {}", messages.stopped));
         }
         Ok(outcome?)
     })
