@@ -39,6 +39,10 @@ impl ModelFiles {
         if attributes.is_dir() {
             return find_in_folder(path);
         }
+        if !attributes.is_file() {
+            // A pipe, say, that nobody writes to would be waited for while it is opened.
+            return Err(no_model(path, "it is neither a folder nor a plain file"));
+        }
         if !has_extension(path, "gguf") {
             return Err(no_model(path, "it is neither a folder nor a .gguf file"));
         }

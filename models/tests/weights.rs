@@ -188,3 +188,12 @@ fn a_file_that_shrinks_after_it_was_opened_is_an_error() {
         std::fs::remove_file(&path).unwrap();
     }
 }
+
+#[test]
+fn only_plain_files_are_opened() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+    let refused = ModelFiles::find(&path).unwrap_err().to_string();
+    assert!(refused.contains("plain file"), "{refused}");
+}
