@@ -24,9 +24,11 @@ test-models: ## fetch the two real models that the tests run
 	@$(PYTHON) scripts/fetch_test_models.py "$(MODELS)"
 
 test: prepare test-models house ## run everything: tests, lints, the CUDA type check
-	cargo test --workspace --locked --no-fail-fast
+	@mkdir -p target
+	set -o pipefail; cargo test --workspace --locked --no-fail-fast 2>&1 | tee target/test-output.txt
 	$(MAKE) lint
 	$(MAKE) check-cuda
+	@awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored }' target/test-output.txt
 
 house: ## formatting
 	cargo fmt --all --check
