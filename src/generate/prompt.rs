@@ -60,6 +60,9 @@ pub fn check_ids(ids: &[u32], vocabulary: usize, field: Option<&'static str>) ->
     }
 }
 
+/// Texts with more bytes per token of context than this are looked at from their beginning first.
+const USUAL_TOKEN_BYTES: usize = 16;
+
 /// Tokenises a text unless it is surely too long.
 ///
 /// # Errors
@@ -74,7 +77,18 @@ pub fn encode(
     if prompt > context {
         return Err(GenerateError::ContextLength { prompt, context, at_least: true });
     }
-    tokenizer.encode(text, add_special_tokens).map_err(GenerateError::Tokenizer)
+    let tokens_of = |text| tokenizer.encode(text, add_special_tokens).map_err(GenerateError::Tokenizer);
+    // Megabytes take seconds and gigabytes to tokenise, so longer and longer beginnings are tried first. Where a
+    // beginning is cut its last word may take other tokens than in the whole; half of what was found is sure to stay.
+    let mut length = USUAL_TOKEN_BYTES * context;
+    while length < text.len() {
+        let prompt = tokens_of(&text[..text.floor_char_boundary(length)])?.len() / 2;
+        if prompt > context {
+            return Err(GenerateError::ContextLength { prompt, context, at_least: true });
+        }
+        length *= 4;
+    }
+    tokens_of(text)
 }
 
 /// Runs work that would hold up the async threads.
@@ -132,7 +146,26 @@ fn end_of_last(rendered: &str, last: &str) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use super::end_of_last;
+    use std::path::Path;
+
+    use sconce_models::Tokenizer;
+
+    use super::{encode, end_of_last};
+    use crate::generate::GenerateError;
+
+    #[test]
+    fn a_text_far_too_long_is_refused_from_its_beginning() {
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tests/golden");
+        let tokenizer = Tokenizer::from_file(&golden.join("llama/tokenizer.json"), 512).expect("it is sound");
+        let tokens = |text: &str, context| encode(&tokenizer, text, false, context);
+        for unit in ["a", "a b ", "雪", "\u{301}"] {
+            let refused = tokens(&unit.repeat(40_000), 100);
+            let from_beginning = matches!(refused, Err(GenerateError::ContextLength { at_least: true, .. }));
+            assert!(from_beginning, "{unit}: {refused:?}");
+        }
+        let whole = tokenizer.encode("a text of few words", false).expect("it is text");
+        assert_eq!(tokens("a text of few words", 2).expect("it is for the caller to count"), whole);
+    }
 
     #[test]
     fn the_last_message_ends_where_its_own_text_ends() {
