@@ -13,6 +13,7 @@ use sconce::config::{Config, Environment, RawConfig};
 use sconce::engine::{SequenceRequest, TokenEvent};
 use sconce::error::{ErrorKind, Failure};
 use sconce::manager::{ManagerError, ModelLease, ModelManager, ModelState, Runner};
+use sconce_models::KvCache;
 use tempfile::TempDir;
 use tokio::time::timeout;
 
@@ -98,6 +99,16 @@ fn engine(lease: &ModelLease) -> &sconce::engine::EngineHandle {
         Runner::Engine(engine) => engine,
         Runner::Embedder(_) => panic!("a causal model runs on an engine"),
     }
+}
+
+#[tokio::test]
+async fn the_context_is_no_longer_than_the_cache_has_room_for() {
+    let house = several(&["a"], &[("cache-memory", "64KiB")]);
+    let lease = house.lease("a").await.unwrap();
+    let tokens = engine(&lease).stats().total_blocks * KvCache::BLOCK_SIZE;
+    assert!(tokens < 256, "the model itself could take 256 tokens, the cache {tokens}");
+    assert_eq!(lease.spec.context_length, tokens);
+    assert_eq!(house.status("a").unwrap().spec.unwrap().context_length, tokens);
 }
 
 #[tokio::test]

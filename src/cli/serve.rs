@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use sconce_models::ModelKind;
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 
 use crate::app::{App, AppError};
@@ -59,13 +59,26 @@ pub fn serve(runtime: &Runtime, settings: RawConfig) -> Result<(), Box<dyn Error
     })
 }
 
+/// What the system keeps of an answer for a client that does not read: little, so that such a client is noticed soon.
+const SEND_BUFFER: u32 = 128 * 1024;
+
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+
 /// Listens, or says which address could not be had.
 ///
 /// # Errors
 /// [`AppError::Serve`].
 pub async fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {
     let cannot = |source| AppError::Serve { address: address.to_string(), source };
-    TcpListener::bind(address).await.map_err(cannot)
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() };
+    let socket = socket.map_err(cannot)?;
+    // As the library's own `bind` does: a restart need not wait for the last connections' addresses.
+    #[cfg(unix)]
+    socket.set_reuseaddr(true).map_err(cannot)?;
+    socket.set_send_buffer_size(SEND_BUFFER).map_err(cannot)?;
+    socket.bind(address).map_err(cannot)?;
+    socket.listen(BACKLOG).map_err(cannot)
 }
 
 /// What a person at the terminal needs to know.

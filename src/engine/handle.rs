@@ -41,8 +41,7 @@ impl Engine {
         let (sender, submissions) = mpsc::channel(max_waiting);
         let drain = Arc::new(DrainRate::default());
         let shared = Shared {
-            spec: model.spec().clone(),
-            tokens_limit: tokens_limit(model.spec(), &limits),
+            spec: ModelSpec { context_length: tokens_limit(model.spec(), &limits), ..model.spec().clone() },
             max_waiting,
             places: Arc::new(Semaphore::new(max_waiting)),
             drain: drain.clone(),
@@ -60,7 +59,6 @@ impl Engine {
 /// What all handles of an engine share; none of it changes but the count of places and the rate.
 struct Shared {
     spec: ModelSpec,
-    tokens_limit: usize,
     max_waiting: usize,
     /// One permit per request that may wait; it travels with the request until that starts or ends.
     places: Arc<Semaphore>,
@@ -89,7 +87,7 @@ impl EngineHandle {
             return Err(self.shared.queue_full());
         };
         let choices = request.choices.max(1);
-        let room = self.shared.tokens_limit - request.prompt.len();
+        let room = self.shared.spec.context_length - request.prompt.len();
         let answer = room.min(request.max_new_tokens as usize);
         // Per choice its tokens and its end; once for all the prompt's event, and a fault.
         let (sender, events) = mpsc::channel::<Event>(choices as usize * (answer + 1) + 2);
@@ -101,7 +99,7 @@ impl EngineHandle {
         }
     }
 
-    /// The model's shape.
+    /// The model's shape; its context is no longer than the cache has room for.
     pub fn spec(&self) -> &ModelSpec {
         &self.shared.spec
     }
@@ -134,8 +132,8 @@ impl Shared {
             return invalid("n", format!("at most {MAX_CHOICES} choices are possible"));
         }
         let needed = request.prompt.len() + request.max_new_tokens.min(1) as usize;
-        if needed > self.tokens_limit {
-            return Err(EngineError::TooLong { needed, available: self.tokens_limit });
+        if needed > self.spec.context_length {
+            return Err(EngineError::TooLong { needed, available: self.spec.context_length });
         }
         Ok(())
     }

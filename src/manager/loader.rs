@@ -86,9 +86,14 @@ impl Loader {
         files: &ModelFiles,
         plan: MemoryPlan,
     ) -> Result<LoadedEntry, LoadFailure> {
-        let Loaded { model, spec, device, tokenizer, chat_template, defaults } = load(files, &self.options)?;
+        let Loaded { model, mut spec, device, tokenizer, chat_template, defaults } =
+            load(files, &self.options)?;
         let runner = match model {
-            LoadedModel::Causal(model) => Runner::Engine(Engine::spawn(model, &device, self.limits(plan))?),
+            LoadedModel::Causal(model) => {
+                let engine = Engine::spawn(model, &device, self.limits(plan))?;
+                spec = engine.spec().clone();
+                Runner::Engine(engine)
+            }
             LoadedModel::Embedder(model) => Runner::Embedder(EmbedderHandle::spawn(
                 model,
                 self.engine.embedding_batch_tokens,
