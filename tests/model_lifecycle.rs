@@ -209,6 +209,8 @@ async fn an_idle_model_is_unloaded_and_one_in_use_is_not() {
     house.lease("c").await.unwrap();
     house.lease("b").await.unwrap();
     house.wait_for("b", |state| *state == ModelState::Absent).await;
+    let status = house.status("b").unwrap();
+    assert!(status.kind.is_some() && status.spec.is_some(), "what was read of it stays known");
     assert_eq!(house.state("a"), ModelState::Ready);
     assert_eq!(house.state("c"), ModelState::Ready, "a pinned model stays");
     drop(used);

@@ -163,6 +163,7 @@ impl Lifecycle {
             Ok(entry) => {
                 slot.failures = 0;
                 slot.leases.touch();
+                slot.spec = Some(entry.spec.clone());
                 slot.state = SlotState::Ready(entry);
             }
             Err(Failure::Stopped) => {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use sconce_models::ModelSpec;
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -19,6 +20,8 @@ pub(super) struct Slot {
     pub pinned: bool,
     pub created: u64,
     pub state: SlotState,
+    /// Its shape, once it has been loaded.
+    pub spec: Option<ModelSpec>,
     /// Bytes set aside for it, from before it is loaded until after its memory is free again.
     pub reserved: u64,
     /// Failures in a row: how long to wait before the next try.
@@ -49,6 +52,7 @@ impl Slot {
             pinned,
             created,
             state: SlotState::Absent,
+            spec: None,
             reserved: 0,
             failures: 0,
             attempt: 0,
@@ -84,14 +88,15 @@ impl Slot {
 
     pub(super) fn status(&self) -> ModelStatus {
         let loaded = match &self.state {
-            SlotState::Ready(entry) => Some(entry),
-            _ => None,
+            SlotState::Ready(entry) => Some(&entry.spec),
+            // What was read once stays true while the model is away.
+            _ => self.spec.as_ref(),
         };
         ModelStatus {
             id: self.entry.id.clone(),
-            kind: loaded.map(|entry| entry.spec.kind).or(self.entry.kind),
+            kind: loaded.map(|spec| spec.kind).or(self.entry.kind),
             state: self.public_state(),
-            spec: loaded.map(|entry| entry.spec.clone()),
+            spec: loaded.cloned(),
             created: self.created,
             pinned: self.pinned,
             leases: self.leases.count(),
