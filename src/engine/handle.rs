@@ -13,6 +13,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use uuid::Uuid;
 
 use crate::engine::drain::DrainRate;
+use crate::engine::pace::Pace;
 use crate::engine::sampler::Sampler;
 use crate::engine::scheduler::{Scheduler, tokens_limit};
 use crate::engine::sequence::{Event, Submission};
@@ -47,10 +48,11 @@ impl Engine {
             drain: drain.clone(),
         };
         let seed = Uuid::new_v4().as_u64_pair().0;
+        let pace = Pace::new(limits.prefill_chunk);
         let scheduler = Scheduler::new(limits, model.spec(), drain, seed, Instant::now());
         let (publisher, stats) = watch::channel(scheduler.stats());
         let sampler = Sampler::default();
-        let worker = Worker { model, cache, scheduler, sampler, submissions, stats: publisher };
+        let worker = Worker { model, cache, scheduler, sampler, pace, submissions, stats: publisher };
         worker::spawn("engine", move || worker.run())?;
         Ok(EngineHandle { submissions: sender, shared: Arc::new(shared), stats })
     }

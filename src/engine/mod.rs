@@ -19,6 +19,7 @@ mod embedder;
 mod error;
 mod fairness;
 mod handle;
+mod pace;
 mod prefix;
 mod request;
 pub mod sampler;

@@ -180,7 +180,8 @@ pub struct EngineLimits {
     pub cache_type: CacheType,
     /// Most tokens in one step.
     pub max_batch_tokens: usize,
-    /// Most prompt tokens of one step while other sequences are decoding: bounds their inter-token gap.
+    /// Most prompt tokens of one step while other sequences are decoding; fewer are run where these would make them wait
+    /// for more than about 150 ms.
     pub prefill_chunk: usize,
     /// Most sequences in one step.
     pub max_running: usize,

@@ -9,6 +9,7 @@ use std::time::Instant;
 use sconce_models::{KvCache, Model};
 use tokio::sync::{mpsc, watch};
 
+use crate::engine::pace::Pace;
 use crate::engine::sampler::Sampler;
 use crate::engine::scheduler::{Scheduler, Step};
 use crate::engine::sequence::Submission;
@@ -21,6 +22,7 @@ pub(super) struct Worker {
     pub(super) cache: KvCache,
     pub(super) scheduler: Scheduler,
     pub(super) sampler: Sampler,
+    pub(super) pace: Pace,
     /// Handles send, this thread receives; when all handles are gone it finishes what it has and ends.
     pub(super) submissions: mpsc::Receiver<Submission>,
     /// This thread sends, handles receive; dropped when the thread has ended.
@@ -54,12 +56,17 @@ impl Worker {
     }
 
     fn run_step(&mut self, step: &Step) {
+        let started = Instant::now();
         match forward(self.model.as_ref(), &mut self.cache, step) {
             Ok((vocab, mut logits)) => self.scheduler.commit(step, &mut logits, vocab, &mut self.sampler),
             Err(reason) => {
                 tracing::error!(reason, tokens = step.batch.tokens(), "a forward pass failed");
                 self.scheduler.fail_step(&reason);
             }
+        }
+        if step.is_mixed() {
+            self.pace.observe(step.prefill_tokens, started.elapsed());
+            self.scheduler.limit_prefill(self.pace.chunk());
         }
     }
 }

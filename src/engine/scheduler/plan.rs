@@ -24,7 +24,14 @@ pub(in crate::engine) struct Step {
     /// One per row of `batch.sample_rows`.
     pub(super) rows: Vec<Row>,
     /// Tokens of prompts (or of what was lost in a preemption) in the batch.
-    pub(super) prefill_tokens: usize,
+    pub(in crate::engine) prefill_tokens: usize,
+}
+
+impl Step {
+    /// Whether prompt tokens run beside decoding sequences.
+    pub(in crate::engine) fn is_mixed(&self) -> bool {
+        self.prefill_tokens > 0 && self.batch.tokens() > self.prefill_tokens
+    }
 }
 
 /// What a row of logits is for.
@@ -37,6 +44,11 @@ pub(super) struct Row {
 }
 
 impl Scheduler {
+    /// Sets how many prompt tokens a step may run beside decoding sequences from now on.
+    pub(in crate::engine) fn limit_prefill(&mut self, tokens: usize) {
+        self.limits.prefill_chunk = tokens.max(1);
+    }
+
     /// Plans a step; none if there is nothing to run.
     pub(in crate::engine) fn plan(&mut self, now: Instant) -> Option<Step> {
         let mut step = Step::default();
