@@ -4,8 +4,16 @@ SHELL := /bin/bash
 MODELS := $(CURDIR)/target/test-models
 PYTHON ?= python3
 
+# The tests run on SQLite and once more on PostgreSQL: all of tests/ but those that never meet a database. What is not listed
+# runs twice; that costs time and hides nothing.
+WITHOUT_DATABASE := config engine_% house model_lifecycle sources
+TESTS := $(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs))
+ON_POSTGRES := $(addprefix --test ,$(filter-out $(WITHOUT_DATABASE),$(TESTS)))
+CARGO_TEST := cargo test --workspace --locked --no-fail-fast
+COUNT := awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored }'
+
 .DEFAULT_GOAL := help
-.PHONY: help run build test lint house check-cuda build-cuda bench test-models prepare
+.PHONY: help run build test test-postgres lint house check-cuda build-cuda bench test-models prepare prepare-postgres
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -23,12 +31,21 @@ run: build ## build, fetch the default model, serve on 127.0.0.1:8080
 test-models: ## fetch the two real models that the tests run
 	@$(PYTHON) scripts/fetch_test_models.py "$(MODELS)"
 
-test: prepare test-models house ## run everything: tests, lints, the CUDA type check
+prepare-postgres: # before the tests and not after half of them
+	@$(PYTHON) scripts/postgres.py install
+
+test: prepare prepare-postgres test-models house ## run everything: tests on both databases, lints, the CUDA type check
 	@mkdir -p target
-	set -o pipefail; cargo test --workspace --locked --no-fail-fast 2>&1 | tee target/test-output.txt
+	set -o pipefail; SCONCE_TEST_DATABASE=sqlite $(CARGO_TEST) 2>&1 | tee target/test-output.txt
+	$(MAKE) test-postgres
 	$(MAKE) lint
 	$(MAKE) check-cuda
-	@awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored }' target/test-output.txt
+	@$(COUNT) target/test-output.txt target/test-output-postgres.txt
+
+test-postgres: prepare test-models ## the tests that meet a database, on PostgreSQL: that of TEST_POSTGRES_URL, or its own
+	@mkdir -p target
+	set -o pipefail; SCONCE_TEST_DATABASE=postgres $(PYTHON) scripts/postgres.py run -- $(CARGO_TEST) $(ON_POSTGRES) 2>&1 | tee target/test-output-postgres.txt
+	@$(COUNT) target/test-output-postgres.txt
 
 house: ## formatting
 	cargo fmt --all --check
