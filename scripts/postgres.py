@@ -42,7 +42,7 @@ NEEDED = ["initdb", "pg_ctl", "postgres"]
 PLACES = ["/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin"]
 OLDEST = 13  # the first with DROP DATABASE ... WITH (FORCE)
 # As many tests run at once as there are processors, each with a pool or two.
-MAX_CONNECTIONS = max(300, 25 * (os.cpu_count() or 1))
+MAX_CONNECTIONS = max(300, 40 * (os.cpu_count() or 1))
 # Below the ports that systems hand out by themselves.
 PORTS = range(15_000, 32_000)
 OWN_SERVER = "or set TEST_POSTGRES_URL to a server whose user may create databases"
