@@ -6,15 +6,18 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
 use crate::api;
-use crate::config::{Config, ServerConfig};
+use crate::auth::{Auth, AuthError, FirstRun};
+use crate::clock::Clock;
+use crate::config::{AuthConfig, Config, ServerConfig};
 use crate::generate::Generator;
 use crate::http::{self, AppState, Bounds, EdgeSettings};
 use crate::manager::{ManagerError, ModelManager};
 use crate::shutdown::Shutdown;
+use crate::store::{Store, StoreError};
 use crate::telemetry::metrics::MetricsPage;
 
 /// A body that takes longer is given up.
@@ -34,6 +37,12 @@ pub enum AppError {
     /// The models cannot be set up.
     #[error(transparent)]
     Manager(#[from] ManagerError),
+    /// The database cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Users and keys cannot be set up.
+    #[error(transparent)]
+    Auth(#[from] AuthError),
     /// The address cannot be listened on, or stopped being there.
     #[error("cannot serve on {address}: {source}")]
     Serve {
@@ -56,24 +65,59 @@ pub enum AppError {
 /// # Errors
 /// [`AppError`].
 pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> Result<(), AppError> {
-    App::open(config)?.serve(listener, shutdown).await
+    App::open(config).await?.serve(listener, shutdown).await
 }
 
 /// The server, built but not yet serving; for those who want to watch it come up.
 pub struct App {
     server: ServerConfig,
+    access: AuthConfig,
+    store: Store,
+    auth: Auth,
+    first_run: Option<FirstRun>,
     manager: Arc<ModelManager>,
     ready: watch::Sender<bool>,
 }
 
 impl App {
-    /// Builds the inference wing. Loads nothing yet. Must be called inside a tokio runtime.
+    /// Builds both wings, brings the database's schema up to date, and makes the first user if there is none. Loads no
+    /// model yet. Must be called inside a tokio runtime.
     ///
     /// # Errors
-    /// [`AppError::Manager`].
-    pub fn open(config: Config) -> Result<Self, AppError> {
+    /// [`AppError::Manager`], [`AppError::Store`], [`AppError::Auth`].
+    pub async fn open(config: Config) -> Result<Self, AppError> {
+        Self::open_by(config, Clock::System).await
+    }
+
+    /// The same, with expiries by another clock.
+    ///
+    /// # Errors
+    /// As [`App::open`].
+    pub async fn open_by(config: Config, clock: Clock) -> Result<Self, AppError> {
         let manager = ModelManager::open(config.models, config.engine, &config.data_dir)?;
-        Ok(Self { server: config.server, manager, ready: watch::Sender::new(false) })
+        let store = Store::open(&config.database_url).await?;
+        store.migrate().await?;
+        let auth = Auth::open(store.clone(), clock, config.auth.clone()).await?;
+        let first_run = auth.first_run().await?;
+        Ok(Self {
+            server: config.server,
+            access: config.auth,
+            store,
+            auth,
+            first_run,
+            manager,
+            ready: watch::Sender::new(false),
+        })
+    }
+
+    /// What the operator must be told once, if this was the first start.
+    pub fn take_first_run(&mut self) -> Option<FirstRun> {
+        self.first_run.take()
+    }
+
+    /// Who is let in.
+    pub fn auth(&self) -> &Auth {
+        &self.auth
     }
 
     /// The models, to watch them.
@@ -96,8 +140,10 @@ impl App {
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
         let generator = Generator::new(workers);
         let (manager, ready) = (Arc::clone(&self.manager), self.ready.subscribe());
-        let state = AppState::new(settings, manager, generator, shutdown.clone(), ready);
-        let upkeep = keep_metrics_tidy(state.metrics().clone());
+        let state = AppState::new(settings, self.auth.clone(), manager, generator, shutdown.clone(), ready);
+        let mut upkeep = JoinSet::new();
+        upkeep.spawn(keep_metrics_tidy(state.metrics().clone()));
+        upkeep.spawn(self.auth.clone().watch());
 
         let drained = shutdown.clone();
         let server = http::serve(listener, api::router(state), Bounds::of_process(), async move {
@@ -108,22 +154,26 @@ impl App {
             error = self.load_models() => Err(error),
             () = self.overstayed(&shutdown) => Ok(()),
         };
-        upkeep.abort();
+        upkeep.shutdown().await;
         if timeout(LAST_GRACE, self.manager.shutdown()).await.is_err() {
             tracing::warn!("a model is still in use; ending without waiting for it");
+        }
+        if timeout(LAST_GRACE, self.store.close()).await.is_err() {
+            tracing::warn!("the database is still in use; ending without waiting for it");
         }
         outcome
     }
 
     fn edge_settings(&self, address: std::net::IpAddr) -> EdgeSettings {
         EdgeSettings {
-            api_key: self.server.api_key.clone(),
             max_body_bytes: self.server.max_body_bytes,
             body_timeout: BODY_TIMEOUT.min(self.server.request_timeout),
             request_timeout: self.server.request_timeout,
             keep_alive: self.server.keep_alive,
             slow_client_timeout: SLOW_CLIENT_TIMEOUT,
             address,
+            trusted_proxies: self.access.trusted_proxies.clone().into(),
+            allowed_origins: self.access.allowed_origins.clone().into(),
         }
     }
 
@@ -159,13 +209,11 @@ impl App {
     }
 }
 
-fn keep_metrics_tidy(page: MetricsPage) -> JoinHandle<()> {
-    tokio::spawn(async move {
-        let mut ticks = interval(METRICS_UPKEEP);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
-        loop {
-            ticks.tick().await;
-            page.tidy();
-        }
-    })
+async fn keep_metrics_tidy(page: MetricsPage) {
+    let mut ticks = interval(METRICS_UPKEEP);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        page.tidy();
+    }
 }

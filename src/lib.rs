@@ -17,12 +17,16 @@
 
 pub mod api;
 pub mod app;
+pub mod auth;
 pub mod cli;
+pub mod clock;
 pub mod config;
 pub mod engine;
 pub mod error;
 pub mod generate;
 pub mod http;
+pub mod language;
 pub mod manager;
 pub mod shutdown;
+pub mod store;
 pub mod telemetry;

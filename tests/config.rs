@@ -112,13 +112,13 @@ fn secrets_are_masked_everywhere() {
     let file = folder.path().join("key");
     std::fs::write(&file, "key-in-file\n").unwrap();
     let config = load(RawConfig::default(), &[("SCONCE_API_KEY", "key-one"), ("HF_TOKEN", "hf_two")]);
-    assert_eq!(config.server.api_key.as_ref().unwrap().expose_secret(), "key-one");
+    assert_eq!(config.auth.api_key.as_ref().unwrap().expose_secret(), "key-one");
     assert_eq!(shown(&config, "api-key"), "********");
     let everything = format!("{config:?}");
     assert!(!everything.contains("key-one") && !everything.contains("hf_two"));
 
     let config = load(RawConfig::default().with("api-key-file", file.to_str().unwrap()), &[]);
-    assert_eq!(config.server.api_key.as_ref().unwrap().expose_secret(), "key-in-file");
+    assert_eq!(config.auth.api_key.as_ref().unwrap().expose_secret(), "key-in-file");
 }
 
 #[test]
@@ -143,9 +143,20 @@ fn what_is_wrong_is_named_with_its_origin() {
 }
 
 #[test]
-fn without_a_key_only_this_machine_may_be_listened_to() {
-    let open = refusal(RawConfig::default().with("listen", "0.0.0.0:8080"), &[]);
-    assert!(open.contains("SCONCE_API_KEY"), "{open}");
-    load(RawConfig::default().with("listen", "0.0.0.0:8080"), &[("SCONCE_API_KEY", "k")]);
-    load(RawConfig::default().with("listen", "[::1]:8080"), &[]);
+fn without_authentication_only_this_machine_may_be_listened_to() {
+    let open = refusal(RawConfig::default().with("listen", "0.0.0.0:8080").with("auth", "off"), &[]);
+    assert!(open.contains("`auth` is off"), "{open}");
+    load(RawConfig::default().with("listen", "0.0.0.0:8080"), &[]);
+    load(RawConfig::default().with("listen", "[::1]:8080").with("auth", "off"), &[]);
+}
+
+#[test]
+fn the_databases_address_is_shown_without_its_password() {
+    let url = "postgres://sconce:hunter2@db.example/sconce";
+    let config = load(RawConfig::default(), &[("SCONCE_DATABASE_URL", url)]);
+    assert_eq!(config.database_url.expose_secret(), url);
+    assert_eq!(shown(&config, "database-url"), "postgres://********@db.example/sconce");
+    assert!(!format!("{config:?}").contains("hunter2"));
+    let config = load(RawConfig::default(), &[("SCONCE_DATA_DIR", "/data")]);
+    assert_eq!(config.database_url.expose_secret(), "sqlite:///data/sconce.db");
 }

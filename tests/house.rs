@@ -8,22 +8,24 @@ use std::path::{Path, PathBuf};
 
 /// The floor plan of `src/`: `room: the rooms it may import`. A room that is not listed does not exist.
 const FLOOR_PLAN: &str = "
-error:
+language:
+clock:
 shutdown:
+error: language
 config: error
 telemetry: error config
 engine: error config telemetry
 manager: error config telemetry shutdown engine
 generate: error config telemetry manager engine
-store: error config telemetry
-auth: error config telemetry store
-usage: error config telemetry store auth shutdown
-http: error config telemetry shutdown engine generate manager auth usage store
-api: error config telemetry http engine generate manager auth usage
-admin: error config telemetry http manager auth usage store
+store: error clock config telemetry
+auth: error language clock config telemetry store
+usage: error clock config telemetry store auth shutdown
+http: error language clock config telemetry shutdown engine generate manager auth usage store
+api: error language clock config telemetry http engine generate manager auth usage
+admin: error clock config telemetry http manager auth usage store
 console: config http
-app: error config telemetry shutdown engine manager generate store auth usage http api admin console
-cli: error config telemetry shutdown engine store auth manager generate app
+app: error clock config telemetry shutdown engine manager generate store auth usage http api admin console
+cli: error language clock config telemetry shutdown engine store auth manager generate app
 ";
 
 /// The wing that knows no users, and the wing that knows no tensors.

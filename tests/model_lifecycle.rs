@@ -11,7 +11,7 @@ use futures_util::StreamExt;
 use mock_hub::{Fault, MockHub, Served};
 use sconce::config::{Config, Environment, RawConfig};
 use sconce::engine::{SequenceRequest, TokenEvent};
-use sconce::error::{ErrorKind, Failure};
+use sconce::error::{Code, Failure};
 use sconce::manager::{ManagerError, ModelLease, ModelManager, ModelState, Runner};
 use sconce_models::KvCache;
 use tempfile::TempDir;
@@ -139,7 +139,7 @@ async fn models_are_known_by_their_names_exactly() {
     assert_eq!(ids, ["llama.Q8_0", "bert"]);
     assert!(house.lease("llama.Q8_0.gguf").await.is_ok(), "the file's whole name is understood too");
     let unknown = house.lease("LLAMA.Q8_0").await.map(drop).unwrap_err();
-    assert_eq!((unknown.kind(), unknown.code()), (ErrorKind::NotFound, "model_not_found"));
+    assert_eq!(unknown.code(), Code::ModelNotFound);
     let lease = house.lease("bert").await.unwrap();
     assert!(matches!(lease.runner, Runner::Embedder(_)));
 }
@@ -179,7 +179,7 @@ async fn a_busy_or_pinned_model_is_never_unloaded_to_make_room() {
     let busy = house.lease("a").await.unwrap();
     house.lease("b").await.unwrap();
     let refusal = house.lease("c").await.map(drop).unwrap_err();
-    assert_eq!((refusal.kind(), refusal.code()), (ErrorKind::RateLimited, "model_out_of_memory"));
+    assert_eq!(refusal.code(), Code::ModelOutOfMemory);
     match refusal {
         ManagerError::OutOfMemory { needed_mib, available_mib, .. } => {
             assert_eq!(needed_mib, need);
@@ -230,7 +230,7 @@ async fn an_unload_lets_running_streams_finish() {
     let unload = tokio::spawn(async move { manager.unload("a").await });
     house.wait_for("a", |state| *state == ModelState::Draining).await;
     let refusal = house.lease("a").await.map(drop).unwrap_err();
-    assert_eq!((refusal.kind(), refusal.code()), (ErrorKind::RateLimited, "model_loading"));
+    assert_eq!(refusal.code(), Code::ModelLoading);
 
     let events: Vec<_> = timeout(PATIENCE, stream.by_ref().map(Result::unwrap).collect()).await.unwrap();
     let tokens = events.iter().filter(|event| matches!(event, TokenEvent::Token { .. })).count();
@@ -263,7 +263,7 @@ async fn a_damaged_model_fails_alone_and_is_tried_again_later() {
 
     std::fs::copy(llama(), &file).unwrap();
     let refusal = house.lease("bad").await.map(drop).unwrap_err();
-    assert_eq!(refusal.kind(), ErrorKind::Conflict, "not tried again at once");
+    assert_eq!(refusal.code(), Code::ModelFailed, "not tried again at once");
     house.unload("bad").await.unwrap();
     house.lease("bad").await.expect("the failure was forgotten, the file is whole");
 }
@@ -282,13 +282,13 @@ async fn a_model_on_its_way_is_waited_for_within_bounds() {
     ];
     let house = house(&settings);
     let refusal = house.lease("far").await.map(drop).unwrap_err();
-    assert_eq!((refusal.kind(), refusal.code()), (ErrorKind::RateLimited, "model_loading"));
+    assert_eq!(refusal.code(), Code::ModelLoading);
     assert!(refusal.retry_after().is_some());
     house
         .wait_for("far", |state| matches!(state, ModelState::Downloading(progress) if progress.bytes > 0))
         .await;
     let second = house.lease("far").await.map(drop).unwrap_err();
-    assert_eq!(second.code(), "model_loading");
+    assert_eq!(second.code(), Code::ModelLoading);
     house.load("far").await.expect("loading waits as long as it takes");
     assert_eq!(hub.asked().len(), 2, "one download, resumed once, for all who asked");
     assert_eq!(house.state("far"), ModelState::Ready);
@@ -309,7 +309,7 @@ async fn a_download_can_be_called_off() {
     house.unload("far").await.unwrap();
     assert_eq!(house.state("far"), ModelState::Absent);
     let refusal = timeout(PATIENCE, waiting).await.unwrap().unwrap().unwrap_err();
-    assert_eq!(refusal.code(), "model_loading");
+    assert_eq!(refusal.code(), Code::ModelLoading);
     house.lease("far").await.expect("and goes on from where it was");
     assert!(hub.asked().last().unwrap().header("range").is_some());
 }

@@ -3,6 +3,8 @@
 pub mod health;
 pub mod openai;
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::routing::{get, post};
 
@@ -22,6 +24,10 @@ pub fn router(state: AppState) -> Router {
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .route("/version", get(health::version));
-    let address = state.settings().address;
-    layers::wrap(routes, address).with_state(state)
+    let settings = state.settings();
+    let neighbourhood = layers::Neighbourhood {
+        address: settings.address,
+        trusted_proxies: Arc::clone(&settings.trusted_proxies),
+    };
+    layers::wrap(routes, neighbourhood).with_state(state)
 }

@@ -2,6 +2,7 @@
 //! server for itself, on a free port of this machine and with a key of its own.
 
 use std::error::Error;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use clap::Args;
@@ -16,7 +17,7 @@ use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use crate::app::{App, AppError};
-use crate::cli::message::{Language, Messages};
+use crate::cli::message::{Messages, language_of, messages};
 use crate::cli::output;
 use crate::cli::pull::Bars;
 use crate::cli::serve::listen;
@@ -51,13 +52,13 @@ pub struct ChatArguments {
 /// # Errors
 /// For settings that cannot be, a model that cannot be loaded, a server that cannot be reached.
 pub fn chat(runtime: &Runtime, arguments: ChatArguments) -> Result<(), Box<dyn Error>> {
-    let messages = Language::of(&Environment::of_process()).messages();
+    let messages = messages(language_of(&Environment::of_process()));
     let mut config = Config::load(arguments.settings.clone())?;
     config.log.filter = "warn".to_owned();
     telemetry::start_logging(&config.log);
     let wanted = config.models.models.first().map(|model| model.id.clone().unwrap_or(model.target.clone()));
     let (own, url, key) = match &arguments.url {
-        Some(url) => (None, url.trim_end_matches('/').to_owned(), config.server.api_key.clone()),
+        Some(url) => (None, url.trim_end_matches('/').to_owned(), config.auth.api_key.clone()),
         None => {
             eprintln!("{} …", messages.loading);
             let own = runtime.block_on(OwnServer::start(config))?;
@@ -124,17 +125,21 @@ struct OwnServer {
     key: SecretString,
     shutdown: Shutdown,
     task: JoinHandle<Result<(), AppError>>,
+    state: PathBuf,
 }
 
 impl OwnServer {
     async fn start(mut config: Config) -> Result<Self, Box<dyn Error>> {
         let key = SecretString::from(Uuid::new_v4().simple().to_string());
         config.server.listen = ([127, 0, 0, 1], 0).into();
-        config.server.api_key = Some(key.clone());
+        config.auth.api_key = Some(key.clone());
+        // Nothing of a conversation is kept, so neither are users.
+        let state = std::env::temp_dir().join(format!("sconce-chat-{}", Uuid::new_v4().simple()));
+        config.database_url = SecretString::from(format!("sqlite://{}/sconce.db", state.display()));
         let listener = listen(config.server.listen).await?;
         let url = format!("http://{}", listener.local_addr()?);
         let shutdown = Shutdown::new();
-        let app = App::open(config)?;
+        let app = App::open(config).await?;
         app.manager().report_to(Arc::new(Bars::default()));
         let mut ready = app.ready();
         let task = tokio::spawn(app.serve(listener, shutdown.clone()));
@@ -143,12 +148,15 @@ impl OwnServer {
             task.await??;
             return Err("the server ended before it was ready".into());
         }
-        Ok(Self { url, key, shutdown, task })
+        Ok(Self { url, key, shutdown, task, state })
     }
 
     async fn end(self) -> Result<(), Box<dyn Error>> {
         self.shutdown.end();
-        Ok(self.task.await??)
+        let outcome = self.task.await?;
+        // What is left in a temporary folder is the system's to clear away.
+        let _ = std::fs::remove_dir_all(&self.state);
+        Ok(outcome?)
     }
 }
 

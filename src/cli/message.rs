@@ -1,29 +1,19 @@
 //! What the commands say to people, in their language. Errors and logs are English.
 
 use crate::config::Environment;
+use crate::language::Language;
 
-/// A language the commands speak.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Language {
-    /// The usual.
-    English,
-    /// Simplified Chinese.
-    Chinese,
+/// The terminal's language: that of the first of LC_ALL, LC_MESSAGES and LANG that is set.
+pub fn language_of(environment: &Environment) -> Language {
+    let locale = ["LC_ALL", "LC_MESSAGES", "LANG"].iter().find_map(|name| environment.get(name));
+    locale.map_or(Language::English, Language::of_locale)
 }
 
-impl Language {
-    /// The terminal's: the first of LC_ALL, LC_MESSAGES and LANG that is set.
-    pub fn of(environment: &Environment) -> Self {
-        let locale = ["LC_ALL", "LC_MESSAGES", "LANG"].iter().find_map(|name| environment.get(name));
-        if locale.is_some_and(|locale| locale.starts_with("zh")) { Self::Chinese } else { Self::English }
-    }
-
-    /// All texts in this language.
-    pub fn messages(self) -> &'static Messages {
-        match self {
-            Self::English => &ENGLISH,
-            Self::Chinese => &CHINESE,
-        }
+/// All texts in a language.
+pub fn messages(language: Language) -> &'static Messages {
+    match language {
+        Language::English => &ENGLISH,
+        Language::Chinese => &CHINESE,
     }
 }
 
@@ -38,8 +28,14 @@ pub struct Messages {
     pub sign_in: &'static str,
     /// No key is set.
     pub no_key: &'static str,
-    /// A key is set.
+    /// A key is needed.
     pub key: &'static str,
+    /// A key is needed, and the first is in the line to paste.
+    pub first_key: &'static str,
+    /// Before the first user's name and password.
+    pub owner: &'static str,
+    /// That they are shown once.
+    pub owner_once: &'static str,
     /// Before the line to paste.
     pub try_it: &'static str,
     /// How to end.
@@ -60,8 +56,11 @@ const ENGLISH: Messages = Messages {
     ready: "is ready at",
     models: "models",
     sign_in: "sign in",
-    no_key: "not needed: without a key it answers this machine only; set SCONCE_API_KEY to ask for one",
-    key: "send the key as `Authorization: Bearer KEY`; the line below takes it from SCONCE_API_KEY",
+    no_key: "not needed for using models: `auth` is off, and only this machine is answered",
+    key: "send a key as `Authorization: Bearer KEY`; `sconce admin create-key` makes one",
+    first_key: "send a key as `Authorization: Bearer KEY`; the line below has the first one",
+    owner: "administrator",
+    owner_once: "shown this once: keep it; the password must be changed at the first sign-in",
     try_it: "try it",
     stop: "Ctrl-C lets running answers finish and ends",
     stopped: "ended",
@@ -75,8 +74,11 @@ const CHINESE: Messages = Messages {
     ready: "已就绪:",
     models: "模型",
     sign_in: "登录",
-    no_key: "无需密钥:未设密钥时只应答本机;设置 SCONCE_API_KEY 即可要求密钥",
-    key: "以 `Authorization: Bearer 密钥` 发送;下面一行从 SCONCE_API_KEY 读取",
+    no_key: "使用模型无需密钥:`auth` 已关闭,且只应答本机",
+    key: "以 `Authorization: Bearer 密钥` 发送;用 `sconce admin create-key` 创建密钥",
+    first_key: "以 `Authorization: Bearer 密钥` 发送;下面一行已含第一个密钥",
+    owner: "管理员",
+    owner_once: "仅显示这一次,请妥善保存;首次登录时必须修改密码",
     try_it: "试一试",
     stop: "按 Ctrl-C:等正在进行的回答结束后退出",
     stopped: "已结束",
@@ -91,7 +93,7 @@ mod tests {
     use super::*;
 
     fn language(variables: &[(&str, &str)]) -> Language {
-        Language::of(
+        language_of(
             &variables.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
         )
     }

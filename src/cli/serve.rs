@@ -7,12 +7,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use sconce_models::ModelKind;
+use secrecy::ExposeSecret;
 use serde_json::json;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 
 use crate::app::{App, AppError};
-use crate::cli::message::{Language, Messages};
+use crate::auth::FirstRun;
+use crate::cli::message::{Messages, language_of, messages};
 use crate::cli::output;
 use crate::cli::pull::Bars;
 use crate::config::{Config, Environment, RawConfig};
@@ -31,14 +33,15 @@ const QUESTION: &str = "What is the capital of France? Answer in one sentence.";
 pub fn serve(runtime: &Runtime, settings: RawConfig) -> Result<(), Box<dyn Error>> {
     let config = Config::load(settings)?;
     telemetry::start_logging(&config.log);
-    let messages = Language::of(&Environment::of_process()).messages();
+    let messages = messages(language_of(&Environment::of_process()));
     runtime.block_on(async {
         let listener = listen(config.server.listen).await?;
         let address = listener.local_addr()?;
-        let guarded = config.server.api_key.is_some();
+        let asks_for_key = config.auth.required;
         let shutdown = Shutdown::new();
         shutdown.follow_signals();
-        let app = App::open(config)?;
+        let mut app = App::open(config).await?;
+        let first_run = app.take_first_run();
         if std::io::stderr().is_terminal() {
             app.manager().report_to(Arc::new(Bars::default()));
         }
@@ -47,7 +50,8 @@ pub fn serve(runtime: &Runtime, settings: RawConfig) -> Result<(), Box<dyn Error
         let announcement = tokio::spawn(async move {
             if ready.wait_for(|ready| *ready).await.is_ok() {
                 // Nobody may be reading; that is no reason not to serve.
-                let _ = output::line(banner(messages, address, guarded, &manager));
+                let access = Access { asks_for_key, first_run };
+                let _ = output::line(banner(messages, address, &access, &manager));
             }
         });
         let outcome = app.serve(listener, shutdown).await;
@@ -81,20 +85,41 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {
     socket.listen(BACKLOG).map_err(cannot)
 }
 
+/// How one gets in.
+struct Access {
+    asks_for_key: bool,
+    /// Made at this very start, shown this once.
+    first_run: Option<FirstRun>,
+}
+
 /// What a person at the terminal needs to know.
-fn banner(messages: &Messages, address: SocketAddr, guarded: bool, manager: &ModelManager) -> String {
+fn banner(messages: &Messages, address: SocketAddr, access: &Access, manager: &ModelManager) -> String {
     let models = manager.list();
     let url = format!("http://{}", reachable(address));
     let version = env!("CARGO_PKG_VERSION");
     let mut text = format!("\nsconce {version} {} {url}\n\n", messages.ready);
-    let sign_in = if guarded { messages.key } else { messages.no_key };
+    let sign_in = match (&access.first_run, access.asks_for_key) {
+        (_, false) => messages.no_key,
+        (Some(_), true) => messages.first_key,
+        (None, true) => messages.key,
+    };
     let mut line = |label: &str, content: &str| {
         // Writing to a text cannot fail.
         let _ = writeln!(text, "  {label}: {content}");
     };
     line(messages.models, &names(&models));
+    if let Some(first) = &access.first_run {
+        let password = first.password.as_ref().map_or("SCONCE_ADMIN_PASSWORD", |made| made.expose_secret());
+        line(messages.owner, &format!("{} / {password}", first.username));
+        line("", messages.owner_once);
+    }
     line(messages.sign_in, sign_in);
-    if let Some(command) = example(&url, guarded, &models) {
+    let key = match access {
+        Access { asks_for_key: false, .. } => None,
+        Access { first_run: Some(first), .. } => Some(first.key.reveal()),
+        Access { first_run: None, .. } => Some("$SCONCE_API_KEY"),
+    };
+    if let Some(command) = example(&url, key, &models) {
         line(messages.try_it, &format!("\n\n{command}\n"));
     }
     line("Ctrl-C", messages.stop.trim_start_matches("Ctrl-C "));
@@ -120,7 +145,7 @@ fn names(models: &[ModelStatus]) -> String {
 }
 
 /// A line to paste that the first ready model answers.
-fn example(url: &str, guarded: bool, models: &[ModelStatus]) -> Option<String> {
+fn example(url: &str, key: Option<&str>, models: &[ModelStatus]) -> Option<String> {
     let ready =
         |kind| models.iter().find(|model| model.state == ModelState::Ready && model.kind == Some(kind));
     let (path, body) = if let Some(model) = ready(ModelKind::Causal) {
@@ -133,7 +158,7 @@ fn example(url: &str, guarded: bool, models: &[ModelStatus]) -> Option<String> {
         let model = ready(ModelKind::Embedding)?;
         ("embeddings", json!({"model": model.id, "input": QUESTION}))
     };
-    let key = if guarded { " -H \"Authorization: Bearer $SCONCE_API_KEY\"" } else { "" };
+    let key = key.map_or_else(String::new, |key| format!(" -H \"Authorization: Bearer {key}\""));
     // Within single quotes a shell reads everything but a single quote as it is.
     let body = body.to_string().replace('\'', "'\\''");
     Some(format!("curl -N {url}/v1/{path}{key} -H 'Content-Type: application/json' -d '{body}'"))
@@ -160,10 +185,10 @@ mod tests {
         let absent = model("a", ModelKind::Causal, ModelState::Absent);
         let embed = model("e", ModelKind::Embedding, ModelState::Ready);
         let chat = model("c", ModelKind::Causal, ModelState::Ready);
-        assert_eq!(example("u", false, std::slice::from_ref(&absent)), None);
-        let line = example("http://h", false, &[absent.clone(), embed.clone()]).expect("it can embed");
+        assert_eq!(example("u", None, std::slice::from_ref(&absent)), None);
+        let line = example("http://h", None, &[absent.clone(), embed.clone()]).expect("it can embed");
         assert!(line.contains("http://h/v1/embeddings") && line.contains("\"model\":\"e\""), "{line}");
-        let line = example("http://h", true, &[absent, embed, chat]).expect("it can chat");
+        let line = example("http://h", Some("$SCONCE_API_KEY"), &[absent, embed, chat]).expect("it can chat");
         assert!(line.contains("/v1/chat/completions") && line.contains("Bearer $SCONCE_API_KEY"), "{line}");
     }
 

@@ -13,12 +13,12 @@ mod raw;
 mod sections;
 mod setting;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::layers::Layers;
-use crate::config::quantity::{OrAuto, OrOff, Time, Truth};
+use crate::config::quantity::{Network, OrAuto, OrOff, Time, Truth};
 
 pub use environment::Environment;
 pub use error::ConfigError;
@@ -26,15 +26,21 @@ pub use layers::{Explained, Origin};
 pub use model_argument::{ModelArgument, is_model_id};
 pub use quantity::{MemoryBudget, Size};
 pub use raw::RawConfig;
-pub use sections::{EngineConfig, FetchConfig, HubConfig, LogConfig, LogFormat, ModelsConfig, ServerConfig};
+pub use sections::{
+    AuthConfig, EngineConfig, FetchConfig, HubConfig, LogConfig, LogFormat, ModelsConfig, ServerConfig,
+};
 
 /// The settings, checked.
 #[derive(Debug, Clone)]
 pub struct Config {
     /// The edge.
     pub server: ServerConfig,
+    /// Who is let in.
+    pub auth: AuthConfig,
     /// Where models and state are kept.
     pub data_dir: PathBuf,
+    /// Where users, keys and records are kept. May hold a password.
+    pub database_url: SecretString,
     /// Which models, and what they may take.
     pub models: ModelsConfig,
     /// How engines run.
@@ -60,18 +66,29 @@ impl Config {
     pub fn load_from(arguments: RawConfig, environment: &Environment) -> Result<Self, ConfigError> {
         let mut layers = Layers::read(arguments, environment)?;
         let data_dir = data_dir(&mut layers, environment)?;
+        let database_url = database_url(&mut layers, &data_dir)?;
         let server = server(&mut layers)?;
+        let auth = auth(&mut layers)?;
         let models = models(&mut layers, environment)?;
         let engine = engine(&mut layers)?;
         let log = LogConfig { filter: layers.value("log")?, format: layers.value("log-format")? };
-        if server.api_key.is_none() && !server.listen.ip().is_loopback() {
+        if !auth.required && !server.listen.ip().is_loopback() {
             return Err(ConfigError::Contradiction(format!(
-                "`listen` is {}, which other machines can reach, but no key guards it: set SCONCE_API_KEY or \
-                 `api-key-file`, or listen on 127.0.0.1",
+                "`listen` is {}, which other machines can reach, but `auth` is off: set it to on, or listen on \
+                 127.0.0.1",
                 server.listen
             )));
         }
-        Ok(Self { server, data_dir, models, engine, log, explained: layers.into_explained() })
+        Ok(Self {
+            server,
+            auth,
+            data_dir,
+            database_url,
+            models,
+            engine,
+            log,
+            explained: layers.into_explained(),
+        })
     }
 
     /// Every setting with its value and origin; secrets masked.
@@ -97,8 +114,34 @@ fn data_dir(layers: &mut Layers, environment: &Environment) -> Result<PathBuf, C
     Ok(folder)
 }
 
+fn database_url(layers: &mut Layers, data_dir: &Path) -> Result<SecretString, ConfigError> {
+    let url = match layers.optional::<String>("database-url")? {
+        Some(url) => url,
+        None => format!("sqlite://{}", data_dir.join("sconce.db").display()),
+    };
+    // The record shows no password.
+    let shown = match (url.split_once("://"), url.rsplit_once('@')) {
+        (Some((scheme, _)), Some((_, place))) => format!("{scheme}://********@{place}"),
+        _ => url.clone(),
+    };
+    layers.resolved("database-url", shown);
+    Ok(SecretString::from(url))
+}
+
 fn server(layers: &mut Layers) -> Result<ServerConfig, ConfigError> {
-    let listen = layers.value("listen")?;
+    Ok(ServerConfig {
+        listen: layers.value("listen")?,
+        max_body_bytes: layers.value::<Size>("max-body-size")?.0.try_into().unwrap_or(usize::MAX),
+        request_timeout: layers.value::<Time>("request-timeout")?.0,
+        drain_timeout: layers.value::<Time>("drain-timeout")?.0,
+        keep_alive: layers.value::<Time>("keep-alive")?.0,
+    })
+}
+
+/// Shortest secret that signs, in bytes: as long as the signature.
+const SHORTEST_JWT_SECRET: usize = 32;
+
+fn auth(layers: &mut Layers) -> Result<AuthConfig, ConfigError> {
     let api_key = layers.secret("api-key");
     let api_key = match (api_key, layers.optional::<PathBuf>("api-key-file")?) {
         (Some(_), Some(path)) => {
@@ -112,14 +155,34 @@ fn server(layers: &mut Layers) -> Result<ServerConfig, ConfigError> {
     if api_key.as_ref().is_some_and(|key| key.expose_secret().is_empty()) {
         return Err(ConfigError::Contradiction("the API key is empty".into()));
     }
-    Ok(ServerConfig {
-        listen,
+    let jwt_secret = layers.secret("jwt-secret");
+    if jwt_secret.as_ref().is_some_and(|secret| !is_good_jwt_secret(secret.expose_secret())) {
+        return Err(ConfigError::Contradiction(format!(
+            "`jwt-secret` must have at least {SHORTEST_JWT_SECRET} bytes that cannot be guessed, as `openssl rand \
+             -base64 32` makes them; without it one is made and kept in the database"
+        )));
+    }
+    Ok(AuthConfig {
+        required: layers.value::<Truth>("auth")?.0,
         api_key,
-        max_body_bytes: layers.value::<Size>("max-body-size")?.0.try_into().unwrap_or(usize::MAX),
-        request_timeout: layers.value::<Time>("request-timeout")?.0,
-        drain_timeout: layers.value::<Time>("drain-timeout")?.0,
-        keep_alive: layers.value::<Time>("keep-alive")?.0,
+        jwt_secret,
+        admin_username: layers.value("admin-username")?,
+        admin_password: layers.secret("admin-password"),
+        trusted_proxies: layers
+            .values::<Network>("trusted-proxy")?
+            .into_iter()
+            .map(|network| network.0)
+            .collect(),
+        allowed_origins: layers.values("allowed-origin")?,
     })
+}
+
+/// Long enough, and no sample from a document.
+fn is_good_jwt_secret(secret: &str) -> bool {
+    let varied = secret.bytes().collect::<std::collections::BTreeSet<_>>().len() >= 10;
+    let lower = secret.to_lowercase();
+    let sample = ["secret", "changeme", "change-me", "change_me", "example", "sample", "your-"];
+    secret.len() >= SHORTEST_JWT_SECRET && varied && !sample.iter().any(|word| lower.contains(word))
 }
 
 fn secret_file(path: PathBuf) -> Result<SecretString, ConfigError> {

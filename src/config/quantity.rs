@@ -1,8 +1,11 @@
 //! Quantities as people write them: `8GiB`, `80%`, `30s`, `off`.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::str::FromStr;
 use std::time::Duration;
+
+use ipnet::IpNet;
 
 /// A number of bytes: `512`, `32MiB`, `8GB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +130,19 @@ impl FromStr for Truth {
             "0" | "false" | "no" | "off" => Ok(Self(false)),
             _ => Err(format!("`{text}` is neither true nor false")),
         }
+    }
+}
+
+/// A network as `10.0.0.0/8`, or one address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network(pub IpNet);
+
+impl FromStr for Network {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+        network.map(Self).ok_or_else(|| format!("`{text}` is not a network; write 10.0.0.0/8, or an address"))
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use sconce_models::{Arithmetic, CacheType, DeviceSpec};
 use secrecy::SecretString;
 
@@ -15,8 +16,6 @@ use crate::config::{MemoryBudget, ModelArgument};
 pub struct ServerConfig {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
-    /// The key that callers of `/v1` must show. Without one, `listen` is a loopback address.
-    pub api_key: Option<SecretString>,
     /// Largest request body.
     pub max_body_bytes: usize,
     /// Longest time one request may take, streaming included.
@@ -25,6 +24,25 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// How often a silent stream sends a comment.
     pub keep_alive: Duration,
+}
+
+/// Who is let in.
+#[derive(Debug, Clone)]
+pub struct AuthConfig {
+    /// Whether a credential is asked for. If not, `listen` is a loopback address.
+    pub required: bool,
+    /// A key that may use models, besides those in the database.
+    pub api_key: Option<SecretString>,
+    /// Signs access tokens; none: one made and kept in the database.
+    pub jwt_secret: Option<SecretString>,
+    /// The first user's name.
+    pub admin_username: String,
+    /// The first user's password; none: one made and printed once.
+    pub admin_password: Option<SecretString>,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Web origins whose pages may call this server.
+    pub allowed_origins: Vec<String>,
 }
 
 /// Which models, and what they may take.

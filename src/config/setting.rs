@@ -45,10 +45,41 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "Where models and state are kept [default: $XDG_DATA_HOME/sconce or ~/.local/share/sconce]",
     ),
+    one(
+        "database-url",
+        "URL",
+        "",
+        "Where users, keys and records are kept: sqlite://PATH or postgres://… [default: sconce.db in the data folder]",
+    ),
     // server
     one("listen", "ADDRESS", "127.0.0.1:8080", "Address and port to serve on"),
-    Setting { secret: true, ..one("api-key", "KEY", "", "Key that callers of /v1 must show") },
-    one("api-key-file", "FILE", "", "File that holds the key that callers of /v1 must show"),
+    Setting {
+        secret: true,
+        ..one("api-key", "KEY", "", "A key that may use models, besides those in the database")
+    },
+    one("api-key-file", "FILE", "", "File that holds such a key"),
+    one("auth", "BOOL", "on", "off: /v1 and chat ask for no key, on a loopback address only"),
+    Setting {
+        secret: true,
+        ..one(
+            "jwt-secret",
+            "SECRET",
+            "",
+            "Secret that signs access tokens, 32 bytes or more [default: made and kept in the database]",
+        )
+    },
+    one("admin-username", "NAME", "admin", "Name of the first user, made when there is none"),
+    Setting {
+        secret: true,
+        ..one(
+            "admin-password",
+            "PASSWORD",
+            "",
+            "Password of the first user [default: made, and printed once]",
+        )
+    },
+    many("trusted-proxy", "NETWORK", "Proxy whose X-Forwarded-For is believed; repeatable"),
+    many("allowed-origin", "ORIGIN", "Web origin whose pages may call this server; repeatable"),
     one("max-body-size", "SIZE", "32MiB", "Largest request body"),
     one("request-timeout", "TIME", "10m", "Longest time one request may take"),
     one("drain-timeout", "TIME", "30s", "How long running requests may go on after a stop signal"),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::{ErrorKind, Failure};
+use crate::error::{Code, Failure};
 
 /// An error of the engine.
 #[derive(Debug, Clone, thiserror::Error, PartialEq)]
@@ -49,24 +49,15 @@ pub enum EngineError {
 }
 
 impl Failure for EngineError {
-    fn kind(&self) -> ErrorKind {
+    fn code(&self) -> Code {
         match self {
-            Self::QueueFull { .. } | Self::Stopping => ErrorKind::RateLimited,
-            Self::DeadlineExceeded => ErrorKind::Timeout,
-            Self::TooLong { .. } | Self::Invalid { .. } => ErrorKind::InvalidRequest,
-            Self::Failed { .. } | Self::Lost => ErrorKind::Internal,
-        }
-    }
-
-    fn code(&self) -> &'static str {
-        match self {
-            Self::QueueFull { .. } => "model_overloaded",
-            Self::Invalid { .. } => "invalid_value",
-            Self::Stopping => "model_loading",
-            Self::DeadlineExceeded => "timeout",
-            Self::TooLong { .. } => "context_length_exceeded",
-            Self::Failed { .. } => "engine_fault",
-            Self::Lost => "engine_lost",
+            Self::QueueFull { .. } => Code::ModelOverloaded,
+            Self::Invalid { .. } => Code::InvalidValue,
+            Self::Stopping => Code::ModelLoading,
+            Self::DeadlineExceeded => Code::Timeout,
+            Self::TooLong { .. } => Code::ContextLengthExceeded,
+            Self::Failed { .. } => Code::EngineFault,
+            Self::Lost => Code::EngineLost,
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sconce_models::ModelKind;
 
 use crate::engine::EngineError;
-use crate::error::{ErrorKind, Failure};
+use crate::error::{Code, Failure};
 
 /// An error of this room.
 #[derive(Debug, thiserror::Error)]
@@ -81,21 +81,13 @@ fn does(kind: ModelKind) -> &'static str {
 }
 
 impl Failure for GenerateError {
-    fn kind(&self) -> ErrorKind {
+    fn code(&self) -> Code {
         match self {
-            Self::Tokenizer(_) | Self::Preparation => ErrorKind::Internal,
-            Self::Engine(error) => error.kind(),
-            _ => ErrorKind::InvalidRequest,
-        }
-    }
-
-    fn code(&self) -> &'static str {
-        match self {
-            Self::WrongKind { .. } | Self::NoChatTemplate { .. } => "unsupported_model",
-            Self::EmptyPrompt | Self::NoSuchToken { .. } | Self::CannotContinue => "invalid_value",
-            Self::ContextLength { .. } => "context_length_exceeded",
-            Self::Template(_) => "template_error",
-            Self::Tokenizer(_) | Self::Preparation => "internal_error",
+            Self::WrongKind { .. } | Self::NoChatTemplate { .. } => Code::UnsupportedModel,
+            Self::EmptyPrompt | Self::NoSuchToken { .. } | Self::CannotContinue => Code::InvalidValue,
+            Self::ContextLength { .. } => Code::ContextLengthExceeded,
+            Self::Template(_) => Code::TemplateError,
+            Self::Tokenizer(_) | Self::Preparation => Code::Internal,
             Self::Engine(error) => error.code(),
         }
     }

@@ -1,4 +1,5 @@
-//! Errors at the edge: any room's [`Failure`] gets its status here, and its shape by the wrapper a handler returns.
+//! Errors at the edge: any room's [`Failure`] becomes an [`ApiError`], and gets its shape by the wrapper a handler
+//! returns.
 //!
 //! A failure of ours is logged here, once, with its causes, and its text is not sent.
 
@@ -10,76 +11,118 @@ use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use crate::error::{ErrorKind, Failure};
-
-/// What a client learns when the fault is ours.
-const INTERNAL_MESSAGE: &str =
-    "internal error; the request id in the x-request-id header finds it in the server's log";
+use crate::error::{Code, Failure};
+use crate::http::context::{RequestContext, Surface};
+use crate::language::Language;
 
 /// An error on its way to a client; not yet in any protocol's shape.
 #[derive(Debug, Clone)]
 pub struct ApiError {
-    status: StatusCode,
-    code: &'static str,
-    message: Cow<'static, str>,
+    code: Code,
+    english: Option<Cow<'static, str>>,
+    chinese: Option<String>,
     param: Option<String>,
     retry_after: Option<Duration>,
+    data: Option<Value>,
 }
 
 impl ApiError {
-    /// An error that belongs to HTTP itself.
-    pub fn new(status: StatusCode, code: &'static str, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, code, message: message.into(), param: None, retry_after: None }
+    /// An error that says what the catalogue says.
+    pub fn of(code: Code) -> Self {
+        Self { code, english: None, chinese: None, param: None, retry_after: None, data: None }
+    }
+
+    /// An error that says, in English, more than the catalogue.
+    pub fn new(code: Code, english: impl Into<Cow<'static, str>>) -> Self {
+        Self { english: Some(english.into()), ..Self::of(code) }
     }
 
     /// Our fault; the cause must be logged by the caller.
     pub fn internal() -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal_error", INTERNAL_MESSAGE)
+        Self::of(Code::Internal)
     }
 
     /// This replica is going away.
     pub fn shutting_down() -> Self {
-        let message = "the server is shutting down; try another replica, or again shortly";
-        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", message);
-        Self { retry_after: Some(Duration::from_secs(5)), ..error }
+        Self { retry_after: Some(Duration::from_secs(5)), ..Self::of(Code::Unavailable) }
     }
 
     /// Names the field at fault unless it is known already.
     #[must_use]
     pub fn or_param(mut self, param: &str) -> Self {
-        if self.param.is_none() && self.status == StatusCode::BAD_REQUEST {
+        if self.param.is_none() && self.code.status() == 400 {
             self.param = Some(param.to_owned());
         }
         self
     }
 
-    /// The HTTP status.
-    pub fn status(&self) -> StatusCode {
-        self.status
+    /// Says when to try again.
+    #[must_use]
+    pub fn retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
+        self
     }
 
-    /// The number of the error in the catalogue: three digits of status, two of reason.
+    /// The HTTP status.
+    pub fn status(&self) -> StatusCode {
+        StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+    }
+
+    /// Its entry in the catalogue.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The number of the error in the catalogue.
     pub fn number(&self) -> u32 {
-        number(self.code, self.status)
+        self.code.number()
+    }
+
+    /// What it says to the client of the request being answered.
+    pub fn message(&self) -> Cow<'_, str> {
+        self.message_in(RequestContext::current().language)
+    }
+
+    /// What it says in a language.
+    pub fn message_in(&self, language: Language) -> Cow<'_, str> {
+        let text = self.code.text(language);
+        match (language, &self.english, &self.chinese, &self.param) {
+            (Language::English, Some(english), _, _) => Cow::Borrowed(english),
+            (Language::English, None, _, _) => Cow::Borrowed(text),
+            (Language::Chinese, _, Some(chinese), _) => Cow::Borrowed(chinese),
+            (Language::Chinese, _, None, Some(param)) => Cow::Owned(format!("{text}:`{param}`")),
+            (Language::Chinese, _, None, None) => Cow::Borrowed(text),
+        }
+    }
+
+    fn headers(&self, response: &mut Response) {
+        let headers = response.headers_mut();
+        headers.insert("x-error-code", HeaderValue::from(self.number()));
+        if let Some(wait) = self.retry_after {
+            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+        }
+        if self.status() == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
     }
 }
 
 impl<E: Failure> From<E> for ApiError {
     fn from(error: E) -> Self {
-        let kind = error.kind();
-        let message = if kind == ErrorKind::Internal {
+        let code = error.code();
+        if code.is_internal() {
             log(&error);
-            Cow::Borrowed(INTERNAL_MESSAGE)
-        } else {
-            Cow::Owned(error.to_string())
-        };
+            return Self::of(code);
+        }
         Self {
-            status: status(kind),
-            code: error.code(),
-            message,
+            code,
+            english: Some(Cow::Owned(error.to_string())),
+            chinese: error.chinese(),
             param: error.param().map(str::to_owned),
             retry_after: error.retry_after(),
+            data: error.data(),
         }
     }
 }
@@ -91,76 +134,26 @@ fn log<E: Failure>(error: &E) {
         causes.push(source.to_string());
         cause = source.source();
     }
-    tracing::error!(code = error.code(), causes = causes.join(": "), details = ?error, "{error}");
+    tracing::error!(code = error.code().name(), causes = causes.join(": "), details = ?error, "{error}");
 }
 
-fn status(kind: ErrorKind) -> StatusCode {
-    match kind {
-        ErrorKind::InvalidRequest => StatusCode::BAD_REQUEST,
-        ErrorKind::Unauthenticated => StatusCode::UNAUTHORIZED,
-        ErrorKind::Forbidden => StatusCode::FORBIDDEN,
-        ErrorKind::NotFound => StatusCode::NOT_FOUND,
-        ErrorKind::Conflict => StatusCode::CONFLICT,
-        ErrorKind::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-        ErrorKind::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-        ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
-        ErrorKind::Timeout => StatusCode::GATEWAY_TIMEOUT,
-        ErrorKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+/// In the shape of the URLs that the request being answered is for.
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        match RequestContext::current().surface {
+            Surface::OpenAi => OpenAiError(self).into_response(),
+            Surface::Envelope => EnvelopeError(self).into_response(),
+        }
     }
-}
-
-/// Numbers are added, never changed. The first three digits are the status, with one exception: 40001 is sent as 401.
-const NUMBERS: &[(&str, u32)] = &[
-    ("invalid_api_key", 40001),
-    ("invalid_json", 40002),
-    ("invalid_value", 40003),
-    ("missing_required_parameter", 40003),
-    ("unknown_parameter", 40004),
-    ("context_length_exceeded", 40006),
-    ("template_error", 40009),
-    ("unsupported_parameter", 40010),
-    ("unsupported_model", 40010),
-    ("missing_api_key", 40101),
-    ("not_found", 40401),
-    ("model_not_found", 40402),
-    ("method_not_allowed", 40501),
-    ("request_timeout", 40801),
-    ("request_too_large", 41301),
-    ("too_many_items", 41302),
-    ("unsupported_media_type", 41501),
-    ("misdirected_request", 42101),
-    ("model_overloaded", 42910),
-    ("model_loading", 42911),
-    ("model_out_of_memory", 42912),
-    ("internal_error", 50001),
-    ("engine_fault", 50002),
-    ("engine_lost", 50003),
-    ("unavailable", 50301),
-    ("timeout", 50401),
-];
-
-fn number(code: &str, status: StatusCode) -> u32 {
-    let known = NUMBERS.iter().find(|(name, _)| *name == code);
-    known.map_or_else(|| u32::from(status.as_u16()) * 100, |(_, number)| *number)
 }
 
 /// An error in OpenAI's shape: `{"error": {"message", "type", "param", "code"}}`.
 #[derive(Debug, Clone)]
 pub struct OpenAiError(ApiError);
 
-impl<E: Failure> From<E> for OpenAiError {
+impl<E: Into<ApiError>> From<E> for OpenAiError {
     fn from(error: E) -> Self {
-        Self::from(ApiError::from(error))
-    }
-}
-
-impl From<ApiError> for OpenAiError {
-    fn from(mut error: ApiError) -> Self {
-        // Its clients try 409 again by themselves; what does not get better by that must not be 409.
-        if error.status == StatusCode::CONFLICT {
-            error.status = StatusCode::BAD_REQUEST;
-        }
-        Self(error)
+        Self(error.into())
     }
 }
 
@@ -180,7 +173,7 @@ struct Inner<'a> {
 impl OpenAiError {
     /// What `error.type` says.
     fn kind(&self) -> &'static str {
-        match self.0.status.as_u16() {
+        match self.0.code.status() {
             401 => "authentication_error",
             403 => "permission_error",
             404 => "not_found_error",
@@ -191,28 +184,64 @@ impl OpenAiError {
     }
 
     /// The JSON text of the error, as bodies and event streams carry it.
-    pub fn to_json(&self) -> serde_json::Value {
-        serde_json::to_value(self.body()).unwrap_or_default()
+    pub fn to_json(&self) -> Value {
+        let (error, message) = (&self.0, self.0.message());
+        let inner = Inner {
+            message: &message,
+            r#type: self.kind(),
+            param: error.param.as_deref(),
+            code: error.code.name(),
+        };
+        serde_json::to_value(Body { error: inner }).unwrap_or_default()
     }
 
-    fn body(&self) -> Body<'_> {
-        let error = &self.0;
-        let (message, param) = (error.message.as_ref(), error.param.as_deref());
-        Body { error: Inner { message, r#type: self.kind(), param, code: error.code } }
+    /// What is wrong, in no shape.
+    pub fn into_inner(self) -> ApiError {
+        self.0
     }
 }
 
 impl IntoResponse for OpenAiError {
     fn into_response(self) -> Response {
-        let mut response = (self.0.status, Json(self.body())).into_response();
-        let headers = response.headers_mut();
-        headers.insert("x-error-code", HeaderValue::from(self.0.number()));
-        if let Some(wait) = self.0.retry_after {
-            headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
-        }
-        if self.0.status == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-        }
+        let mut response = (self.0.status(), Json(self.to_json())).into_response();
+        self.0.headers(&mut response);
+        response
+    }
+}
+
+/// An error in the envelope: `{"code": 40001, "message": …, "data": null}`.
+#[derive(Debug, Clone)]
+pub struct EnvelopeError(ApiError);
+
+impl<E: Into<ApiError>> From<E> for EnvelopeError {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl EnvelopeError {
+    /// The JSON text of the error.
+    pub fn to_json(&self) -> Value {
+        let error = &self.0;
+        let field = || {
+            let rule = error.message_in(Language::English);
+            error.param.as_ref().map(|field| json!({"errors": [{"field": field, "rule": rule}]}))
+        };
+        let wait = || error.retry_after.map(|wait| json!({"retry_after_ms": wait.as_millis() as u64}));
+        let data = error.data.clone().or_else(field).or_else(wait);
+        json!({"code": error.number(), "message": error.message(), "data": data})
+    }
+
+    /// What is wrong, in no shape.
+    pub fn into_inner(self) -> ApiError {
+        self.0
+    }
+}
+
+impl IntoResponse for EnvelopeError {
+    fn into_response(self) -> Response {
+        let mut response = (self.0.status(), Json(self.to_json())).into_response();
+        self.0.headers(&mut response);
         response
     }
 }
@@ -229,42 +258,34 @@ mod tests {
 
     #[derive(Debug, thiserror::Error)]
     #[error("the disk /dev/secret is gone")]
-    struct Fault(ErrorKind);
+    struct Fault(Code);
 
     impl Failure for Fault {
-        fn kind(&self) -> ErrorKind {
+        fn code(&self) -> Code {
             self.0
-        }
-
-        fn code(&self) -> &'static str {
-            "fault"
         }
     }
 
     #[test]
     fn our_own_faults_do_not_show_their_cause() {
-        let shown = OpenAiError::from(Fault(ErrorKind::Internal)).to_json().to_string();
-        assert!(!shown.contains("secret") && shown.contains("x-request-id"), "{shown}");
-        let shown = OpenAiError::from(Fault(ErrorKind::InvalidRequest)).to_json().to_string();
+        let shown = OpenAiError::from(Fault(Code::Internal)).to_json().to_string();
+        assert!(!shown.contains("secret") && shown.contains("request id"), "{shown}");
+        let shown = OpenAiError::from(Fault(Code::InvalidValue)).to_json().to_string();
         assert!(shown.contains("secret"), "{shown}");
     }
 
     #[test]
-    fn a_conflict_is_not_sent_as_one_since_clients_would_try_again() {
-        let response = OpenAiError::from(Fault(ErrorKind::Conflict)).into_response();
-        assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    fn the_envelope_is_the_specifications() {
+        let error = EnvelopeError::from(ApiError::of(Code::InvalidApiKey));
+        assert_eq!(error.to_json().to_string(), r#"{"code":40001,"message":"Invalid API Key","data":null}"#);
+        assert_eq!(error.into_response().status(), StatusCode::UNAUTHORIZED);
     }
 
     #[test]
-    fn numbers_begin_with_their_status_except_the_one() {
-        for (code, number) in NUMBERS {
-            assert!((40000..60000).contains(number), "{code}");
-            let names = NUMBERS.iter().filter(|(name, _)| name == code).count();
-            assert_eq!(names, 1, "{code} stands twice");
-        }
-        let error = ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", "");
-        assert_eq!(error.number(), 40001);
-        assert_eq!(ApiError::new(StatusCode::IM_A_TEAPOT, "unheard_of", "").number(), 41800);
+    fn a_field_at_fault_is_named_in_data() {
+        let error = EnvelopeError::from(ApiError::new(Code::InvalidValue, "too long").or_param("name"));
+        assert_eq!(error.to_json()["data"]["errors"][0]["field"], "name");
+        assert_eq!(error.0.message_in(Language::Chinese), "参数值无效:`name`");
     }
 
     #[test]

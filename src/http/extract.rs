@@ -1,82 +1,137 @@
-//! What handlers take out of a request: who is calling, and a bounded JSON body.
+//! What handlers take out of a request: who is calling, a bounded JSON body, a query that says nothing unknown.
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
 use futures_util::StreamExt;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::http::{ApiError, AppState, OpenAiError, json};
+use crate::auth::{AuthError, Caller, Origin};
+use crate::error::Code;
+use crate::http::{ApiError, AppState, RequestContext, json};
 
-/// Who is calling. Its existence proves that the key was checked.
-#[derive(Debug, Clone)]
-pub struct Caller {
-    tenant: u64,
-}
+impl FromRequestParts<AppState> for Origin {
+    type Rejection = ApiError;
 
-impl Caller {
-    /// The caller's number for the engine's fair shares.
-    pub fn tenant(&self) -> u64 {
-        self.tenant
+    async fn from_request_parts(_: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+        let context = RequestContext::current();
+        let (address, request_id) = (context.address, context.id.clone());
+        Ok(Self { address, request_id, user_agent: context.user_agent.clone() })
     }
 }
 
+/// Who is calling, by the `Authorization` header.
 impl FromRequestParts<AppState> for Caller {
-    type Rejection = OpenAiError;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, OpenAiError> {
-        if state.key().is_open() {
-            return Ok(Self { tenant: 0 });
-        }
-        let given = bearer(&parts.headers).ok_or_else(|| {
-            let message = "no API key: send it as `Authorization: Bearer KEY`";
-            ApiError::new(StatusCode::UNAUTHORIZED, "missing_api_key", message)
-        })?;
-        if !state.key().admits(given) {
-            return Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", "invalid API key").into());
-        }
-        Ok(Self { tenant: 0 })
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let origin = Origin::from_request_parts(parts, state).await?;
+        let credential = credential(&parts.headers)?;
+        Ok(state.auth().authenticate(credential, origin).await?)
     }
 }
 
-/// The token of the one `Authorization` header.
-fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
+/// What the one `Authorization` header shows; none if there is no such header.
+///
+/// # Errors
+/// [`AuthError::MissingCredentials`] for several, for another scheme, and for an empty one; [`AuthError::InvalidApiKey`]
+/// for one that is no text.
+pub fn credential(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
     let mut all = headers.get_all(AUTHORIZATION).iter();
-    let (Some(only), None) = (all.next(), all.next()) else { return None };
-    let (scheme, token) = only.as_bytes().split_at_checked(7)?;
-    (scheme.eq_ignore_ascii_case(b"bearer ") && !token.is_empty()).then_some(token)
+    let only = match (all.next(), all.next()) {
+        (None, _) => return Ok(None),
+        (Some(only), None) => only,
+        (Some(_), Some(_)) => return Err(AuthError::MissingCredentials),
+    };
+    let (scheme, token) = only.as_bytes().split_at_checked(7).ok_or(AuthError::MissingCredentials)?;
+    if !scheme.eq_ignore_ascii_case(b"bearer ") || token.is_empty() {
+        return Err(AuthError::MissingCredentials);
+    }
+    std::str::from_utf8(token).map(Some).map_err(|_| AuthError::InvalidApiKey)
 }
 
 /// A JSON body within the server's limits of size, depth and time.
 pub struct JsonBody(pub Value);
 
 impl FromRequest<AppState> for JsonBody {
-    type Rejection = OpenAiError;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, state: &AppState) -> Result<Self, OpenAiError> {
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let settings = state.settings();
         check_headers(request.headers(), settings.max_body_bytes)?;
         let body = read(request.into_body(), settings.max_body_bytes);
-        let bytes = tokio::time::timeout(settings.body_timeout, body).await.map_err(|_| {
-            let message = "the body did not arrive in time";
-            ApiError::new(StatusCode::REQUEST_TIMEOUT, "request_timeout", message)
-        })??;
+        let bytes = tokio::time::timeout(settings.body_timeout, body)
+            .await
+            .map_err(|_| ApiError::of(Code::RequestTimeout))??;
         Ok(Self(json::parse(&bytes)?))
     }
+}
+
+/// A JSON body of one type. What the type does not know is refused by name.
+pub struct Typed<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<AppState> for Typed<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let JsonBody(body) = JsonBody::from_request(request, state).await?;
+        serde_path_to_error::deserialize(body).map(Self).map_err(|error| {
+            let path = error.path().to_string();
+            refused(&path, &error.into_inner().to_string(), Code::UnknownParameter)
+        })
+    }
+}
+
+/// The query of one type. What the type does not know is refused by name.
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for Query<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
+        let query = axum::extract::Query::<T>::try_from_uri(&parts.uri);
+        query.map(|query| Self(query.0)).map_err(|error| {
+            let text =
+                std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
+            let (path, reason) = text.split_once(": ").unwrap_or(("", text.as_str()));
+            refused(path, reason, Code::InvalidValue)
+        })
+    }
+}
+
+/// What serde said, with the field it said it of.
+fn refused(path: &str, text: &str, unknown: Code) -> ApiError {
+    let named = |text: &str| text.split('`').nth(1).unwrap_or_default().to_owned();
+    let inner = |name: String| match path {
+        "" | "." | "?" => name,
+        path if path.ends_with(&name) => path.to_owned(),
+        path => format!("{path}.{name}"),
+    };
+    let (code, field) = if text.starts_with("unknown field") {
+        (unknown, inner(named(text)))
+    } else if text.starts_with("missing field") {
+        (Code::MissingParameter, inner(named(text)))
+    } else {
+        (Code::InvalidValue, path.to_owned())
+    };
+    let text = text.split(" at line ").next().unwrap_or(text);
+    let message =
+        if field.is_empty() || field == "." { text.to_owned() } else { format!("`{field}`: {text}") };
+    let error = ApiError::new(code, message);
+    if field.is_empty() || field == "." { error } else { error.or_param(&field) }
 }
 
 fn check_headers(headers: &HeaderMap, limit: usize) -> Result<(), ApiError> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let kind = text(CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim();
     if !kind.eq_ignore_ascii_case("application/json") {
-        let message = "the body must be JSON: send `Content-Type: application/json`";
-        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
+        return Err(ApiError::of(Code::UnsupportedMediaType));
     }
     if text(CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
-        let message = "compressed bodies are not accepted";
-        return Err(ApiError::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type", message));
+        return Err(ApiError::new(Code::UnsupportedMediaType, "compressed bodies are not accepted"));
     }
     let announced = text(CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
     if announced.is_some_and(|length| length > limit as u64) {
@@ -89,9 +144,8 @@ async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
     let mut chunks = body.into_data_stream();
     let mut bytes = Vec::new();
     while let Some(chunk) = chunks.next().await {
-        let chunk = chunk.map_err(|_| {
-            ApiError::new(StatusCode::BAD_REQUEST, "invalid_json", "the body could not be read to its end")
-        })?;
+        let chunk =
+            chunk.map_err(|_| ApiError::new(Code::InvalidJson, "the body could not be read to its end"))?;
         if bytes.len() + chunk.len() > limit {
             return Err(too_large(limit));
         }
@@ -101,6 +155,5 @@ async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
 }
 
 fn too_large(limit: usize) -> ApiError {
-    let message = format!("the body is larger than {limit} bytes");
-    ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "request_too_large", message)
+    ApiError::new(Code::RequestTooLarge, format!("the body is larger than {limit} bytes"))
 }

@@ -3,10 +3,10 @@
 use std::cell::Cell;
 use std::fmt;
 
-use axum::http::StatusCode;
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 
+use crate::error::Code;
 use crate::http::ApiError;
 
 /// Most values in one document, counting each element, member and container.
@@ -33,9 +33,9 @@ fn refused(error: &serde_json::Error) -> ApiError {
     let text = error.to_string();
     if text.starts_with(TOO_MANY) || text.starts_with(TOO_DEEP) || text.starts_with("recursion limit") {
         let message = format!("the JSON is too large: {text}; at most {MAX_ITEMS} items, {MAX_DEPTH} levels");
-        return ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, "too_many_items", message);
+        return ApiError::new(Code::TooManyItems, message);
     }
-    ApiError::new(StatusCode::BAD_REQUEST, "invalid_json", format!("the body is not valid JSON: {text}"))
+    ApiError::new(Code::InvalidJson, format!("the body is not valid JSON: {text}"))
 }
 
 #[derive(Clone, Copy)]

@@ -2,21 +2,25 @@
 
 use std::any::Any;
 use std::net::IpAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{CACHE_CONTROL, HOST};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::http::header::{ACCEPT_LANGUAGE, CACHE_CONTROL, HOST, USER_AGENT};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use ipnet::IpNet;
 use metrics::{counter, histogram};
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::{Instrument, debug, info, info_span};
 use uuid::Uuid;
 
-use crate::http::{ApiError, OpenAiError};
+use crate::error::Code;
+use crate::http::{ApiError, RequestContext, Surface};
+use crate::language::Language;
 use crate::telemetry::metrics::{HTTP_DURATION, HTTP_REQUESTS, PANICS};
 
 /// Asked every few seconds by others' programs: logged at a lower level while all is well.
@@ -24,25 +28,37 @@ const PROBES: [&str; 5] = ["/health", "/healthz", "/health/ready", "/readyz", "/
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// Wraps all routes. `address` is what is listened on: on a loopback address only requests to a local name are answered,
-/// so that a web page cannot reach the server through a name of its own.
-pub fn wrap<S: Clone + Send + Sync + 'static>(routes: Router<S>, address: IpAddr) -> Router<S> {
+/// Who asks and who is believed.
+#[derive(Debug, Clone)]
+pub struct Neighbourhood {
+    /// What is listened on: on a loopback address only requests to a local name are answered, so that a web page cannot
+    /// reach the server through a name of its own.
+    pub address: IpAddr,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Arc<[IpNet]>,
+}
+
+/// The address at the other end of a connection, as the accept loop found it.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer(pub IpAddr);
+
+/// Wraps all routes.
+pub fn wrap<S: Clone + Send + Sync + 'static>(routes: Router<S>, neighbourhood: Neighbourhood) -> Router<S> {
     routes
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(address.is_loopback(), check_host))
+        .layer(from_fn_with_state(neighbourhood.address.is_loopback(), check_host))
         .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn(observe))
+        .layer(from_fn_with_state(neighbourhood, observe))
 }
 
-async fn not_found(uri: Uri) -> OpenAiError {
+async fn not_found(uri: Uri) -> ApiError {
     let path: String = uri.path().chars().take(200).collect();
-    ApiError::new(StatusCode::NOT_FOUND, "not_found", format!("there is nothing at {path}")).into()
+    ApiError::new(Code::NotFound, format!("there is nothing at {path}"))
 }
 
-async fn method_not_allowed() -> OpenAiError {
-    let message = "this URL does not know this method";
-    ApiError::new(StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", message).into()
+async fn method_not_allowed() -> ApiError {
+    ApiError::of(Code::MethodNotAllowed)
 }
 
 fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
@@ -50,20 +66,21 @@ fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
     let message = message.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("?");
     tracing::error!(message, "a handler panicked");
     counter!(PANICS).increment(1);
-    OpenAiError::from(ApiError::internal()).into_response()
+    ApiError::internal().into_response()
 }
 
 /// Gives the request its id, logs it, measures it, and puts the headers on the answer that all answers have.
-async fn observe(mut request: Request, next: Next) -> Response {
+async fn observe(State(neighbourhood): State<Neighbourhood>, mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     request.headers_mut().insert(REQUEST_ID, id.clone());
+    let context = Arc::new(context(&neighbourhood, &request, &id));
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let route = route.unwrap_or_else(|| "other".to_owned());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let span = info_span!("request", id = id.to_str().unwrap_or_default());
     let begun = Instant::now();
 
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let mut response = context.scope(next.run(request).instrument(span.clone())).await;
 
     let (status, took) = (response.status().as_u16(), begun.elapsed());
     let milliseconds = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -76,6 +93,36 @@ async fn observe(mut request: Request, next: Next) -> Response {
     histogram!(HTTP_DURATION, "route" => route).record(took);
     put_headers(response.headers_mut(), id);
     response
+}
+
+fn context(neighbourhood: &Neighbourhood, request: &Request, id: &HeaderValue) -> RequestContext {
+    let text = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([127, 0, 0, 1]), |peer| peer.0);
+    RequestContext {
+        id: id.to_str().unwrap_or_default().to_owned(),
+        language: Language::of_accept_language(text(ACCEPT_LANGUAGE).unwrap_or_default()),
+        surface: Surface::of_path(request.uri().path()),
+        address: client_address(peer, request.headers(), &neighbourhood.trusted_proxies),
+        user_agent: text(USER_AGENT).unwrap_or_default().chars().take(256).collect(),
+    }
+}
+
+/// The client's address: the peer's, unless that is a trusted proxy; then the last address of `X-Forwarded-For` that is
+/// not one itself.
+fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted =
+        |address: IpAddr| trusted.iter().any(|network| network.contains(&address.to_canonical()));
+    let mut address = peer.to_canonical();
+    let all = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+    let hops: Vec<&str> = all.flat_map(|value| value.split(',')).map(str::trim).collect();
+    for hop in hops.iter().rev() {
+        if !is_trusted(address) {
+            break;
+        }
+        let Ok(before) = hop.parse::<IpAddr>() else { break };
+        address = before.to_canonical();
+    }
+    address
 }
 
 fn put_headers(headers: &mut HeaderMap, id: HeaderValue) {
@@ -108,12 +155,7 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
 async fn check_host(State(loopback): State<bool>, request: Request, next: Next) -> Response {
     if loopback && !names_this_machine(&request) {
         let message = "this server answers to localhost only; to give it another name, let it listen on another address";
-        return OpenAiError::from(ApiError::new(
-            StatusCode::MISDIRECTED_REQUEST,
-            "misdirected_request",
-            message,
-        ))
-        .into_response();
+        return ApiError::new(Code::Misdirected, message).into_response();
     }
     next.run(request).await
 }
@@ -137,6 +179,7 @@ fn without_port(host: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use axum::http::StatusCode;
     use axum::routing::get;
     use tower::ServiceExt;
 
@@ -147,7 +190,8 @@ mod tests {
             panic!("forced by the test")
         }
         let routes = Router::new().route("/fine", get(|| async { "fine" })).route("/broken", get(broken));
-        wrap(routes, IpAddr::from([127, 0, 0, 1]))
+        let address = IpAddr::from([127, 0, 0, 1]);
+        wrap(routes, Neighbourhood { address, trusted_proxies: Arc::from([]) })
     }
 
     async fn ask(path: &str, headers: &[(&str, &str)]) -> (StatusCode, HeaderMap, String) {

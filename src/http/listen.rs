@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
+use axum::{Extension, Router};
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
@@ -14,6 +14,8 @@ use rustix::process::{Resource, getrlimit};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::task::TaskTracker;
+
+use crate::http::layers::Peer;
 
 /// Time for the whole head of a request, and for the next one on a kept connection to begin. Longer than clients keep
 /// an idle connection, so that they, not we, close it.
@@ -63,8 +65,9 @@ pub async fn serve(listener: TcpListener, router: Router, bounds: Bounds, draine
             () = &mut drained => break,
         };
         match accepted {
-            Ok((stream, _)) => {
-                let (router, closes) = (router.clone(), closes.clone());
+            Ok((stream, peer)) => {
+                let router = router.clone().layer(Extension(Peer(peer.ip())));
+                let closes = closes.clone();
                 connections.spawn(async move {
                     serve_one(stream, router, bounds.head_timeout, closes).await;
                     drop(place);

@@ -1,5 +1,7 @@
 //! The vocabulary the endpoints share: state, errors, bounded bodies, event streams, layers. No endpoint lives here.
 
+pub mod context;
+pub mod envelope;
 pub mod error;
 pub mod extract;
 pub mod json;
@@ -8,7 +10,9 @@ pub mod listen;
 pub mod sse;
 pub mod state;
 
-pub use error::{ApiError, OpenAiError};
-pub use extract::{Caller, JsonBody};
+pub use context::{RequestContext, Surface};
+pub use envelope::Envelope;
+pub use error::{ApiError, EnvelopeError, OpenAiError};
+pub use extract::{JsonBody, Query, Typed, credential};
 pub use listen::{Bounds, serve};
 pub use state::{AppState, EdgeSettings};

@@ -5,13 +5,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use secrecy::{ExposeSecret, SecretString};
-use subtle::ConstantTimeEq;
+use ipnet::IpNet;
 use tokio::sync::watch;
 
+use crate::auth::{Auth, Caller};
 use crate::engine::EngineStats;
 use crate::generate::Generator;
-use crate::http::Caller;
 use crate::manager::{ManagerError, ModelLease, ModelManager, ModelStatus};
 use crate::shutdown::Shutdown;
 use crate::telemetry::metrics::MetricsPage;
@@ -19,8 +18,6 @@ use crate::telemetry::metrics::MetricsPage;
 /// What the edge needs of the configuration.
 #[derive(Debug, Clone)]
 pub struct EdgeSettings {
-    /// The static key; none leaves `/v1` open.
-    pub api_key: Option<SecretString>,
     /// Largest body accepted.
     pub max_body_bytes: usize,
     /// A body must have arrived within this time.
@@ -33,6 +30,10 @@ pub struct EdgeSettings {
     pub slow_client_timeout: Duration,
     /// The address listened on.
     pub address: IpAddr,
+    /// Proxies whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Arc<[IpNet]>,
+    /// Web origins whose pages may call this server.
+    pub allowed_origins: Arc<[String]>,
 }
 
 /// Handles to everything. Cheap to clone.
@@ -41,7 +42,7 @@ pub struct AppState(Arc<Inner>);
 
 struct Inner {
     settings: EdgeSettings,
-    key: KeyCheck,
+    auth: Auth,
     manager: Arc<ModelManager>,
     generator: Generator,
     shutdown: Shutdown,
@@ -53,14 +54,14 @@ impl AppState {
     /// Puts the handles together. `ready` says whether the models asked for at the start are there.
     pub fn new(
         settings: EdgeSettings,
+        auth: Auth,
         manager: Arc<ModelManager>,
         generator: Generator,
         shutdown: Shutdown,
         ready: watch::Receiver<bool>,
     ) -> Self {
-        let key = KeyCheck::new(settings.api_key.as_ref());
         let metrics = MetricsPage::of_process();
-        Self(Arc::new(Inner { settings, key, manager, generator, shutdown, metrics, ready }))
+        Self(Arc::new(Inner { settings, auth, manager, generator, shutdown, metrics, ready }))
     }
 
     /// The models as this caller may see and use them.
@@ -108,8 +109,9 @@ impl AppState {
         self.0.manager.list()
     }
 
-    pub(super) fn key(&self) -> &KeyCheck {
-        &self.0.key
+    /// Who is let in, and to what.
+    pub fn auth(&self) -> &Auth {
+        &self.0.auth
     }
 }
 
@@ -138,37 +140,5 @@ impl Models<'_> {
     /// [`ManagerError`].
     pub async fn lease(&self, id: &str) -> Result<ModelLease, ManagerError> {
         self.manager.lease(id).await
-    }
-}
-
-/// Compares keys by their hashes, in constant time.
-pub(super) struct KeyCheck(Option<blake3::Hash>);
-
-impl KeyCheck {
-    fn new(key: Option<&SecretString>) -> Self {
-        Self(key.map(|key| blake3::hash(key.expose_secret().as_bytes())))
-    }
-
-    pub(super) fn is_open(&self) -> bool {
-        self.0.is_none()
-    }
-
-    pub(super) fn admits(&self, given: &[u8]) -> bool {
-        let Some(expected) = &self.0 else { return true };
-        blake3::hash(given).as_bytes().ct_eq(expected.as_bytes()).into()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_very_key_is_admitted() {
-        let check = KeyCheck::new(Some(&SecretString::from("sk-right")));
-        assert!(check.admits(b"sk-right"));
-        for wrong in [&b""[..], b"sk-righ", b"sk-right ", b"SK-RIGHT", b"\0"] {
-            assert!(!check.admits(wrong));
-        }
     }
 }

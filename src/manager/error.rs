@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::error::{ErrorKind, Failure};
+use crate::error::{Code, Failure};
 
 /// An error of the manager.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -54,22 +54,13 @@ pub enum ManagerError {
 }
 
 impl Failure for ManagerError {
-    fn kind(&self) -> ErrorKind {
+    fn code(&self) -> Code {
         match self {
-            Self::Unknown { .. } => ErrorKind::NotFound,
-            Self::Failed { .. } => ErrorKind::Conflict,
-            Self::Setup { .. } => ErrorKind::Internal,
-            Self::Loading { .. } | Self::Draining { .. } | Self::OutOfMemory { .. } => ErrorKind::RateLimited,
-        }
-    }
-
-    fn code(&self) -> &'static str {
-        match self {
-            Self::Unknown { .. } => "model_not_found",
-            Self::Loading { .. } | Self::Draining { .. } => "model_loading",
-            Self::Failed { .. } => "model_failed",
-            Self::OutOfMemory { .. } => "model_out_of_memory",
-            Self::Setup { .. } => "configuration",
+            Self::Unknown { .. } => Code::ModelNotFound,
+            Self::Loading { .. } | Self::Draining { .. } => Code::ModelLoading,
+            Self::Failed { .. } => Code::ModelFailed,
+            Self::OutOfMemory { .. } => Code::ModelOutOfMemory,
+            Self::Setup { .. } => Code::Internal,
         }
     }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::StreamExt;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use sconce::app::{App, AppError};
 use sconce::config::{Config, Environment, RawConfig};
@@ -15,11 +16,22 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::database::{Backend, TestDatabase};
+
 /// The chat model: a llama with random weights, 512 tokens, a context of 256.
 pub const CHAT: &str = "tiny";
 
 /// The embedding model: a BERT with random weights.
 pub const EMBED: &str = "org/tiny-embed";
+
+/// The key from the configuration, which [`TestApp::client`] shows unless told otherwise.
+pub const KEY: &str = "test-key-of-the-configuration";
+
+/// An `Authorization` header.
+pub fn bearer(token: &str) -> HeaderMap {
+    let value = HeaderValue::from_str(&format!("Bearer {token}")).expect("tokens are ASCII");
+    HeaderMap::from_iter([(AUTHORIZATION, value)])
+}
 
 /// A running server. Cut off when dropped.
 pub struct TestApp {
@@ -29,6 +41,7 @@ pub struct TestApp {
     pub manager: Arc<ModelManager>,
     task: Option<JoinHandle<Result<(), AppError>>>,
     _data: TempDir,
+    _database: TestDatabase,
 }
 
 impl Drop for TestApp {
@@ -57,6 +70,7 @@ impl TestApp {
     /// With some settings, by name.
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder");
+        let database = TestDatabase::fresh(Backend::under_test()).await;
         let mut raw = RawConfig::default()
             .with("listen", "127.0.0.1:0")
             .with("device", "cpu")
@@ -64,6 +78,8 @@ impl TestApp {
             .with("memory-budget", "1GiB")
             .with("hub-cache", data.path().to_string_lossy())
             .with("data-dir", data.path().to_string_lossy())
+            .with("database-url", database.url())
+            .with("api-key", KEY)
             .with("model", format!("{CHAT}={}", golden("llama").display()))
             .with("model", format!("{EMBED}={}", golden("bert").display()));
         for (name, value) in settings {
@@ -73,14 +89,20 @@ impl TestApp {
         let listener = TcpListener::bind(config.server.listen).await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("it listens"));
         let shutdown = Shutdown::new();
-        let app = App::open(config).expect("it can be built");
+        let app = App::open(config).await.expect("it can be built");
         let (manager, mut ready) = (Arc::clone(app.manager()), app.ready());
         let task = tokio::spawn(app.serve(listener, shutdown.clone()));
         if ready.wait_for(|ready| *ready).await.is_err() {
             panic!("the server ended early: {:?}", task.await);
         }
-        let client = Client::builder().no_proxy().build().expect("a client");
-        Self { url, client, shutdown, manager, task: Some(task), _data: data }
+        let client = Client::builder().no_proxy().default_headers(bearer(KEY)).build().expect("a client");
+        Self { url, client, shutdown, manager, task: Some(task), _data: data, _database: database }
+    }
+
+    /// The same server, with a client that shows no key unless told to.
+    pub fn without_key(mut self) -> Self {
+        self.client = Client::builder().no_proxy().build().expect("a client");
+        self
     }
 
     /// `127.0.0.1:PORT`.

@@ -9,7 +9,7 @@ const KEY: &str = "sk-test-key";
 
 #[tokio::test]
 async fn all_of_v1_needs_the_key_and_nothing_else_does() {
-    let app = TestApp::start_with(&[("api-key", KEY)]).await;
+    let app = TestApp::start_with(&[("api-key", KEY)]).await.without_key();
     let open = ["/health", "/healthz", "/health/ready", "/readyz", "/metrics", "/version"];
     for path in open {
         assert_eq!(app.get(path).send().await.expect("an answer").status().as_u16(), 200, "{path}");
@@ -31,7 +31,7 @@ async fn all_of_v1_needs_the_key_and_nothing_else_does() {
 
 #[tokio::test]
 async fn only_the_very_key_opens() {
-    let app = TestApp::start_with(&[("api-key", KEY)]).await;
+    let app = TestApp::start_with(&[("api-key", KEY)]).await.without_key();
     let long = format!("Bearer {}", "x".repeat(10_000));
     let values = [
         "",

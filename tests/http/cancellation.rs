@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
-use crate::app::{TestApp, long, read_events, with};
+use crate::app::{KEY, TestApp, long, read_events, with};
 
 #[tokio::test]
 async fn a_stream_that_is_left_after_three_events_is_stopped() {
@@ -42,7 +42,7 @@ async fn a_client_that_leaves_while_it_waits_for_a_whole_answer_stops_it_too() {
     let app = TestApp::start().await;
     let body = with(long(32), "stream", false).to_string();
     let head = format!(
-        "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+        "POST /v1/completions HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
         body.len()
     );
     let mut connection = TcpStream::connect(app.address()).await.expect("it listens");

@@ -4,7 +4,7 @@ use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::app::{CHAT, TestApp, chat, read_error, with};
+use crate::app::{CHAT, KEY, TestApp, chat, read_error, with};
 
 const PATH: &str = "/v1/chat/completions";
 
@@ -82,7 +82,9 @@ async fn only_json_is_read() {
 async fn large_bodies_are_refused_before_they_are_read() {
     let app = TestApp::start_with(&[("max-body-size", "64KiB")]).await;
     let head = |more: &str| {
-        format!("POST {PATH} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n{more}\r\n\r\n")
+        format!(
+            "POST {PATH} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\ncontent-type: application/json\r\n{more}\r\n\r\n"
+        )
     };
     let announced = raw(&app, head("content-length: 1073741824").as_bytes()).await;
     assert!(announced.starts_with("HTTP/1.1 413") && announced.contains("request_too_large"), "{announced}");
@@ -107,7 +109,9 @@ async fn a_foreign_host_name_is_turned_away() {
         ("evil.example", "421"),
         ("127.0.0.1.evil.example", "421"),
     ] {
-        let request = format!("GET /v1/models HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n");
+        let request = format!(
+            "GET /v1/models HTTP/1.1\r\nhost: {host}\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n\r\n"
+        );
         let answer = raw(&app, request.as_bytes()).await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status}")), "{host}: {answer}");
     }

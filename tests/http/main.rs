@@ -5,6 +5,8 @@
 mod app;
 mod auth;
 mod cancellation;
+#[path = "../database/mod.rs"]
+mod database;
 mod embeddings;
 mod hostile_http;
 mod metrics;

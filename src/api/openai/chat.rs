@@ -12,8 +12,9 @@ use crate::api::openai::types::{
     ChatChoice, ChatLogprobs, ChunkChoice, Delta, Envelope, Head, Message, finish_reason,
 };
 use crate::api::openai::{messages, start};
+use crate::auth::Caller;
 use crate::generate::{Answer, GenerateRequest, GenerationEvent, Priority, Prompt, TextToken};
-use crate::http::{AppState, Caller, JsonBody, OpenAiError, sse};
+use crate::http::{AppState, JsonBody, OpenAiError, sse};
 
 /// Known to OpenAI's clients, refused by name.
 const REFUSED: &[(&str, &str)] = &[

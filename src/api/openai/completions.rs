@@ -12,8 +12,9 @@ use crate::api::openai::fields::{Fields, ParameterError, string};
 use crate::api::openai::sampling::{AnswerOptions, MAX_CHOICES, StreamOptions, token_ids};
 use crate::api::openai::start;
 use crate::api::openai::types::{Envelope, Head, TextChoice, TextLogprobs, finish_reason};
+use crate::auth::Caller;
 use crate::generate::{Answer, GenerateRequest, GenerationEvent, Priority, Prompt, TextToken};
-use crate::http::{AppState, Caller, JsonBody, OpenAiError, sse};
+use crate::http::{AppState, JsonBody, OpenAiError, sse};
 
 /// OpenAI's own default.
 const DEFAULT_MAX_TOKENS: u32 = 16;

@@ -9,8 +9,9 @@ use serde_json::{Value, json};
 use crate::api::openai::fields::{Fields, ParameterError, string};
 use crate::api::openai::sampling::token_ids;
 use crate::api::openai::start;
+use crate::auth::Caller;
 use crate::generate::EmbedInput;
-use crate::http::{ApiError, AppState, Caller, JsonBody, OpenAiError};
+use crate::http::{ApiError, AppState, JsonBody, OpenAiError};
 
 /// Most inputs of one request, as at OpenAI.
 const MAX_INPUTS: usize = 2048;

@@ -6,23 +6,19 @@ use std::ops::RangeInclusive;
 
 use serde_json::{Map, Value};
 
-use crate::error::{ErrorKind, Failure};
+use crate::error::{Code, Failure};
 
 /// What is wrong with a parameter.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 #[error("{message}")]
 pub struct ParameterError {
-    code: &'static str,
+    code: Code,
     param: String,
     message: String,
 }
 
 impl Failure for ParameterError {
-    fn kind(&self) -> ErrorKind {
-        ErrorKind::InvalidRequest
-    }
-
-    fn code(&self) -> &'static str {
+    fn code(&self) -> Code {
         self.code
     }
 
@@ -36,26 +32,26 @@ impl ParameterError {
     pub fn invalid(param: impl Into<String>, reason: impl AsRef<str>) -> Self {
         let param = param.into();
         let message = format!("`{param}` {}", reason.as_ref());
-        Self { code: "invalid_value", param, message }
+        Self { code: Code::InvalidValue, param, message }
     }
 
     /// A parameter that exists, but not here.
     pub fn unsupported(param: impl Into<String>, reason: impl AsRef<str>) -> Self {
         let param = param.into();
         let message = format!("`{param}` is not supported: {}", reason.as_ref());
-        Self { code: "unsupported_parameter", param, message }
+        Self { code: Code::UnsupportedParameter, param, message }
     }
 
     fn missing(param: String, mistyped: Option<&String>) -> Self {
         let hint = mistyped.map(|name| format!("; is it meant by `{name}`?")).unwrap_or_default();
         let message = format!("`{param}` is missing{hint}");
-        Self { code: "missing_required_parameter", param, message }
+        Self { code: Code::MissingParameter, param, message }
     }
 
     fn unknown(param: String, suggestion: Option<&str>) -> Self {
         let hint = suggestion.map(|name| format!("; did you mean `{name}`?")).unwrap_or_default();
         let message = format!("`{param}` is not a known parameter{hint}");
-        Self { code: "unknown_parameter", param, message }
+        Self { code: Code::UnknownParameter, param, message }
     }
 }
 
@@ -76,7 +72,7 @@ impl Fields {
         match value {
             Value::Object(members) => Ok(Self { path, members, asked: Vec::new() }),
             _ if path.is_empty() => Err(ParameterError {
-                code: "invalid_json",
+                code: Code::InvalidJson,
                 param: String::new(),
                 message: "the body must be a JSON object".to_owned(),
             }),
@@ -349,7 +345,7 @@ mod tests {
         let mut fields = body(json!({"temprature": 1, "model": "m"}));
         fields.accept(&["model", "temperature"]);
         let error = fields.finish().expect_err("it is unknown");
-        assert_eq!(error.code(), "unknown_parameter");
+        assert_eq!(error.code(), Code::UnknownParameter);
         assert_eq!(error.param(), Some("temprature"));
         assert!(error.to_string().ends_with("did you mean `temperature`?"), "{error}");
     }

@@ -5,7 +5,8 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
-use crate::http::{AppState, Caller, OpenAiError};
+use crate::auth::Caller;
+use crate::http::{AppState, OpenAiError};
 use crate::manager::ModelStatus;
 
 /// Lists the models the caller may use, loaded or not.

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use futures_util::{Stream, StreamExt, stream};
 use uuid::Uuid;
 
+use crate::auth::Caller;
 use crate::generate::{GenerateError, GenerateRequest, GenerationBatch, GenerationEvent};
-use crate::http::{ApiError, AppState, Caller, OpenAiError};
+use crate::http::{ApiError, AppState, OpenAiError};
 
 /// How long a stream's head waits for the first event, so that an early failure still has its own status.
 const PATIENCE_BEFORE_HEAD: Duration = Duration::from_secs(10);

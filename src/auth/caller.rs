@@ -1,0 +1,176 @@
+//! Who is calling, and what that lets them do. A [`Caller`] has no dangerous methods: it is exchanged for a capability
+//! that has them (`users.rs`, `keys.rs` …), and that exchange is where a permission is checked.
+
+use std::net::IpAddr;
+
+use crate::auth::{AuthError, Origin, Permission, PermissionSet, Role, Standing};
+use crate::clock::Timestamp;
+use crate::store::audit::AuditEvent;
+
+/// What somebody showed to be let in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Identity {
+    /// An access token of a session.
+    Session {
+        /// The session.
+        session_id: String,
+    },
+    /// An API key.
+    ApiKey {
+        /// The key.
+        key_id: String,
+        /// Its name.
+        name: String,
+    },
+    /// The key from the configuration.
+    ConfiguredKey,
+    /// Nothing: the configuration asks for nothing.
+    Anonymous,
+}
+
+/// The user behind a credential.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserIdentity {
+    /// `usr_…`
+    pub id: String,
+    /// The name.
+    pub username: String,
+    /// The role.
+    pub role: Role,
+    /// Nothing but a new password is accepted from them.
+    pub must_change_password: bool,
+}
+
+/// Who is calling. Its existence proves that a credential was checked.
+#[derive(Clone)]
+pub struct Caller {
+    pub(super) identity: Identity,
+    pub(super) user: Option<UserIdentity>,
+    /// Of the role.
+    pub(super) role_permissions: PermissionSet,
+    /// Of the role, and within the key's scopes.
+    pub(super) permissions: PermissionSet,
+    pub(super) models: Option<Vec<String>>,
+    pub(super) teams: Vec<String>,
+    pub(super) key_team: Option<String>,
+    pub(super) origin: Origin,
+    pub(super) standing: Standing,
+}
+
+impl std::fmt::Debug for Caller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Caller")
+            .field("identity", &self.identity)
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Caller {
+    /// What was shown.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The user, where there is one.
+    pub fn user(&self) -> Option<&UserIdentity> {
+        self.user.as_ref()
+    }
+
+    /// What the caller may do.
+    pub fn permissions(&self) -> PermissionSet {
+        self.permissions
+    }
+
+    /// The teams whose models the caller sees: the user's; of a key that is bound to one, that alone.
+    pub fn teams(&self) -> &[String] {
+        match &self.key_team {
+            Some(team) => std::slice::from_ref(team),
+            None => &self.teams,
+        }
+    }
+
+    /// The team that the caller's usage is counted for.
+    pub fn key_team(&self) -> Option<&str> {
+        self.key_team.as_deref()
+    }
+
+    /// The models that the key may use; none: all that are visible.
+    pub fn allowed_models(&self) -> Option<&[String]> {
+        self.models.as_deref()
+    }
+
+    /// Where the request comes from.
+    pub fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// The address it comes from.
+    pub fn address(&self) -> IpAddr {
+        self.origin.address
+    }
+
+    /// Whether the credential goes on being good; for what lasts longer than a moment.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
+    /// The caller's number for the engine's fair shares and for who shares cached prompts with whom: one a user.
+    pub fn tenant(&self) -> u64 {
+        let Some(user) = &self.user else { return 0 };
+        let digest = blake3::hash(user.id.as_bytes());
+        let mut bytes = [0; 8];
+        bytes.copy_from_slice(&digest.as_bytes()[..8]);
+        u64::from_le_bytes(bytes)
+    }
+
+    /// Checks one permission.
+    ///
+    /// # Errors
+    /// [`AuthError::PasswordChangeRequired`], [`AuthError::ScopeMissing`], [`AuthError::PermissionMissing`].
+    pub fn require(&self, permission: Permission) -> Result<(), AuthError> {
+        if self.user.as_ref().is_some_and(|user| user.must_change_password) {
+            return Err(AuthError::PasswordChangeRequired);
+        }
+        if self.permissions.has(permission) {
+            return Ok(());
+        }
+        let by_scope = self.role_permissions.has(permission);
+        Err(if by_scope {
+            AuthError::ScopeMissing(permission)
+        } else {
+            AuthError::PermissionMissing(permission)
+        })
+    }
+
+    /// A row of the audit with this caller as the actor.
+    pub(super) fn event(
+        &self,
+        at: Timestamp,
+        action: &'static str,
+        target: (&'static str, Option<&str>),
+    ) -> AuditEvent {
+        let (actor_kind, actor_id, actor_name) = match (&self.identity, &self.user) {
+            (Identity::ApiKey { key_id, .. }, Some(user)) => {
+                ("api_key", Some(key_id.clone()), user.username.clone())
+            }
+            (Identity::ConfiguredKey, _) => ("system", None, "configured key".to_owned()),
+            (_, Some(user)) => ("user", Some(user.id.clone()), user.username.clone()),
+            (_, None) => ("anonymous", None, "anonymous".to_owned()),
+        };
+        AuditEvent {
+            at,
+            actor_kind,
+            actor_id,
+            actor_name,
+            action,
+            target_kind: target.0,
+            target_id: target.1.map(str::to_owned),
+            outcome: "done",
+            before: None,
+            after: None,
+            address: self.origin.address.to_string(),
+            request_id: self.origin.request_id.clone(),
+        }
+    }
+}

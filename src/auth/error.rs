@@ -1,0 +1,166 @@
+//! Why somebody is not let in, or may not do a thing.
+
+use std::time::Duration;
+
+use crate::auth::Permission;
+use crate::error::{Code, Failure};
+use crate::store::{PageError, StoreError};
+
+/// An error of authentication, authorisation or administration.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthError {
+    /// No credential was shown.
+    #[error("{}", text(Code::MissingCredentials))]
+    MissingCredentials,
+    /// Not a key of ours, or not any more.
+    #[error("{}", text(Code::InvalidApiKey))]
+    InvalidApiKey,
+    /// Switched off, by itself or with its owner.
+    #[error("{}", text(Code::ApiKeyDisabled))]
+    ApiKeyDisabled,
+    /// Its time is over.
+    #[error("{}", text(Code::ApiKeyExpired))]
+    ApiKeyExpired,
+    /// Not from there.
+    #[error("{}", text(Code::AddressNotAllowed))]
+    AddressNotAllowed,
+    /// Its fifteen minutes are over.
+    #[error("{}", text(Code::AccessTokenExpired))]
+    AccessTokenExpired,
+    /// Forged, of another kind, or of a session that was ended.
+    #[error("{}", text(Code::AccessTokenInvalid))]
+    AccessTokenInvalid,
+    /// Unknown, too old, or of a session that was ended.
+    #[error("{}", text(Code::RefreshTokenInvalid))]
+    RefreshTokenInvalid,
+    /// Used before: somebody has a copy.
+    #[error("{}", text(Code::RefreshTokenReused))]
+    RefreshTokenReused,
+    /// Of which part was wrong, nothing is said.
+    #[error("{}", text(Code::WrongPassword))]
+    WrongPassword,
+    /// Only said to those who know the password.
+    #[error("{}", text(Code::AccountDisabled))]
+    AccountDisabled,
+    /// Nothing else until that is done.
+    #[error("{}", text(Code::PasswordChangeRequired))]
+    PasswordChangeRequired,
+    /// Too many wrong passwords.
+    #[error("{}", text(Code::SignInThrottled))]
+    Throttled {
+        /// No attempt before then.
+        retry_after: Duration,
+    },
+    /// The role does not have it.
+    #[error("your role does not have the permission `{0}`")]
+    PermissionMissing(Permission),
+    /// The role has it, the key's scopes do not.
+    #[error("this API key does not have the scope `{0}`")]
+    ScopeMissing(Permission),
+    /// An equal or a higher one, or more than oneself holds.
+    #[error("{0}")]
+    NotAbove(&'static str),
+    /// Not in the key's list.
+    #[error("this API key may not use the model `{0}`")]
+    ModelNotAllowed(String),
+    /// Not there, or not yours.
+    #[error("there is no such {0}")]
+    NotFound(&'static str),
+    /// Unique, and taken.
+    #[error("{what} `{name}` exists already")]
+    Exists {
+        /// Such as `the user`.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// Would leave things in a state that must not be.
+    #[error("{0}")]
+    Conflict(&'static str),
+    /// A field that cannot be so.
+    #[error("`{field}` {reason}")]
+    Invalid {
+        /// Its name.
+        field: String,
+        /// Why not.
+        reason: String,
+    },
+    /// A password that is too easy.
+    #[error("`password` {0}")]
+    WeakPassword(&'static str),
+    /// An address or path that a model may not come from.
+    #[error("`source` {0}")]
+    SourceNotAllowed(String),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A list.
+    #[error(transparent)]
+    Page(#[from] PageError),
+    /// Hashing or signing failed.
+    #[error("a cryptographic operation failed: {0}")]
+    Crypto(String),
+}
+
+const fn text(code: Code) -> &'static str {
+    code.text(crate::language::Language::English)
+}
+
+impl AuthError {
+    /// A field that cannot be so.
+    pub fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self::Invalid { field: field.into(), reason: reason.into() }
+    }
+}
+
+impl Failure for AuthError {
+    fn code(&self) -> Code {
+        match self {
+            Self::MissingCredentials => Code::MissingCredentials,
+            Self::InvalidApiKey => Code::InvalidApiKey,
+            Self::ApiKeyDisabled => Code::ApiKeyDisabled,
+            Self::ApiKeyExpired => Code::ApiKeyExpired,
+            Self::AddressNotAllowed => Code::AddressNotAllowed,
+            Self::AccessTokenExpired => Code::AccessTokenExpired,
+            Self::AccessTokenInvalid => Code::AccessTokenInvalid,
+            Self::RefreshTokenInvalid => Code::RefreshTokenInvalid,
+            Self::RefreshTokenReused => Code::RefreshTokenReused,
+            Self::WrongPassword => Code::WrongPassword,
+            Self::AccountDisabled => Code::AccountDisabled,
+            Self::PasswordChangeRequired => Code::PasswordChangeRequired,
+            Self::Throttled { .. } => Code::SignInThrottled,
+            Self::PermissionMissing(_) | Self::NotAbove(_) => Code::PermissionMissing,
+            Self::ScopeMissing(_) => Code::ScopeMissing,
+            Self::ModelNotAllowed(_) => Code::ModelNotAllowed,
+            Self::NotFound(_) => Code::NotFound,
+            Self::Exists { .. } => Code::AlreadyExists,
+            Self::Conflict(_) => Code::StateConflict,
+            Self::Invalid { .. } => Code::InvalidValue,
+            Self::WeakPassword(_) => Code::WeakPassword,
+            Self::SourceNotAllowed(_) => Code::SourceNotAllowed,
+            Self::Store(error) => error.code(),
+            Self::Page(error) => error.code(),
+            Self::Crypto(_) => Code::Internal,
+        }
+    }
+
+    fn param(&self) -> Option<&str> {
+        match self {
+            Self::Invalid { field, .. } => Some(field),
+            Self::WeakPassword(_) => Some("password"),
+            Self::SourceNotAllowed(_) => Some("source"),
+            Self::ModelNotAllowed(_) => Some("model"),
+            Self::Page(error) => error.param(),
+            _ => None,
+        }
+    }
+
+    fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Throttled { retry_after } => Some(*retry_after),
+            Self::Store(error) => error.retry_after(),
+            Self::Page(error) => error.retry_after(),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Whether a credential goes on being good. Held by what lasts: a stream, a WebSocket.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::auth::subject::SubjectKey;
+use crate::auth::{Auth, AuthError};
+
+/// How often it is looked at by the clock alone: an expiry is nobody's act.
+const TICK: Duration = Duration::from_millis(500);
+
+/// Whether a credential goes on being good. Cheap to clone.
+#[derive(Clone)]
+pub struct Standing(Option<Arc<Watched>>);
+
+struct Watched {
+    auth: Auth,
+    key: SubjectKey,
+}
+
+impl Standing {
+    /// Of a credential that nobody can take away.
+    pub(super) fn for_ever() -> Self {
+        Self(None)
+    }
+
+    pub(super) fn of(auth: Auth, key: SubjectKey) -> Self {
+        Self(Some(Arc::new(Watched { auth, key })))
+    }
+
+    /// Returns when the credential is no longer good, with the reason. Within a second of it, wherever it was changed.
+    /// While the database cannot be reached, what was good stays good.
+    pub async fn ended(&self) -> AuthError {
+        let Some(watched) = &self.0 else { return std::future::pending().await };
+        let mut changes = watched.auth.changes();
+        loop {
+            if let Err(error) = watched.auth.check(&watched.key).await {
+                match error {
+                    AuthError::Store(_) => {}
+                    gone => return gone,
+                }
+            }
+            // The sender lives in `auth`.
+            let _ = tokio::time::timeout(TICK, changes.changed()).await;
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! What is kept: users, keys, sessions, models, usage, audit, in SQLite or PostgreSQL. Rows and queries, no rules: who
+//! may do what is `auth/`'s business.
+//!
+//! Everything happens in a [`Tx`]. [`Store::read`] sees one moment; [`Store::write`] transactions happen one after the
+//! other, on both databases, so that what one checks stays true until it commits, and the audit's chain has one end.
+
+pub mod api_keys;
+pub mod audit;
+mod columns;
+mod error;
+mod list;
+pub mod models;
+mod pool;
+pub mod revisions;
+pub mod sessions;
+pub mod sign_in_failures;
+pub mod signing_keys;
+pub mod teams;
+pub mod tickets;
+pub mod usage;
+pub mod users;
+
+pub use columns::JsonText;
+pub use error::StoreError;
+pub use list::{ListRequest, Order, Page, PageError};
+pub use pool::{Migration, Store, Tx};
