@@ -4,21 +4,23 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Router;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 
-use crate::api;
 use crate::auth::{Auth, AuthError, FirstRun};
 use crate::clock::Clock;
 use crate::config::{AuthConfig, Config, ServerConfig};
 use crate::generate::Generator;
+use crate::http::layers::{self, Neighbourhood};
 use crate::http::{self, AppState, Bounds, EdgeSettings};
 use crate::manager::{ManagerError, ModelManager};
 use crate::shutdown::Shutdown;
 use crate::store::{Store, StoreError};
 use crate::telemetry::metrics::MetricsPage;
+use crate::{admin, api};
 
 /// A body that takes longer is given up.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
@@ -146,7 +148,7 @@ impl App {
         upkeep.spawn(self.auth.clone().watch());
 
         let drained = shutdown.clone();
-        let server = http::serve(listener, api::router(state), Bounds::of_process(), async move {
+        let server = http::serve(listener, router(state), Bounds::of_process(), async move {
             drained.drained().await;
         });
         let outcome = tokio::select! {
@@ -207,6 +209,15 @@ impl App {
         shutdown.end();
         sleep(LAST_GRACE).await;
     }
+}
+
+/// All URLs, with what is done to every request.
+fn router(state: AppState) -> Router {
+    let settings = state.settings();
+    let neighbourhood =
+        Neighbourhood { address: settings.address, trusted_proxies: Arc::clone(&settings.trusted_proxies) };
+    let (routes, _document) = api::routes().merge(admin::routes()).split_for_parts();
+    layers::wrap(routes, neighbourhood).with_state(state)
 }
 
 async fn keep_metrics_tidy(page: MetricsPage) {

@@ -15,6 +15,7 @@
 //! Reading order for a newcomer: this file → [`app`] → `api/openai/chat.rs` → `generate/mod.rs` →
 //! `engine/worker.rs` → `models/src/arch/llama.rs` → `kernels/src/attention/mod.rs`.
 
+pub mod admin;
 pub mod api;
 pub mod app;
 pub mod auth;

@@ -1,18 +1,17 @@
-//! Every public URL, in one list.
+//! Every public URL but those of `admin/`, in one list.
 
 pub mod health;
+pub mod native;
 pub mod openai;
 
-use std::sync::Arc;
-
-use axum::Router;
 use axum::routing::{get, post};
+use utoipa_axum::router::OpenApiRouter;
 
-use crate::http::{AppState, layers};
+use crate::http::AppState;
 
-/// All routes with all layers.
-pub fn router(state: AppState) -> Router {
-    let routes = Router::new()
+/// The URLs of this room. Those that are in the OpenAPI document are added by `routes!`.
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new()
         .route("/v1/chat/completions", post(openai::chat::create))
         .route("/v1/completions", post(openai::completions::create))
         .route("/v1/embeddings", post(openai::embeddings::create))
@@ -23,11 +22,6 @@ pub fn router(state: AppState) -> Router {
         .route("/health/ready", get(health::ready))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
-        .route("/version", get(health::version));
-    let settings = state.settings();
-    let neighbourhood = layers::Neighbourhood {
-        address: settings.address,
-        trusted_proxies: Arc::clone(&settings.trusted_proxies),
-    };
-    layers::wrap(routes, neighbourhood).with_state(state)
+        .route("/version", get(health::version))
+        .merge(native::routes())
 }

@@ -2,6 +2,7 @@
 //!
 //! One binary, because linking costs more than running. Nothing here waits by the clock: tests wait for events.
 
+#[path = "../common/app.rs"]
 mod app;
 mod auth;
 mod cancellation;

@@ -1,5 +1,7 @@
 //! The real server in this process, on 127.0.0.1 and a free port, with tiny models and a temporary data folder.
 
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -7,6 +9,8 @@ use futures_util::StreamExt;
 use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Client, RequestBuilder, Response, StatusCode};
 use sconce::app::{App, AppError};
+use sconce::auth::Auth;
+use sconce::clock::Clock;
 use sconce::config::{Config, Environment, RawConfig};
 use sconce::engine::{EngineHandle, EngineStats};
 use sconce::manager::{ModelManager, Runner};
@@ -27,6 +31,10 @@ pub const EMBED: &str = "org/tiny-embed";
 /// The key from the configuration, which [`TestApp::client`] shows unless told otherwise.
 pub const KEY: &str = "test-key-of-the-configuration";
 
+/// The first user's name and password.
+pub const OWNER: &str = "admin";
+pub const OWNER_PASSWORD: &str = "tidal-mosaic-quarry-41";
+
 /// An `Authorization` header.
 pub fn bearer(token: &str) -> HeaderMap {
     let value = HeaderValue::from_str(&format!("Bearer {token}")).expect("tokens are ASCII");
@@ -39,6 +47,8 @@ pub struct TestApp {
     pub client: Client,
     pub shutdown: Shutdown,
     pub manager: Arc<ModelManager>,
+    pub auth: Auth,
+    pub database_url: String,
     task: Option<JoinHandle<Result<(), AppError>>>,
     _data: TempDir,
     _database: TestDatabase,
@@ -69,6 +79,11 @@ impl TestApp {
 
     /// With some settings, by name.
     pub async fn start_with(settings: &[(&str, &str)]) -> Self {
+        Self::start_by(settings, Clock::System).await
+    }
+
+    /// With some settings, and expiries by another clock.
+    pub async fn start_by(settings: &[(&str, &str)], clock: Clock) -> Self {
         let data = tempfile::tempdir().expect("a temporary folder");
         let database = TestDatabase::fresh(Backend::under_test()).await;
         let mut raw = RawConfig::default()
@@ -80,6 +95,8 @@ impl TestApp {
             .with("data-dir", data.path().to_string_lossy())
             .with("database-url", database.url())
             .with("api-key", KEY)
+            .with("admin-username", OWNER)
+            .with("admin-password", OWNER_PASSWORD)
             .with("model", format!("{CHAT}={}", golden("llama").display()))
             .with("model", format!("{EMBED}={}", golden("bert").display()));
         for (name, value) in settings {
@@ -89,14 +106,25 @@ impl TestApp {
         let listener = TcpListener::bind(config.server.listen).await.expect("a free port");
         let url = format!("http://{}", listener.local_addr().expect("it listens"));
         let shutdown = Shutdown::new();
-        let app = App::open(config).await.expect("it can be built");
-        let (manager, mut ready) = (Arc::clone(app.manager()), app.ready());
+        let app = App::open_by(config, clock).await.expect("it can be built");
+        let (manager, auth, mut ready) = (Arc::clone(app.manager()), app.auth().clone(), app.ready());
+        let database_url = database.url().to_owned();
         let task = tokio::spawn(app.serve(listener, shutdown.clone()));
         if ready.wait_for(|ready| *ready).await.is_err() {
             panic!("the server ended early: {:?}", task.await);
         }
         let client = Client::builder().no_proxy().default_headers(bearer(KEY)).build().expect("a client");
-        Self { url, client, shutdown, manager, task: Some(task), _data: data, _database: database }
+        Self {
+            url,
+            client,
+            shutdown,
+            manager,
+            auth,
+            database_url,
+            task: Some(task),
+            _data: data,
+            _database: database,
+        }
     }
 
     /// The same server, with a client that shows no key unless told to.

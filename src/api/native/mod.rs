@@ -1,0 +1,14 @@
+//! Our own protocol under `/api/v1`, for everybody who may use models: chat, sign-in, oneself. Answers are in the
+//! envelope of `http/envelope.rs`. What administrators do is in `admin/`.
+
+mod me;
+
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::http::AppState;
+
+/// The URLs of this room.
+pub fn routes() -> OpenApiRouter<AppState> {
+    OpenApiRouter::new().routes(routes!(me::read))
+}
