@@ -3,9 +3,9 @@
 
 use std::net::IpAddr;
 
-use crate::auth::{AuthError, Origin, Permission, PermissionSet, Role, Standing};
+use crate::auth::{Auth, AuthError, Origin, Permission, PermissionSet, Role, Standing};
 use crate::clock::Timestamp;
-use crate::store::audit::AuditEvent;
+use crate::store::audit::{self, AuditEvent};
 
 /// What somebody showed to be let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -141,6 +141,19 @@ impl Caller {
         } else {
             AuthError::PermissionMissing(permission)
         })
+    }
+
+    /// Checks one permission where a capability is handed out; a refusal is written to the audit.
+    pub(super) async fn permit(&self, auth: &Auth, permission: Permission) -> Result<(), AuthError> {
+        let refusal = match self.require(permission) {
+            Err(refusal @ (AuthError::PermissionMissing(_) | AuthError::ScopeMissing(_))) => refusal,
+            other => return other,
+        };
+        let event = self.event(auth.clock().now(), "access.refused", ("permission", Some(permission.name())));
+        let mut tx = auth.store().write().await?;
+        audit::append(&mut tx, AuditEvent { outcome: "refused", ..event }).await?;
+        tx.commit().await?;
+        Err(refusal)
     }
 
     /// A row of the audit with this caller as the actor.
