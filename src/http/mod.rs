@@ -7,6 +7,7 @@ pub mod extract;
 pub mod json;
 pub mod layers;
 pub mod listen;
+pub mod openapi;
 pub mod sse;
 pub mod state;
 

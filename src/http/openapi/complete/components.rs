@@ -1,0 +1,128 @@
+//! The parts that operations share: schemas and responses of errors, headers of every answer, the way to show who asks.
+
+use std::collections::BTreeSet;
+
+use serde_json::{Value, json};
+
+use super::{HEAD_TOO_LARGE, Reason, Surface, meaning};
+
+/// The name of the one way to authenticate.
+pub(super) const BEARER: &str = "bearer";
+
+/// The headers of an answer with this status.
+pub(super) fn headers(status: u16) -> Vec<(&'static str, Value)> {
+    let reference = |name: &str| json!({"$ref": format!("#/components/headers/{name}")});
+    let mut headers = vec![("X-Request-Id", reference("RequestId"))];
+    if status >= 400 {
+        headers.push(("x-error-code", reference("ErrorCode")));
+    }
+    match status {
+        401 => headers.push(("WWW-Authenticate", reference("Authenticate"))),
+        429 | 503 => headers.push(("Retry-After", reference("RetryAfter"))),
+        _ => {}
+    }
+    headers
+}
+
+/// The body of an error on this surface.
+pub(super) fn error_body(surface: Surface) -> Value {
+    let schema = format!("#/components/schemas/{}", surface.schema());
+    json!({"application/json": {"schema": {"$ref": schema}}})
+}
+
+/// Puts all of them into the document; what bears the same name there already is kept.
+pub(super) fn add(document: &mut Value, used: &BTreeSet<(Surface, u16)>, catalogue: &[Reason]) {
+    let scheme = json!({
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An access token from `POST /api/v1/auth/login`, or an API key."
+    });
+    put(document, "securitySchemes", BEARER, scheme);
+    for (name, header) in all_headers() {
+        put(document, "headers", name, header);
+    }
+    put(document, "schemas", Surface::Envelope.schema(), envelope());
+    put(document, "schemas", Surface::OpenAi.schema(), openai());
+    for (surface, status) in used {
+        put(document, "responses", &surface.response(*status), response(*surface, *status, catalogue));
+    }
+}
+
+fn put(document: &mut Value, section: &str, name: &str, value: Value) {
+    let components = document.as_object_mut().map(|root| root.entry("components").or_insert(json!({})));
+    let section =
+        components.and_then(Value::as_object_mut).map(|all| all.entry(section).or_insert(json!({})));
+    if let Some(section) = section.and_then(Value::as_object_mut) {
+        section.entry(name).or_insert(value);
+    }
+}
+
+fn response(surface: Surface, status: u16, catalogue: &[Reason]) -> Value {
+    let mut description = format!("{}.", meaning(status));
+    if status == HEAD_TOO_LARGE {
+        return json!({"description": description});
+    }
+    for reason in catalogue.iter().filter(|reason| reason.status == status) {
+        description.push_str(&format!("\n- {}: {}", reason.number, reason.text));
+    }
+    let headers: serde_json::Map<String, Value> =
+        headers(status).into_iter().map(|(name, header)| (name.to_owned(), header)).collect();
+    json!({"description": description, "headers": headers, "content": error_body(surface)})
+}
+
+fn all_headers() -> [(&'static str, Value); 4] {
+    let header = |description: &str, required: bool, schema: Value| json!({"description": description, "required": required, "schema": schema});
+    let text = || json!({"type": "string"});
+    let number = |minimum: u32| json!({"type": "integer", "minimum": minimum});
+    [
+        (
+            "RequestId",
+            header(
+                "Finds this request in the log; the caller's own if it sent a harmless one.",
+                true,
+                text(),
+            ),
+        ),
+        (
+            "ErrorCode",
+            header("The number of the error: three digits of status, two of reason.", true, number(40_000)),
+        ),
+        ("RetryAfter", header("Whole seconds after which to try again.", false, number(1))),
+        ("Authenticate", header("How to authenticate: `Bearer`.", true, text())),
+    ]
+}
+
+fn envelope() -> Value {
+    json!({
+        "type": "object",
+        "description": "Every error below `/api/`.",
+        "required": ["code", "message", "data"],
+        "properties": {
+            "code": {"type": "integer", "format": "int32", "minimum": 40_000, "example": 40_001,
+                "description": "The number of the error; never 0. Clients tell errors apart by it, not by the text."},
+            "message": {"type": "string", "example": "Invalid API Key",
+                "description": "For people, in the language asked for (`en`, `zh`)."},
+            "data": {"description": "Null, or what a client can act on."}
+        }
+    })
+}
+
+fn openai() -> Value {
+    let nullable = |description: &str| json!({"type": ["string", "null"], "description": description});
+    json!({
+        "type": "object",
+        "description": "Every error below `/v1/`, as OpenAI's clients read it.",
+        "required": ["error"],
+        "properties": {"error": {
+            "type": "object",
+            "title": "OpenAiErrorDetail",
+            "required": ["message", "type", "param", "code"],
+            "properties": {
+                "message": {"type": "string", "example": "Invalid API Key"},
+                "type": {"type": "string", "example": "authentication_error"},
+                "param": nullable("The field at fault, if one is."),
+                "code": nullable("The stable name of the error.")
+            }
+        }}
+    })
+}

@@ -1,0 +1,13 @@
+//! The description of the API for programs and people. Knows no single route: whoever has the routes gives the document
+//! that `utoipa` made of them.
+//!
+//! The one thing to know: the document goes three steps, each a pure function: [`complete()`] adds what holds for every
+//! operation (errors, headers, security), [`downgrade()`] says it in OpenAPI 3.0.3, [`routes`] serves both and the page.
+
+mod complete;
+mod downgrade;
+mod page;
+
+pub use complete::{Reason, complete};
+pub use downgrade::{VERSION, downgrade};
+pub use page::{Documents, routes};

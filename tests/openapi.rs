@@ -1,0 +1,123 @@
+//! The description of the API, as programs in another language read it: a validator, a fuzzer, a client made from it.
+//!
+//! Runs `tests/openapi/check.py` in a virtual environment of its own (made on first use) against a sample of an API.
+
+#[path = "openapi/sample.rs"]
+mod sample;
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+
+use sample::{ADMIN, Fault, MODEL, OTHER, PASSWORD};
+use sconce::http::{Bounds, serve};
+use serde_json::Value;
+use tokio::net::TcpListener;
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Runs a command to its end; its output is the message if it fails.
+fn run(command: &mut Command) {
+    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(output.status.success(), "{command:?}\n{}", said(&output));
+}
+
+fn said(output: &Output) -> String {
+    format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+/// The Python of a virtual environment that has the tools.
+fn python() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let environment = workspace().join("target/openapi-environment");
+        let python = environment.join("bin/python");
+        if !python.exists() {
+            run(Command::new("python3").args(["-m", "venv"]).arg(&environment));
+        }
+        run(Command::new(&python)
+            .args(["-m", "pip", "install", "--quiet", "-r"])
+            .arg(workspace().join("tests/openapi/requirements.txt")));
+        python
+    })
+}
+
+/// Runs a check; whether it is content, and what it said.
+async fn check(arguments: &[&str]) -> (bool, String) {
+    let mut command = Command::new(python());
+    command.arg(workspace().join("tests/openapi/check.py")).args(arguments);
+    let ran = tokio::task::spawn_blocking(move || command.output()).await.expect("it does not panic");
+    let output = ran.expect("python runs");
+    (output.status.success(), said(&output))
+}
+
+/// Serves the sample; its address.
+async fn start(fault: Fault) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let url = format!("http://{}", listener.local_addr().expect("it listens"));
+    tokio::spawn(serve(listener, sample::app(fault), Bounds::of_process(), std::future::pending()));
+    url
+}
+
+async fn validate(document: &[u8]) -> (bool, String) {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    std::fs::write(file.path(), document).expect("it can be written");
+    check(&["validate", &file.path().to_string_lossy()]).await
+}
+
+#[tokio::test]
+async fn the_document_is_valid_openapi_3_0() {
+    let (is_valid, said) = validate(&sample::documents().for_most).await;
+    assert!(is_valid, "{said}");
+    println!("{said}");
+}
+
+#[tokio::test]
+async fn the_validator_refuses_the_newer_document_under_the_older_number() {
+    for document in
+        [sample::untouched(), serde_json::from_slice(&sample::documents().newer).expect("it is JSON")]
+    {
+        let mut document: Value = document;
+        document["openapi"] = "3.0.3".into();
+        let (is_valid, said) = validate(document.to_string().as_bytes()).await;
+        assert!(!is_valid, "{said}");
+    }
+    let (is_valid, said) = validate(&sample::documents().newer).await;
+    assert!(!is_valid && said.contains("not 3.0.3"), "{said}");
+}
+
+#[tokio::test]
+async fn a_server_that_keeps_to_its_document_is_found_right() {
+    let url = start(Fault::None).await;
+    let (is_right, said) = check(&["fuzz", &url, ADMIN, OTHER]).await;
+    assert!(is_right, "{said}");
+    // Without another's token those operations are left out by which the caller would lose itself.
+    let (is_right, said) = check(&["fuzz", &url, ADMIN]).await;
+    assert!(is_right && said.contains("left out") && said.contains("POST /api/v1/auth/logout"), "{said}");
+}
+
+#[tokio::test]
+async fn a_server_that_does_not_is_found_wrong() {
+    for (fault, finding) in [
+        (Fault::Teapot, "Undocumented status code"),
+        (Fault::Broken, "Server error"),
+        (Fault::Shape, "Response violates schema"),
+        (Fault::Header, "Missing required response headers"),
+        (Fault::Stream, "an event of no known kind"),
+    ] {
+        let url = start(fault).await;
+        let (is_right, said) = check(&["fuzz", &url, ADMIN, OTHER]).await;
+        assert!(!is_right && said.contains(finding), "{fault:?}: {said}");
+    }
+}
+
+#[tokio::test]
+async fn a_client_made_from_it_signs_in_makes_a_key_and_chats() {
+    let url = start(Fault::None).await;
+    let (is_right, said) = check(&["client", &url, "admin", PASSWORD, MODEL]).await;
+    assert!(is_right && said.matches("You said: Say hello.").count() == 2, "{said}");
+    let (is_right, said) = check(&["client", &url, "admin", "wrong", MODEL]).await;
+    assert!(!is_right && said.contains("POST /api/v1/auth/login: 401"), "{said}");
+}

@@ -1,0 +1,301 @@
+"""What programs in another language make of the API's description.
+
+    check.py validate FILE                       is it a valid OpenAPI 3.0.3 document?
+    check.py fuzz URL TOKEN [OTHER_TOKEN]        does the server keep to it, whatever it is sent?
+    check.py client URL USER PASSWORD MODEL      does a client made from it sign in, make a key and chat?
+
+Ends with 0 if so; else says why not. `fuzz` changes and deletes what it finds: it is for a server that is thrown away
+afterwards, whose models cannot be fetched from anywhere (offline, no hub), and whose limits of requests are high.
+"""
+
+import argparse
+import importlib
+import inspect
+import json
+import subprocess
+import sys
+import tempfile
+import typing
+import urllib.request
+from collections import Counter, defaultdict
+from pathlib import Path
+
+DOCUMENT = "/api/v1/openapi.json"
+ME = "/api/v1/me"
+
+# Whoever changes something here acts on itself, and is nobody once one of the endings was reached.
+ONESELF = (ME, "/api/v1/auth/logout")
+ENDINGS = ("POST /api/v1/auth/logout", f"DELETE {ME}")
+
+# Answers that say nothing about an operation: it was not reached.
+NOT_REACHED = {401, 408, 421, 429, 503}
+
+SEED = 20250101
+EXAMPLES = 15
+STEPS = 4
+REQUEST_TIMEOUT = 60
+STREAM_EVENTS = 100
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+)
+
+
+def fetch(url, token=None):
+    """The JSON at a URL; raises unless it is answered with 2xx."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as answer:
+        return json.load(answer)
+
+
+def operations(document):
+    """(path, METHOD, operation) of each."""
+    for path, item in document["paths"].items():
+        for method in ("get", "put", "post", "delete", "options", "head", "patch", "trace"):
+            if method in item:
+                yield path, method.upper(), item[method]
+
+
+# ---------------------------------------------------------------------------------------------------------- validate
+
+
+def validate(file):
+    from openapi_spec_validator import OpenAPIV30SpecValidator
+
+    document = json.loads(Path(file).read_text(encoding="utf-8"))
+    if document.get("openapi") != "3.0.3":
+        return [f"the document says it is {document.get('openapi')}, not 3.0.3"]
+    problems = [f"{'/'.join(map(str, error.path))}: {error.message}" for error in
+                OpenAPIV30SpecValidator(document).iter_errors()]
+    if not problems:
+        print(f"valid: OpenAPI 3.0.3, {len(list(operations(document)))} operations")
+    return problems
+
+
+# -------------------------------------------------------------------------------------------------------------- fuzz
+
+
+def own_ids(url, token):
+    """What the caller must not lose: every id in what the server tells it of itself."""
+    found = set()
+
+    def collect(value):
+        if isinstance(value, dict):
+            for name, inner in value.items():
+                if (name == "id" or name.endswith("_id")) and isinstance(inner, (str, int)):
+                    found.add(str(inner))
+                collect(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                collect(inner)
+
+    paths = [path for path, method, _ in operations(fetch(url + DOCUMENT)) if method == "GET"]
+    for path in paths:
+        if (path == ME or path.startswith(ME + "/")) and "{" not in path:
+            collect(fetch(url + path, token))
+    return found
+
+
+def stream_conformance(_context, response, _case):
+    """Every event of a stream is a JSON object, or the word for its end, after which nothing comes."""
+    if not is_stream(response):
+        return
+    events = [line[5:].strip() for line in response.content.decode().splitlines() if line.startswith("data:")]
+    assert events, "a stream without an event"
+    for event in events[:-1]:
+        assert event != "[DONE]", "an event after the last"
+    for event in events:
+        assert event == "[DONE]" or isinstance(json.loads(event), dict), f"an event of no known kind: {event}"
+
+
+def is_stream(response):
+    return any(kind.startswith("text/event-stream") for kind in response.headers.get("content-type", []))
+
+
+def run_fuzzer(url, token, names, folder):
+    """Runs the fuzzer over the named operations; true if it found nothing."""
+    from schemathesis.cli import schemathesis as command
+
+    settings = Path(folder) / "schemathesis.toml"
+    settings.write_text(
+        f"""
+seed = {SEED}
+workers = 2
+continue-on-failure = true
+request-timeout = {REQUEST_TIMEOUT}
+max-stream-events = {STREAM_EVENTS}
+headers = {{ Authorization = {json.dumps("Bearer " + token)} }}
+[generation]
+max-examples = {EXAMPLES}
+database = "none"
+no-shrink = true
+[phases.stateful]
+max-steps = {STEPS}
+[cache]
+enabled = false
+""",
+        encoding="utf-8",
+    )
+    chosen = [word for name in names for word in ("--include-name", name)]
+    checks = ["--checks", ",".join(CHECKS + (stream_conformance.__name__,))]
+    arguments = ["--config-file", str(settings), "run", url + DOCUMENT, "--no-color"] + checks + chosen
+    try:
+        code = command.main(arguments, standalone_mode=False)
+    except SystemExit as end:
+        code = end.code
+    return code in (0, None)
+
+
+def is_change_of_oneself(name):
+    method, path = name.split(" ", 1)
+    return method != "GET" and any(path == one or path.startswith(one + "/") for one in ONESELF)
+
+
+def fuzz(url, token, other=None):
+    import schemathesis
+
+    protected = set().union(*(own_ids(url, caller) for caller in (token, other) if caller))
+    answers = defaultdict(Counter)
+
+    @schemathesis.hook
+    def before_call(context, case, arguments):
+        """Keeps the caller alive: what it must not lose is not named in a request that changes something."""
+        if case.method.upper() != "GET":
+            for name, value in (case.path_parameters or {}).items():
+                if str(value) in protected:
+                    case.path_parameters[name] = "kept-out-by-the-test"
+
+    @schemathesis.hook
+    def filter_failure(context, failure, case, response):
+        """In 3.0 the schema of a stream is that of all its text; the fuzzer takes it for that of an event."""
+        return not (is_stream(response) and failure.title == "SSE event violates schema")
+
+    schemathesis.check(stream_conformance)
+
+    @schemathesis.hook
+    def after_call(context, case, response):
+        answers[f"{case.method.upper()} {case.operation.path}"][response.status_code] += 1
+
+    names = [f"{method} {path}" for path, method, _ in operations(fetch(url + DOCUMENT))]
+    endings = [name for name in names if name in ENDINGS]
+    oneself = [name for name in names if is_change_of_oneself(name) and name not in endings]
+    rest = [name for name in names if name not in endings + oneself]
+
+    problems = []
+    runs = [(token, rest)] + ([(other, oneself), (other, endings)] if other else [])
+    with tempfile.TemporaryDirectory() as folder:
+        for caller, chosen in runs:
+            if chosen and not run_fuzzer(url, caller, chosen, folder):
+                problems.append("the fuzzer found what the document does not say; see above")
+    for name in (name for _, chosen in runs for name in chosen):
+        print(f"{name}: " + ", ".join(f"{count} x {status}" for status, count in sorted(answers[name].items())))
+        if set(answers[name]) <= NOT_REACHED:
+            problems.append(f"{name} was never reached")
+    if not other and oneself + endings:
+        print("left out, since they want the token of another: " + ", ".join(oneself + endings))
+    try:
+        fetch(url + ME, token)
+    except OSError as error:
+        problems.append(f"the caller lost itself on the way: GET {ME}: {error}")
+    return problems
+
+
+# ------------------------------------------------------------------------------------------------------------ client
+
+
+def generate(document, folder):
+    """Writes a client for the document into a package `made`, and lets Python find it."""
+    (folder / "document.json").write_text(json.dumps(document), encoding="utf-8")
+    (folder / "settings.yml").write_text("post_hooks: []\npackage_name_override: made\n", encoding="utf-8")
+    made = subprocess.run(
+        [sys.executable, "-m", "openapi_python_client", "generate", "--path", "document.json", "--meta", "none"]
+        + ["--config", "settings.yml", "--output-path", "made", "--fail-on-warning"],
+        cwd=folder, capture_output=True, text=True, check=False,
+    )
+    if made.returncode != 0:
+        raise SystemExit(f"no client can be made:\n{made.stdout}{made.stderr}")
+    sys.path.insert(0, str(folder))
+
+
+class Made:
+    """The client, its functions found by method and path."""
+
+    def __init__(self, document, folder, url):
+        self.folder, self.url = folder, url
+        self.names = {(method, path): operation for path, method, operation in operations(document)}
+        self.client = importlib.import_module("made.client")
+
+    def call(self, method, path, body=None, token=None):
+        """Asks as a user of the client would; the answer as the client understood it."""
+        operation = self.names[method, path]
+        module = self.module(operation["operationId"])
+        if token:
+            client = self.client.AuthenticatedClient(base_url=self.url, token=token, timeout=120)
+        else:
+            client = self.client.Client(base_url=self.url, timeout=120)
+        arguments = {"client": client}
+        if body is not None:
+            kind = typing.get_type_hints(module.sync_detailed)["body"]
+            arguments["body"] = next(iter(typing.get_args(kind)), kind).from_dict(body)
+        answer = module.sync_detailed(**arguments)
+        if answer.status_code >= 300 or answer.parsed is None:
+            raise SystemExit(f"{method} {path}: {int(answer.status_code)} {answer.content[:2000]!r}")
+        return answer.parsed.to_dict()
+
+    def module(self, operation_id):
+        """The module of an operation: named as Python would, below its tag."""
+        wanted = "".join(character for character in operation_id.lower() if character.isalnum())
+        for file in sorted((self.folder / "made/api").glob("*/*.py")):
+            if file.stem.replace("_", "") == wanted:
+                return importlib.import_module(f"made.api.{file.parent.name}.{file.stem}")
+        raise SystemExit(f"the client has no function for {operation_id}")
+
+
+def find(value, name):
+    """The first thing of this name, however deep."""
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    if isinstance(value, dict) and value.get(name) is not None:
+        return value[name]
+    return next((found for found in (find(one, name) for one in inner) if found is not None), None)
+
+
+def client(url, user, password, model):
+    document = fetch(url + DOCUMENT)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        generate(document, folder)
+        made = Made(document, folder, url)
+        token = find(made.call("POST", "/api/v1/auth/login", {"username": user, "password": password}), "access_token")
+        key = find(made.call("POST", f"{ME}/keys", {"name": "made by a client"}, token), "key")
+        if not isinstance(key, str) or not key.startswith("sk-sconce-"):
+            return ["the answer to a new key holds no key"]
+        question = {"model": model, "messages": [{"role": "user", "content": "Say hello."}], "max_tokens": 16}
+        for path in ("/api/v1/chat/completions", "/v1/chat/completions"):
+            choices = find(made.call("POST", path, question, key), "choices")
+            if not choices or not choices[0]["message"]["content"]:
+                return [f"{path} answered nothing"]
+            print(f"{path}: {choices[0]['message']['content']}")
+    return []
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(required=True)
+    for command in (validate, fuzz, client):
+        subparser = commands.add_parser(command.__name__)
+        subparser.set_defaults(command=command)
+        for name, parameter in inspect.signature(command).parameters.items():
+            optional = {} if parameter.default is inspect.Parameter.empty else {"nargs": "?"}
+            subparser.add_argument(name, **optional)
+    arguments = vars(parser.parse_args())
+    problems = arguments.pop("command")(**arguments)
+    for problem in problems:
+        print(problem, file=sys.stderr)
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
