@@ -89,6 +89,20 @@ async fn the_validator_refuses_the_newer_document_under_the_older_number() {
 }
 
 #[tokio::test]
+async fn the_page_keeps_its_own_policy_and_all_else_the_strictest() {
+    let url = start(Fault::None).await;
+    for (path, policy) in
+        [("/docs", "script-src 'self';"), ("/api/v1/me", "default-src 'none'; frame-ancestors")]
+    {
+        let answer = reqwest::get(format!("{url}{path}")).await.expect("it answers");
+        let headers = answer.headers();
+        let given = headers["content-security-policy"].to_str().expect("it is text");
+        assert!(given.contains(policy) && !given.contains("unsafe"), "{path}: {given}");
+        assert_eq!(headers["x-content-type-options"], "nosniff");
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_keeps_to_its_document_is_found_right() {
     let url = start(Fault::None).await;
     let (is_right, said) = check(&["fuzz", &url, ADMIN, OTHER]).await;

@@ -12,7 +12,7 @@ pub mod sse;
 pub mod state;
 
 pub use context::{RequestContext, Surface};
-pub use envelope::Envelope;
+pub use envelope::{Envelope, Nothing};
 pub use error::{ApiError, EnvelopeError, OpenAiError};
 pub use extract::{JsonBody, Query, Typed, credential};
 pub use listen::{Bounds, serve};

@@ -10,18 +10,18 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use axum::body::to_bytes;
 use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request, State};
+use axum::http::StatusCode;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
-use sconce::http::layers;
-use sconce::http::openapi::{Documents, Reason, routes as description};
+use sconce::error::Code;
+use sconce::http::layers::{Neighbourhood, wrap};
+use sconce::http::openapi::{Documents, routes as description};
+use sconce::http::{ApiError, Envelope, Nothing, credential};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use utoipa::openapi::RefOr;
-use utoipa::openapi::schema::{Object, Schema, Type};
-use utoipa::{IntoParams, OpenApi, PartialSchema, ToSchema};
+use utoipa::{IntoParams, OpenApi, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -73,33 +73,6 @@ impl Sample {
         self.tokens.lock().expect("no handler panics")
     }
 }
-
-/// The uniform answer.
-#[derive(Serialize, ToSchema)]
-struct Envelope<T: ToSchema> {
-    /// 0.
-    #[schema(minimum = 0, maximum = 0)]
-    code: i32,
-    #[schema(example = "Success")]
-    message: &'static str,
-    data: T,
-}
-
-fn enveloped<T: ToSchema>(data: T) -> Json<Envelope<T>> {
-    Json(Envelope { code: 0, message: "Success", data })
-}
-
-/// Null.
-#[derive(Serialize)]
-struct Nothing;
-
-impl PartialSchema for Nothing {
-    fn schema() -> RefOr<Schema> {
-        Object::builder().schema_type(Type::Null).into()
-    }
-}
-
-impl ToSchema for Nothing {}
 
 /// What somebody may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -244,55 +217,17 @@ struct Choice {
     finish_reason: Option<String>,
 }
 
-/// What goes wrong: on `/v1` in OpenAI's shape.
-struct Refused {
-    status: StatusCode,
-    is_openai: bool,
-}
-
-fn refused(status: StatusCode) -> Refused {
-    Refused { status, is_openai: false }
-}
-
-impl IntoResponse for Refused {
-    fn into_response(self) -> Response {
-        let number = u32::from(self.status.as_u16()) * 100 + 1;
-        let message = self.status.canonical_reason();
-        let body = match self.is_openai {
-            true => json!({"error": {"message": message, "type": "x", "param": null, "code": null}}),
-            false => json!({"code": number, "message": message, "data": null}),
-        };
-        let headers = [("x-error-code", number.to_string())];
-        let asks = (self.status == StatusCode::UNAUTHORIZED).then_some([("www-authenticate", "Bearer")]);
-        (self.status, headers, asks, Json(body)).into_response()
-    }
-}
-
-impl From<PathRejection> for Refused {
-    fn from(_: PathRejection) -> Self {
-        refused(StatusCode::BAD_REQUEST)
-    }
-}
-
-impl From<QueryRejection> for Refused {
-    fn from(_: QueryRejection) -> Self {
-        refused(StatusCode::BAD_REQUEST)
-    }
-}
-
-/// Somebody known; the name of the token.
+/// Somebody known; the token.
 struct Caller(String);
 
 impl FromRequestParts<Sample> for Caller {
-    type Rejection = Refused;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, sample: &Sample) -> Result<Self, Refused> {
-        let given = parts.headers.get("authorization").and_then(|value| value.to_str().ok());
-        let token = given.and_then(|value| value.strip_prefix("Bearer ")).unwrap_or_default();
-        let is_openai = parts.uri.path().starts_with("/v1/");
+    async fn from_request_parts(parts: &mut Parts, sample: &Sample) -> Result<Self, ApiError> {
+        let token = credential(&parts.headers)?.ok_or(ApiError::of(Code::MissingCredentials))?;
         match sample.tokens().contains_key(token) {
             true => Ok(Self(token.to_owned())),
-            false => Err(Refused { status: StatusCode::UNAUTHORIZED, is_openai }),
+            false => Err(ApiError::of(Code::InvalidApiKey)),
         }
     }
 }
@@ -300,22 +235,22 @@ impl FromRequestParts<Sample> for Caller {
 struct Body<T>(T);
 
 impl<T: DeserializeOwned> FromRequest<Sample> for Body<T> {
-    type Rejection = Refused;
+    type Rejection = ApiError;
 
-    async fn from_request(request: Request, _: &Sample) -> Result<Self, Refused> {
-        let is_openai = request.uri().path().starts_with("/v1/");
-        let refused = |status| Refused { status, is_openai };
-        if !is_json(request.headers()) {
-            return Err(refused(StatusCode::UNSUPPORTED_MEDIA_TYPE));
+    async fn from_request(request: Request, _: &Sample) -> Result<Self, ApiError> {
+        let kind = request.headers().get("content-type");
+        if !kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json")) {
+            return Err(ApiError::of(Code::UnsupportedMediaType));
         }
         let body = to_bytes(request.into_body(), 1 << 20).await;
-        let body = body.map_err(|_| refused(StatusCode::PAYLOAD_TOO_LARGE))?;
-        serde_json::from_slice(&body).map(Body).map_err(|_| refused(StatusCode::BAD_REQUEST))
+        let body = body.map_err(|_| ApiError::of(Code::RequestTooLarge))?;
+        serde_json::from_slice(&body).map(Body).map_err(|_| ApiError::of(Code::InvalidJson))
     }
 }
 
-fn is_json(headers: &HeaderMap) -> bool {
-    headers.get("content-type").is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
+/// What a path or a query says, if it can be read.
+fn read<T>(extracted: Result<T, impl std::error::Error>) -> Result<T, ApiError> {
+    extracted.map_err(|_| ApiError::of(Code::InvalidValue))
 }
 
 /// Sign in.
@@ -325,29 +260,29 @@ fn is_json(headers: &HeaderMap) -> bool {
 async fn login(
     State(sample): State<Sample>,
     Body(credentials): Body<Credentials>,
-) -> Result<Json<Envelope<Tokens>>, Refused> {
+) -> Result<Envelope<Tokens>, ApiError> {
     if credentials.password != PASSWORD {
-        return Err(refused(StatusCode::UNAUTHORIZED));
+        return Err(ApiError::of(Code::WrongPassword));
     }
     let access_token = format!("token-{}", sample.tokens().len());
     sample.tokens().insert(access_token.clone(), credentials.username);
-    Ok(enveloped(Tokens { access_token, refresh_token: "none".to_owned(), expires_in: 900 }))
+    Ok(Envelope::of(Tokens { access_token, refresh_token: "none".to_owned(), expires_in: 900 }))
 }
 
 /// Sign out: the token is worth nothing afterwards.
 #[utoipa::path(post, path = "/api/v1/auth/logout", tag = "auth", operation_id = "logout",
     responses((status = OK, body = Envelope<Nothing>)))]
-async fn logout(State(sample): State<Sample>, caller: Caller) -> Json<Envelope<Nothing>> {
+async fn logout(State(sample): State<Sample>, caller: Caller) -> Envelope<Nothing> {
     sample.tokens().remove(&caller.0);
-    enveloped(Nothing)
+    Envelope::of(Nothing)
 }
 
 /// Who am I?
 #[utoipa::path(get, path = "/api/v1/me", tag = "me", operation_id = "get_me",
     responses((status = OK, body = Envelope<User>)))]
-async fn me(State(sample): State<Sample>, _: Caller) -> Result<Json<Envelope<User>>, Refused> {
+async fn me(State(sample): State<Sample>, _: Caller) -> Result<Envelope<User>, ApiError> {
     let user = sample.users().get(FIRST).cloned();
-    Ok(enveloped(user.ok_or(refused(StatusCode::FORBIDDEN))?))
+    Ok(Envelope::of(user.ok_or(ApiError::of(Code::AccountDisabled))?))
 }
 
 /// Make a key of one's own.
@@ -357,10 +292,10 @@ async fn create_my_key(
     State(sample): State<Sample>,
     _: Caller,
     Body(new): Body<NewKey>,
-) -> (StatusCode, Json<Envelope<CreatedKey>>) {
+) -> (StatusCode, Envelope<CreatedKey>) {
     let key = format!("sk-sconce-{}", sample.tokens().len());
     sample.tokens().insert(key.clone(), new.name.clone());
-    (StatusCode::CREATED, enveloped(CreatedKey { key, name: new.name }))
+    Envelope::created(CreatedKey { key, name: new.name })
 }
 
 /// All users.
@@ -370,20 +305,20 @@ async fn list_users(
     State(sample): State<Sample>,
     _: Caller,
     paging: Result<Query<Paging>, QueryRejection>,
-) -> Result<Response, Refused> {
-    let Query(paging) = paging?;
+) -> Result<Response, ApiError> {
+    let Query(paging) = read(paging)?;
     let limit = paging.limit.unwrap_or(20) as usize;
     if !(1..=100).contains(&limit) {
-        return Err(refused(StatusCode::BAD_REQUEST));
+        return Err(ApiError::of(Code::OutOfRange));
     }
     let users: Vec<User> = sample.users().values().take(limit).cloned().collect();
     Ok(match sample.fault {
-        Fault::None | Fault::Stream => enveloped(users).into_response(),
-        Fault::Teapot => refused(StatusCode::IM_A_TEAPOT).into_response(),
-        Fault::Broken => refused(StatusCode::INTERNAL_SERVER_ERROR).into_response(),
+        Fault::None | Fault::Stream => Envelope::of(users).into_response(),
+        Fault::Teapot => StatusCode::IM_A_TEAPOT.into_response(),
+        Fault::Broken => ApiError::internal().into_response(),
         Fault::Shape => Json(json!({"code": 0, "message": "Success", "data": null})).into_response(),
         Fault::Header => {
-            let mut response = refused(StatusCode::FORBIDDEN).into_response();
+            let mut response = ApiError::of(Code::PermissionMissing).into_response();
             response.headers_mut().remove("x-error-code");
             response
         }
@@ -397,14 +332,14 @@ async fn create_user(
     State(sample): State<Sample>,
     _: Caller,
     Body(new): Body<NewUser>,
-) -> Result<(StatusCode, Json<Envelope<User>>), Refused> {
+) -> Result<(StatusCode, Envelope<User>), ApiError> {
     let mut users = sample.users();
     if users.values().any(|user| user.username == new.username) {
-        return Err(refused(StatusCode::CONFLICT));
+        return Err(ApiError::of(Code::AlreadyExists));
     }
     let user = user(&format!("user-{}", uuid::Uuid::now_v7().simple()), new);
     users.insert(user.id.clone(), user.clone());
-    Ok((StatusCode::CREATED, enveloped(user)))
+    Ok(Envelope::created(user))
 }
 
 /// One user.
@@ -415,10 +350,10 @@ async fn get_user(
     State(sample): State<Sample>,
     _: Caller,
     id: Result<Path<String>, PathRejection>,
-) -> Result<Json<Envelope<User>>, Refused> {
-    let Path(id) = id?;
+) -> Result<Envelope<User>, ApiError> {
+    let Path(id) = read(id)?;
     let user = sample.users().get(&id).cloned();
-    Ok(enveloped(user.ok_or(refused(StatusCode::NOT_FOUND))?))
+    Ok(Envelope::of(user.ok_or(ApiError::of(Code::NotFound))?))
 }
 
 /// Take a user away.
@@ -429,10 +364,10 @@ async fn delete_user(
     State(sample): State<Sample>,
     _: Caller,
     id: Result<Path<String>, PathRejection>,
-) -> Result<Json<Envelope<Nothing>>, Refused> {
-    let Path(id) = id?;
-    sample.users().remove(&id).ok_or(refused(StatusCode::NOT_FOUND))?;
-    Ok(enveloped(Nothing))
+) -> Result<Envelope<Nothing>, ApiError> {
+    let Path(id) = read(id)?;
+    sample.users().remove(&id).ok_or(ApiError::of(Code::NotFound))?;
+    Ok(Envelope::of(Nothing))
 }
 
 /// Chat, enveloped.
@@ -443,30 +378,30 @@ async fn chat(
     State(sample): State<Sample>,
     _: Caller,
     Body(request): Body<ChatRequest>,
-) -> Result<Response, Refused> {
+) -> Result<Response, ApiError> {
     Ok(match request.stream {
         true if sample.fault == Fault::Stream => streamed(&["nonsense"]),
-        true => streamed(&[&json!(answer(request, false)?).to_string(), "[DONE]"]),
-        false => enveloped(answer(request, false)?).into_response(),
+        true => streamed(&[&json!(answer(request)?).to_string(), "[DONE]"]),
+        false => Envelope::of(answer(request)?).into_response(),
     })
 }
 
 /// Chat over a WebSocket.
 #[utoipa::path(get, path = "/api/v1/chat/stream", tag = "chat", operation_id = "open_chat_stream",
     responses((status = SWITCHING_PROTOCOLS, description = "The socket is open"),
-        (status = UPGRADE_REQUIRED, description = "No WebSocket was asked for")))]
-async fn chat_stream(_: Caller) -> Refused {
-    refused(StatusCode::UPGRADE_REQUIRED)
+        (status = BAD_REQUEST, description = "No WebSocket was asked for")))]
+async fn chat_stream(_: Caller) -> ApiError {
+    ApiError::new(Code::InvalidValue, "ask for a WebSocket")
 }
 
 /// Chat as OpenAI's clients do.
 #[utoipa::path(post, path = "/v1/chat/completions", tag = "openai", operation_id = "openai_create_chat_completion",
     request_body = ChatRequest,
     responses((status = OK, content((ChatCompletion = "application/json"), (String = "text/event-stream")))))]
-async fn openai_chat(_: Caller, Body(request): Body<ChatRequest>) -> Result<Response, Refused> {
+async fn openai_chat(_: Caller, Body(request): Body<ChatRequest>) -> Result<Response, ApiError> {
     Ok(match request.stream {
-        true => streamed(&[&json!(answer(request, true)?).to_string(), "[DONE]"]),
-        false => Json(answer(request, true)?).into_response(),
+        true => streamed(&[&json!(answer(request)?).to_string(), "[DONE]"]),
+        false => Json(answer(request)?).into_response(),
     })
 }
 
@@ -475,15 +410,14 @@ fn streamed(events: &[&str]) -> Response {
     ([("content-type", "text/event-stream")], text).into_response()
 }
 
-fn answer(request: ChatRequest, is_openai: bool) -> Result<ChatCompletion, Refused> {
-    let refused = |status| Refused { status, is_openai };
+fn answer(request: ChatRequest) -> Result<ChatCompletion, ApiError> {
     if request.temperature.is_some_and(|temperature| !(0.0..=2.0).contains(&temperature)) {
-        return Err(refused(StatusCode::BAD_REQUEST));
+        return Err(ApiError::of(Code::OutOfRange));
     }
     if request.model != MODEL {
-        return Err(refused(StatusCode::NOT_FOUND));
+        return Err(ApiError::of(Code::ModelNotFound));
     }
-    let said = request.messages.into_iter().next_back().ok_or(refused(StatusCode::BAD_REQUEST))?;
+    let said = request.messages.into_iter().next_back().ok_or(ApiError::of(Code::InvalidValue))?;
     let message = Message { role: "assistant".to_owned(), content: format!("You said: {}", said.content) };
     let choice = Choice { index: 0, message, finish_reason: Some("stop".to_owned()) };
     let id = "chatcmpl-1".to_owned();
@@ -500,11 +434,10 @@ fn answer(request: ChatRequest, is_openai: bool) -> Result<ChatCompletion, Refus
 #[utoipa::path(get, path = "/v1/models/{*id}", tag = "openai", operation_id = "openai_get_model",
     params(("id" = String, Path, description = "The id of the model")),
     responses((status = OK, body = Object)))]
-async fn openai_model(_: Caller, id: Result<Path<String>, PathRejection>) -> Result<Json<Value>, Refused> {
-    match id {
-        Ok(Path(id)) if id == MODEL => Ok(Json(json!({"id": id}))),
-        Ok(_) => Err(Refused { status: StatusCode::NOT_FOUND, is_openai: true }),
-        Err(_) => Err(Refused { status: StatusCode::BAD_REQUEST, is_openai: true }),
+async fn openai_model(_: Caller, id: Result<Path<String>, PathRejection>) -> Result<Json<Value>, ApiError> {
+    match read(id)? {
+        Path(id) if id == MODEL => Ok(Json(json!({"id": id}))),
+        Path(_) => Err(ApiError::of(Code::ModelNotFound)),
     }
 }
 
@@ -548,7 +481,7 @@ pub fn untouched() -> Value {
 
 /// What is served of it.
 pub fn documents() -> Documents {
-    Documents::new(&collected().1, &[Reason { status: 401, number: 40001, text: "Invalid API Key" }])
+    Documents::new(&collected().1)
 }
 
 /// The server of it.
@@ -570,5 +503,6 @@ pub fn app(fault: Fault) -> Router {
         tokens: Arc::new(Mutex::new(HashMap::from(tokens))),
     };
     let routes = collected().0.merge(description(documents()));
-    layers::wrap(routes, IpAddr::from([127, 0, 0, 1])).with_state(sample)
+    let address = IpAddr::from([127, 0, 0, 1]);
+    wrap(routes, Neighbourhood { address, trusted_proxies: Arc::from([]) }).with_state(sample)
 }

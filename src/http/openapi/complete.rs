@@ -10,53 +10,16 @@ mod names;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use crate::http::Surface;
+
 type Object = Map<String, Value>;
 
-/// One line of the error catalogue, for the descriptions.
-#[derive(Debug, Clone, Copy)]
-pub struct Reason {
-    /// The HTTP status it is sent with.
-    pub status: u16,
-    /// Its number.
-    pub number: u32,
-    /// What it means, in English.
-    pub text: &'static str,
-}
-
-/// The shape errors have on one part of the API.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Surface {
-    /// `{"code", "message", "data"}`.
-    Envelope,
-    /// `{"error": {"message", "type", "param", "code"}}`.
-    OpenAi,
-}
-
-impl Surface {
-    fn of(path: &str) -> Self {
-        if path.starts_with("/v1/") { Self::OpenAi } else { Self::Envelope }
-    }
-
-    /// The name of the shared response for a status.
-    fn response(self, status: u16) -> String {
-        match self {
-            Self::Envelope => format!("Error{status}"),
-            Self::OpenAi => format!("OpenAiError{status}"),
-        }
-    }
-
-    /// The name of the schema of its errors.
-    fn schema(self) -> &'static str {
-        match self {
-            Self::Envelope => "ErrorEnvelope",
-            Self::OpenAi => "OpenAiErrorEnvelope",
-        }
-    }
-}
+/// The shared responses that were referred to, by name.
+type Used = BTreeMap<String, (Surface, u16)>;
 
 /// What decides which errors an operation can give.
 #[derive(Debug, Clone, Copy)]
@@ -124,19 +87,19 @@ fn meaning(status: u16) -> &'static str {
 /// Answered before there is a request to speak of: no body, no headers of ours.
 const HEAD_TOO_LARGE: u16 = 431;
 
-/// Adds to every operation what it does not say itself; `catalogue` is listed in the descriptions of the errors.
-pub fn complete(document: &mut Value, catalogue: &[Reason]) {
+/// Adds to every operation what it does not say itself.
+pub fn complete(document: &mut Value) {
     generics::name_arguments(document);
     names::plain_paths(document);
     names::name_operations(document);
-    let mut used = BTreeSet::new();
+    let mut used = Used::new();
     each_operation(document, |path, method, operation| {
         protect(operation);
         let facts = Facts::of(path, method, operation);
         add_errors(&facts, operation, &mut used);
-        fill_responses(Surface::of(path), operation);
+        fill_responses(Surface::of_path(path), operation);
     });
-    components::add(document, &used, catalogue);
+    components::add(document, &used);
 }
 
 /// Visits the path, the method and the operation of each.
@@ -174,15 +137,15 @@ fn responses(operation: &mut Object) -> &mut Object {
 }
 
 /// A reference to the shared response for each error the operation can give and does not name.
-fn add_errors(facts: &Facts<'_>, operation: &mut Object, used: &mut BTreeSet<(Surface, u16)>) {
-    let surface = Surface::of(facts.path);
+fn add_errors(facts: &Facts<'_>, operation: &mut Object, used: &mut Used) {
+    let surface = Surface::of_path(facts.path);
     let responses = responses(operation);
     for (status, _, can_be) in ERRORS {
         let name = status.to_string();
         if can_be(facts) && !responses.contains_key(&name) {
-            let reference = format!("#/components/responses/{}", surface.response(status));
-            responses.insert(name, json!({"$ref": reference}));
-            used.insert((surface, status));
+            let shared = components::response_name(surface, status);
+            responses.insert(name, json!({"$ref": format!("#/components/responses/{shared}")}));
+            used.insert(shared, (surface, status));
         }
     }
     responses.sort_keys();

@@ -8,6 +8,6 @@ mod complete;
 mod downgrade;
 mod page;
 
-pub use complete::{Reason, complete};
+pub use complete::complete;
 pub use downgrade::{VERSION, downgrade};
 pub use page::{Documents, routes};

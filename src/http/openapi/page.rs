@@ -18,7 +18,7 @@ use axum::routing::{MethodRouter, get};
 use serde_json::Value;
 use utoipa_swagger_ui::Config;
 
-use super::{Reason, complete, downgrade};
+use super::{complete, downgrade};
 
 /// What the page may do: read its own files and ask its own server.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -35,10 +35,10 @@ pub struct Documents {
 
 impl Documents {
     /// Completes what was collected from the handlers, and says it in both versions.
-    pub fn new(collected: &utoipa::openapi::OpenApi, catalogue: &[Reason]) -> Self {
+    pub fn new(collected: &utoipa::openapi::OpenApi) -> Self {
         let mut document =
             serde_json::to_value(collected).expect("its names are text and its numbers finite");
-        complete(&mut document, catalogue);
+        complete(&mut document);
         let newer = text(&document);
         Self { for_most: text(&downgrade(document)), newer }
     }
@@ -151,7 +151,7 @@ mod tests {
         if let Some((name, value)) = header {
             request = request.header(name, value);
         }
-        let routes: Router = routes(Documents::new(&Api::openapi(), &[]));
+        let routes: Router = routes(Documents::new(&Api::openapi()));
         let response =
             routes.oneshot(request.body(Body::empty()).expect("it is right")).await.expect("it cannot fail");
         let (parts, body) = response.into_parts();

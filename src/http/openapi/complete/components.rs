@@ -1,13 +1,30 @@
 //! The parts that operations share: schemas and responses of errors, headers of every answer, the way to show who asks.
 
-use std::collections::BTreeSet;
-
 use serde_json::{Value, json};
 
-use super::{HEAD_TOO_LARGE, Reason, Surface, meaning};
+use super::{HEAD_TOO_LARGE, Used, meaning};
+use crate::error::Code;
+use crate::http::Surface;
+use crate::language::Language;
 
 /// The name of the one way to authenticate.
 pub(super) const BEARER: &str = "bearer";
+
+/// The name of the shared response for a status.
+pub(super) fn response_name(surface: Surface, status: u16) -> String {
+    match surface {
+        Surface::Envelope => format!("Error{status}"),
+        Surface::OpenAi => format!("OpenAiError{status}"),
+    }
+}
+
+/// The name of the schema of errors.
+fn schema_name(surface: Surface) -> &'static str {
+    match surface {
+        Surface::Envelope => "ErrorEnvelope",
+        Surface::OpenAi => "OpenAiErrorEnvelope",
+    }
+}
 
 /// The headers of an answer with this status.
 pub(super) fn headers(status: u16) -> Vec<(&'static str, Value)> {
@@ -26,12 +43,12 @@ pub(super) fn headers(status: u16) -> Vec<(&'static str, Value)> {
 
 /// The body of an error on this surface.
 pub(super) fn error_body(surface: Surface) -> Value {
-    let schema = format!("#/components/schemas/{}", surface.schema());
+    let schema = format!("#/components/schemas/{}", schema_name(surface));
     json!({"application/json": {"schema": {"$ref": schema}}})
 }
 
 /// Puts all of them into the document; what bears the same name there already is kept.
-pub(super) fn add(document: &mut Value, used: &BTreeSet<(Surface, u16)>, catalogue: &[Reason]) {
+pub(super) fn add(document: &mut Value, used: &Used) {
     let scheme = json!({
         "type": "http",
         "scheme": "bearer",
@@ -41,10 +58,10 @@ pub(super) fn add(document: &mut Value, used: &BTreeSet<(Surface, u16)>, catalog
     for (name, header) in all_headers() {
         put(document, "headers", name, header);
     }
-    put(document, "schemas", Surface::Envelope.schema(), envelope());
-    put(document, "schemas", Surface::OpenAi.schema(), openai());
-    for (surface, status) in used {
-        put(document, "responses", &surface.response(*status), response(*surface, *status, catalogue));
+    put(document, "schemas", schema_name(Surface::Envelope), envelope());
+    put(document, "schemas", schema_name(Surface::OpenAi), openai());
+    for (name, (surface, status)) in used {
+        put(document, "responses", name, response(*surface, *status));
     }
 }
 
@@ -57,13 +74,13 @@ fn put(document: &mut Value, section: &str, name: &str, value: Value) {
     }
 }
 
-fn response(surface: Surface, status: u16, catalogue: &[Reason]) -> Value {
+fn response(surface: Surface, status: u16) -> Value {
     let mut description = format!("{}.", meaning(status));
     if status == HEAD_TOO_LARGE {
         return json!({"description": description});
     }
-    for reason in catalogue.iter().filter(|reason| reason.status == status) {
-        description.push_str(&format!("\n- {}: {}", reason.number, reason.text));
+    for code in Code::ALL.iter().filter(|code| code.status() == status) {
+        description.push_str(&format!("\n- {}: {}", code.number(), code.text(Language::English)));
     }
     let headers: serde_json::Map<String, Value> =
         headers(status).into_iter().map(|(name, header)| (name.to_owned(), header)).collect();
