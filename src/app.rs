@@ -9,12 +9,14 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
+use utoipa_axum::router::OpenApiRouter;
 
 use crate::auth::{Auth, AuthError, FirstRun};
 use crate::clock::Clock;
 use crate::config::{AuthConfig, Config, ServerConfig};
 use crate::generate::Generator;
 use crate::http::layers::{self, Neighbourhood};
+use crate::http::openapi::{self, Documents};
 use crate::http::{self, AppState, Bounds, EdgeSettings};
 use crate::manager::{ManagerError, ModelManager};
 use crate::shutdown::Shutdown;
@@ -216,7 +218,9 @@ fn router(state: AppState) -> Router {
     let settings = state.settings();
     let neighbourhood =
         Neighbourhood { address: settings.address, trusted_proxies: Arc::clone(&settings.trusted_proxies) };
-    let (routes, _document) = api::routes().merge(admin::routes()).split_for_parts();
+    let described = OpenApiRouter::with_openapi(openapi::about()).merge(api::routes()).merge(admin::routes());
+    let (routes, collected) = described.split_for_parts();
+    let routes = routes.merge(openapi::routes(Documents::new(&collected)));
     layers::wrap(routes, neighbourhood).with_state(state)
 }
 

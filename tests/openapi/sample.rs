@@ -278,7 +278,7 @@ async fn logout(State(sample): State<Sample>, caller: Caller) -> Envelope<Nothin
 }
 
 /// Who am I?
-#[utoipa::path(get, path = "/api/v1/me", tag = "me", operation_id = "get_me",
+#[utoipa::path(get, path = "/api/v1/me", tag = "me", operation_id = "getMe",
     responses((status = OK, body = Envelope<User>)))]
 async fn me(State(sample): State<Sample>, _: Caller) -> Result<Envelope<User>, ApiError> {
     let user = sample.users().get(FIRST).cloned();
@@ -286,7 +286,7 @@ async fn me(State(sample): State<Sample>, _: Caller) -> Result<Envelope<User>, A
 }
 
 /// Make a key of one's own.
-#[utoipa::path(post, path = "/api/v1/me/keys", tag = "me", operation_id = "create_my_key", request_body = NewKey,
+#[utoipa::path(post, path = "/api/v1/me/keys", tag = "me", operation_id = "createMyKey", request_body = NewKey,
     responses((status = CREATED, body = Envelope<CreatedKey>)))]
 async fn create_my_key(
     State(sample): State<Sample>,
@@ -299,7 +299,7 @@ async fn create_my_key(
 }
 
 /// All users.
-#[utoipa::path(get, path = "/api/v1/admin/users", tag = "users", operation_id = "list_users", params(Paging),
+#[utoipa::path(get, path = "/api/v1/admin/users", tag = "users", operation_id = "listUsers", params(Paging),
     responses((status = OK, body = Envelope<Vec<User>>)))]
 async fn list_users(
     State(sample): State<Sample>,
@@ -326,7 +326,7 @@ async fn list_users(
 }
 
 /// A new user.
-#[utoipa::path(post, path = "/api/v1/admin/users", tag = "users", operation_id = "create_user", request_body = NewUser,
+#[utoipa::path(post, path = "/api/v1/admin/users", tag = "users", operation_id = "createUser", request_body = NewUser,
     responses((status = CREATED, body = Envelope<User>)))]
 async fn create_user(
     State(sample): State<Sample>,
@@ -343,7 +343,7 @@ async fn create_user(
 }
 
 /// One user.
-#[utoipa::path(get, path = "/api/v1/admin/users/{userId}", tag = "users", operation_id = "get_user",
+#[utoipa::path(get, path = "/api/v1/admin/users/{userId}", tag = "users", operation_id = "getUser",
     params(("userId" = String, Path, description = "The id of the user")),
     responses((status = OK, body = Envelope<User>)))]
 async fn get_user(
@@ -357,7 +357,7 @@ async fn get_user(
 }
 
 /// Take a user away.
-#[utoipa::path(delete, path = "/api/v1/admin/users/{userId}", tag = "users", operation_id = "delete_user",
+#[utoipa::path(delete, path = "/api/v1/admin/users/{userId}", tag = "users", operation_id = "deleteUser",
     params(("userId" = String, Path, description = "The id of the user")),
     responses((status = OK, body = Envelope<Nothing>)))]
 async fn delete_user(
@@ -371,7 +371,7 @@ async fn delete_user(
 }
 
 /// Chat, enveloped.
-#[utoipa::path(post, path = "/api/v1/chat/completions", tag = "chat", operation_id = "create_chat_completion",
+#[utoipa::path(post, path = "/api/v1/chat/completions", tag = "chat", operation_id = "createChatCompletion",
     request_body = ChatRequest,
     responses((status = OK, content((Envelope<ChatCompletion> = "application/json"), (String = "text/event-stream")))))]
 async fn chat(
@@ -387,7 +387,7 @@ async fn chat(
 }
 
 /// Chat over a WebSocket.
-#[utoipa::path(get, path = "/api/v1/chat/stream", tag = "chat", operation_id = "open_chat_stream",
+#[utoipa::path(get, path = "/api/v1/chat/stream", tag = "chat", operation_id = "openChatStream",
     responses((status = SWITCHING_PROTOCOLS, description = "The socket is open"),
         (status = BAD_REQUEST, description = "No WebSocket was asked for")))]
 async fn chat_stream(_: Caller) -> ApiError {
@@ -395,7 +395,7 @@ async fn chat_stream(_: Caller) -> ApiError {
 }
 
 /// Chat as OpenAI's clients do.
-#[utoipa::path(post, path = "/v1/chat/completions", tag = "openai", operation_id = "openai_create_chat_completion",
+#[utoipa::path(post, path = "/v1/chat/completions", tag = "openai", operation_id = "openaiCreateChatCompletion",
     request_body = ChatRequest,
     responses((status = OK, content((ChatCompletion = "application/json"), (String = "text/event-stream")))))]
 async fn openai_chat(_: Caller, Body(request): Body<ChatRequest>) -> Result<Response, ApiError> {
@@ -431,7 +431,7 @@ fn answer(request: ChatRequest) -> Result<ChatCompletion, ApiError> {
 }
 
 /// One model; its id may hold slashes.
-#[utoipa::path(get, path = "/v1/models/{*id}", tag = "openai", operation_id = "openai_get_model",
+#[utoipa::path(get, path = "/v1/models/{*id}", tag = "openai", operation_id = "openaiGetModel",
     params(("id" = String, Path, description = "The id of the model")),
     responses((status = OK, body = Object)))]
 async fn openai_model(_: Caller, id: Result<Path<String>, PathRejection>) -> Result<Json<Value>, ApiError> {

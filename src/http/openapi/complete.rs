@@ -92,6 +92,7 @@ pub fn complete(document: &mut Value) {
     generics::name_arguments(document);
     names::plain_paths(document);
     names::name_operations(document);
+    names::keep_used_tags(document);
     let mut used = Used::new();
     each_operation(document, |path, method, operation| {
         protect(operation);

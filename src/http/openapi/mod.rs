@@ -4,10 +4,12 @@
 //! The one thing to know: the document goes three steps, each a pure function: [`complete()`] adds what holds for every
 //! operation (errors, headers, security), [`downgrade()`] says it in OpenAPI 3.0.3, [`routes`] serves both and the page.
 
+mod about;
 mod complete;
 mod downgrade;
 mod page;
 
+pub use about::about;
 pub use complete::complete;
 pub use downgrade::{VERSION, downgrade};
 pub use page::{Documents, routes};

@@ -1,6 +1,6 @@
 //! Names that programs can use: paths without the router's own marks, and one name for each operation.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Map, Value};
 
@@ -30,7 +30,7 @@ pub(super) fn name_operations(document: &mut Value) {
             return;
         }
         let wanted = name(path, method);
-        let numbered = (2..).map(|number| format!("{wanted}_{number}"));
+        let numbered = (2..).map(|number| format!("{wanted}{number}"));
         let free = std::iter::once(wanted.clone()).chain(numbered).find(|name| !taken.contains(name));
         let free = free.unwrap_or(wanted);
         taken.push(free.clone());
@@ -38,37 +38,37 @@ pub(super) fn name_operations(document: &mut Value) {
     });
 }
 
+/// Of the groups the document describes, those that an operation is in.
+pub(super) fn keep_used_tags(document: &mut Value) {
+    let mut used: BTreeSet<String> = BTreeSet::new();
+    each_operation(document, |_, _, operation| {
+        let tags = operation.get("tags").and_then(Value::as_array).into_iter().flatten();
+        used.extend(tags.filter_map(Value::as_str).map(str::to_owned));
+    });
+    if let Some(tags) = document.get_mut("tags").and_then(Value::as_array_mut) {
+        tags.retain(|tag| tag["name"].as_str().is_some_and(|name| used.contains(name)));
+    }
+}
+
 fn given(operation: &Object) -> Option<&str> {
     operation.get("operationId").and_then(Value::as_str).filter(|name| !name.is_empty())
 }
 
-/// `get /api/v1/admin/users/{userId}` → `get_admin_users_by_user_id`; what lies below `/v1/` begins with `openai`.
+/// `get /api/v1/admin/users/{userId}` → `getAdminUsersByUserId`; what lies below `/v1/` has `Openai` after the method.
 fn name(path: &str, method: &str) -> String {
     let path = path.strip_prefix("/api/v1").unwrap_or(path).replacen("/v1/", "/openai/", 1);
-    let mut words = vec![method.to_owned()];
-    for segment in path.split('/').filter(|segment| !segment.is_empty()) {
+    let mut name = method.to_owned();
+    for segment in path.split('/') {
         if segment.starts_with('{') {
-            words.push("by".to_owned());
+            name.push_str("By");
         }
-        words.push(snake(segment));
-    }
-    words.join("_")
-}
-
-/// Lower case, words parted by `_`, nothing else.
-fn snake(text: &str) -> String {
-    let mut snake = String::new();
-    for character in text.trim_matches(['{', '}']).chars() {
-        if character.is_ascii_uppercase() && !snake.is_empty() && !snake.ends_with('_') {
-            snake.push('_');
-        }
-        match character.is_ascii_alphanumeric() {
-            true => snake.push(character.to_ascii_lowercase()),
-            false if snake.ends_with('_') => {}
-            false => snake.push('_'),
+        for word in segment.split(|character: char| !character.is_ascii_alphanumeric()) {
+            let (first, rest) = word.split_at(word.len().min(1));
+            name.push_str(&first.to_ascii_uppercase());
+            name.push_str(rest);
         }
     }
-    snake
+    name
 }
 
 #[cfg(test)]
@@ -87,13 +87,13 @@ mod tests {
     #[test]
     fn names_are_kept_if_they_are_the_only_ones() {
         let mut document = json!({"paths": {
-            "/api/v1/admin/users": {"get": {"operationId": "list"}, "post": {"operationId": "create_user"}},
+            "/api/v1/admin/users": {"get": {"operationId": "list"}, "post": {"operationId": "createUser"}},
             "/api/v1/admin/keys": {"get": {"operationId": "list"}},
             "/api/v1/admin/keys/{keyId}": {"put": {}},
             "/v1/models": {"get": {"operationId": ""}},
             "/v1/models/{id}": {"get": {}},
             "/v1/models/by-id": {"get": {}},
-            "/v1/models/by/id": {"get": {"operationId": "get_openai_models_by_id_2"}}
+            "/v1/models/by/id": {"get": {"operationId": "getOpenaiModelsById2"}}
         }});
         name_operations(&mut document);
         let mut names = Vec::new();
@@ -101,15 +101,24 @@ mod tests {
             names.push(given(operation).unwrap_or("").to_owned())
         });
         let expected = [
-            "get_admin_users",
-            "create_user",
-            "get_admin_keys",
-            "put_admin_keys_by_key_id",
-            "get_openai_models",
-            "get_openai_models_by_id",
-            "get_openai_models_by_id_3",
-            "get_openai_models_by_id_2",
+            "getAdminUsers",
+            "createUser",
+            "getAdminKeys",
+            "putAdminKeysByKeyId",
+            "getOpenaiModels",
+            "getOpenaiModelsById",
+            "getOpenaiModelsById3",
+            "getOpenaiModelsById2",
         ];
         assert_eq!(names, expected);
+    }
+    #[test]
+    fn groups_without_operations_are_not_listed() {
+        let mut document = json!({
+            "tags": [{"name": "users"}, {"name": "keys"}],
+            "paths": {"/a": {"get": {"tags": ["keys"]}}}
+        });
+        keep_used_tags(&mut document);
+        assert_eq!(document["tags"], json!([{"name": "keys"}]));
     }
 }
