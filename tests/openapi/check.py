@@ -230,7 +230,9 @@ class Made:
 
     def call(self, method, path, body=None, token=None):
         """Asks as a user of the client would; the answer as the client understood it."""
-        operation = self.names[method, path]
+        operation = self.names.get((method, path))
+        if operation is None:
+            raise SystemExit(f"the document does not know {method} {path}")
         module = self.module(operation["operationId"])
         if token:
             client = self.client.AuthenticatedClient(base_url=self.url, token=token, timeout=120)
