@@ -2,88 +2,18 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod mock_hub;
+mod model_house;
 
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::StreamExt;
 use mock_hub::{Fault, MockHub, Served};
-use sconce::config::{Config, Environment, RawConfig};
+use model_house::{PATIENCE, engine, golden, house, llama, several, try_house};
 use sconce::engine::{SequenceRequest, TokenEvent};
 use sconce::error::{Code, Failure};
-use sconce::manager::{ManagerError, ModelLease, ModelManager, ModelState, Runner};
+use sconce::manager::{ManagerError, ModelState, Runner};
 use sconce_models::KvCache;
-use tempfile::TempDir;
 use tokio::time::timeout;
-
-/// Far longer than anything here takes: a test that waits for it has failed.
-const PATIENCE: Duration = Duration::from_secs(120);
-
-/// Makes one model far larger than the rounding of the numbers.
-const CACHE: &str = "16MiB";
-
-fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("models/tests/golden").join(name)
-}
-
-fn llama() -> String {
-    golden("gguf/llama/llama.Q8_0.gguf").to_str().unwrap().to_owned()
-}
-
-/// A manager with its folder.
-struct House {
-    manager: Arc<ModelManager>,
-    folder: TempDir,
-}
-
-impl std::ops::Deref for House {
-    type Target = ModelManager;
-
-    fn deref(&self) -> &ModelManager {
-        &self.manager
-    }
-}
-
-fn try_house(settings: &[(&str, &str)]) -> Result<House, ManagerError> {
-    let folder = tempfile::tempdir().unwrap();
-    let mut raw = RawConfig::default().with("device", "cpu").with("cache-memory", CACHE);
-    for (name, value) in settings {
-        raw = raw.with(name, *value);
-    }
-    let home = folder.path().to_str().unwrap().to_owned();
-    let config = Config::load_from(raw, &Environment::from_iter([("HOME".into(), home)])).unwrap();
-    let manager = ModelManager::open(config.models, config.engine, &config.data_dir)?;
-    Ok(House { manager, folder })
-}
-
-fn house(settings: &[(&str, &str)]) -> House {
-    try_house(settings).unwrap()
-}
-
-/// One model under several names, with this much memory for all.
-fn several(names: &[&str], more: &[(&str, &str)]) -> House {
-    let arguments: Vec<_> = names.iter().map(|name| format!("{name}={}", llama())).collect();
-    let mut settings: Vec<_> = arguments.iter().map(|argument| ("model", argument.as_str())).collect();
-    settings.extend(more);
-    house(&settings)
-}
-
-impl House {
-    fn state(&self, id: &str) -> ModelState {
-        self.status(id).unwrap().state
-    }
-
-    async fn wait_for(&self, id: &str, wanted: impl Fn(&ModelState) -> bool) {
-        let mut changes = self.watch();
-        let waiting = async {
-            while !wanted(&self.state(id)) {
-                changes.changed().await.unwrap();
-            }
-        };
-        timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("{id} is {:?}", self.state(id)));
-    }
-}
 
 /// MiB that one such model needs, as the refusal says.
 async fn need() -> u64 {
@@ -91,13 +21,6 @@ async fn need() -> u64 {
     match house.lease("a").await.map(drop) {
         Err(ManagerError::OutOfMemory { needed_mib, available_mib: 0, .. }) => needed_mib,
         other => panic!("a budget of one byte gave {other:?}"),
-    }
-}
-
-fn engine(lease: &ModelLease) -> &sconce::engine::EngineHandle {
-    match &lease.runner {
-        Runner::Engine(engine) => engine,
-        Runner::Embedder(_) => panic!("a causal model runs on an engine"),
     }
 }
 
@@ -187,10 +110,11 @@ async fn a_busy_or_pinned_model_is_never_unloaded_to_make_room() {
         }
         other => panic!("{other}"),
     }
-    let ModelState::Failed { reason } = house.state("c") else { panic!("{:?}", house.state("c")) };
+    assert!(matches!(house.state("c"), ModelState::Failed { .. }), "{:?}", house.state("c"));
+    let plan = house.status("c").unwrap().last_error.unwrap();
     assert!(
-        reason.contains("KV 16 MiB") && reason.contains("weights"),
-        "the administrator sees the plan: {reason}"
+        plan.contains("KV 16 MiB") && plan.contains("weights"),
+        "the administrator sees the plan: {plan}"
     );
     assert_eq!((house.state("a"), house.state("b")), (ModelState::Ready, ModelState::Ready));
 
@@ -216,6 +140,19 @@ async fn an_idle_model_is_unloaded_and_one_in_use_is_not() {
     drop(used);
     house.wait_for("a", |state| *state == ModelState::Absent).await;
     assert!(house.lease("a").await.is_ok(), "and comes back when it is asked for");
+}
+
+#[tokio::test]
+async fn a_request_that_meets_an_idle_unload_waits_for_it_and_is_served() {
+    let house = several(&["a"], &[("idle-timeout", "1ms")]);
+    let mut met = 0;
+    for _ in 0..5 {
+        drop(house.lease("a").await.unwrap());
+        house.wait_for("a", |state| *state != ModelState::Ready).await;
+        met += usize::from(house.state("a") == ModelState::Draining);
+        house.lease("a").await.expect("it is worth a moment's wait");
+    }
+    assert!(met > 0, "an unload was met in its midst");
 }
 
 #[tokio::test]
@@ -259,7 +196,9 @@ async fn a_damaged_model_fails_alone_and_is_tried_again_later() {
     let ManagerError::Failed { reason, .. } = &failures[0].1 else { panic!("{:?}", failures[0].1) };
     assert!(!reason.contains(folder.path().to_str().unwrap()), "clients are told no paths: {reason}");
     let ModelState::Failed { reason } = house.state("bad") else { panic!("{:?}", house.state("bad")) };
-    assert!(reason.contains("model.gguf"), "the administrator is: {reason}");
+    assert!(!reason.contains(folder.path().to_str().unwrap()), "nor are they in lists: {reason}");
+    let detail = house.status("bad").unwrap().last_error.unwrap();
+    assert!(detail.contains("model.gguf"), "the administrator is: {detail}");
 
     std::fs::copy(llama(), &file).unwrap();
     let refusal = house.lease("bad").await.map(drop).unwrap_err();

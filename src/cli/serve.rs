@@ -169,15 +169,7 @@ mod tests {
     use super::*;
 
     fn model(id: &str, kind: ModelKind, state: ModelState) -> ModelStatus {
-        ModelStatus {
-            id: id.into(),
-            kind: Some(kind),
-            state,
-            spec: None,
-            created: 0,
-            pinned: false,
-            leases: 0,
-        }
+        ModelStatus { id: id.into(), kind: Some(kind), state, ..ModelStatus::default() }
     }
 
     #[test]

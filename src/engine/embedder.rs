@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use sconce_models::{CrossEncoder, Embedder, ModelSpec};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::engine::EngineError;
 use crate::engine::drain::DrainRate;
@@ -29,6 +29,7 @@ struct Shared {
     /// One permit per sequence that may wait or run.
     places: Arc<Semaphore>,
     drain: Arc<DrainRate>,
+    alive: watch::Receiver<()>,
 }
 
 /// The two kinds of encoder.
@@ -88,14 +89,24 @@ impl EmbedderHandle {
         let max_waiting = max_waiting.clamp(1, u32::MAX as usize).min(Semaphore::MAX_PERMITS);
         let (sender, jobs) = mpsc::channel(max_waiting);
         let drain = Arc::new(DrainRate::default());
+        let (alive, sees) = watch::channel(());
         let shared = Shared {
             spec: encoder.spec().clone(),
             scores_pairs: matches!(encoder, Encoder::CrossEncoder(_)),
             max_waiting,
             places: Arc::new(Semaphore::new(max_waiting)),
             drain: drain.clone(),
+            alive: sees,
         };
-        let worker = Worker { encoder, max_batch_tokens, jobs, queue: VecDeque::new(), passes: 0, drain };
+        let worker = Worker {
+            encoder,
+            max_batch_tokens,
+            jobs,
+            queue: VecDeque::new(),
+            passes: 0,
+            drain,
+            _alive: alive,
+        };
         worker::spawn("encoder", move || worker.run())?;
         Ok(Self { jobs: sender, shared: Arc::new(shared) })
     }
@@ -103,6 +114,11 @@ impl EmbedderHandle {
     /// The model's shape.
     pub fn spec(&self) -> &ModelSpec {
         &self.shared.spec
+    }
+
+    /// Closed once the thread has ended and the model's memory is free; nothing is ever sent.
+    pub fn watch(&self) -> watch::Receiver<()> {
+        self.shared.alive.clone()
     }
 
     /// Embeds sequences, in their order. Dropping the future gives up those not yet run.
@@ -207,6 +223,8 @@ struct Worker {
     queue: VecDeque<Job>,
     passes: u64,
     drain: Arc<DrainRate>,
+    /// Dropped last: when handles see it closed, the model's memory is free.
+    _alive: watch::Sender<()>,
 }
 
 impl Worker {

@@ -111,10 +111,10 @@ fn sequence(
 ) -> SequenceRequest {
     let mut stop_token_ids = request.stop_token_ids;
     if !request.ignore_end {
-        stop_token_ids.extend(&lease.defaults.end_token_ids);
+        stop_token_ids.extend(&lease.defaults().end_token_ids);
     }
     SequenceRequest {
-        sampling: request.sampling.resolve(&lease.defaults),
+        sampling: request.sampling.resolve(lease.defaults()),
         choices: request.choices,
         min_new_tokens: request.min_new_tokens.min(max_new_tokens),
         stop_token_ids,

@@ -4,11 +4,12 @@
 
 use std::path::Path;
 
-use sconce_models::{GenerationDefaults, ModelKind};
+use sconce_models::ModelKind;
 use serde::Deserialize;
 
 use crate::config::is_model_id;
 use crate::manager::file_name::FileName;
+use crate::manager::sampling::SamplingDefaults;
 use crate::manager::source::{Source, is_sha256};
 
 const BUILT_IN: &str = include_str!("../../models/catalog.toml");
@@ -18,10 +19,25 @@ const BUILT_IN: &str = include_str!("../../models/catalog.toml");
 pub struct PinnedFile {
     /// Its name inside the model.
     pub path: FileName,
-    /// Its size.
-    pub bytes: u64,
+    /// Its size, if that is known too.
+    pub bytes: Option<u64>,
     /// SHA-256 of its content, 64 lower-case hexadecimal digits.
     pub sha256: String,
+}
+
+impl PinnedFile {
+    /// Checks the words for a pin.
+    ///
+    /// # Errors
+    /// In words, if the name is no plain file name or the digest no SHA-256.
+    pub fn new(path: &str, bytes: Option<u64>, sha256: &str) -> Result<Self, String> {
+        let sha256 = sha256.to_ascii_lowercase();
+        if !is_sha256(&sha256) {
+            let shown: String = sha256.chars().take(80).flat_map(char::escape_default).collect();
+            return Err(format!("`{shown}` is not a SHA-256"));
+        }
+        Ok(Self { path: path.parse()?, bytes, sha256 })
+    }
 }
 
 /// A model that has a name.
@@ -46,69 +62,51 @@ pub struct CatalogEntry {
     /// What its files must be; empty if that is not known.
     pub files: Vec<PinnedFile>,
     /// How to sample where neither the request nor the model's files say.
-    pub sampling: Suggestions,
-}
-
-/// Values for a request that says nothing, of a model whose files say nothing.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Suggestions {
-    temperature: Option<f32>,
-    top_p: Option<f32>,
-    top_k: Option<u32>,
-    repetition_penalty: Option<f32>,
-}
-
-impl Suggestions {
-    /// Fills in what the files left open.
-    pub(super) fn complete(&self, defaults: &mut GenerationDefaults) {
-        defaults.temperature = defaults.temperature.or(self.temperature);
-        defaults.top_p = defaults.top_p.or(self.top_p);
-        defaults.top_k = defaults.top_k.or(self.top_k);
-        defaults.repetition_penalty = defaults.repetition_penalty.or(self.repetition_penalty);
-    }
-
-    fn check(&self) -> Result<(), String> {
-        let within =
-            |value: Option<f32>, low: f32, high: f32| value.is_none_or(|value| (low..=high).contains(&value));
-        if !within(self.temperature, 0.0, 2.0) {
-            return Err("its temperature is not within 0 and 2".into());
-        }
-        if !within(self.top_p, f32::MIN_POSITIVE, 1.0) {
-            return Err("its top_p is not within 0 and 1".into());
-        }
-        if !within(self.repetition_penalty, f32::MIN_POSITIVE, 10.0) {
-            return Err("its repetition_penalty is not within 0 and 10".into());
-        }
-        Ok(())
-    }
+    pub sampling: SamplingDefaults,
+    /// Whether its sources were given over the network: then local paths must lie below the operator's model roots.
+    pub is_confined: bool,
 }
 
 impl CatalogEntry {
     /// An entry for something that is in no catalogue.
     pub fn of_source(id: String, source: Source) -> Self {
-        let digest = blake3::hash(source.to_string().as_bytes()).to_hex();
-        let name: String =
-            source.default_id().chars().filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c)).collect();
+        Self::of_sources(id, vec![source], Vec::new())
+    }
+
+    /// The same with several sources, and what the files must be.
+    pub fn of_sources(id: String, sources: Vec<Source>, files: Vec<PinnedFile>) -> Self {
         Self {
             id,
-            key: format!("source-{}-{}", &digest[..12], &name[..name.len().min(80)]),
+            key: key(&sources, &files),
             aliases: Vec::new(),
             kind: None,
             is_default: false,
             description: String::new(),
             license: String::new(),
-            sources: vec![source],
-            files: Vec::new(),
-            sampling: Suggestions::default(),
+            sources,
+            files,
+            sampling: SamplingDefaults::default(),
+            is_confined: false,
         }
     }
 
     /// Bytes of all its files, if they are known.
     pub fn bytes(&self) -> Option<u64> {
-        (!self.files.is_empty())
-            .then(|| self.files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.bytes)))
+        if self.files.is_empty() {
+            return None;
+        }
+        self.files.iter().try_fold(0_u64, |sum, file| Some(sum.saturating_add(file.bytes?)))
     }
+}
+
+/// A place on disk of its own for each set of sources and pins; the same for the same.
+fn key(sources: &[Source], files: &[PinnedFile]) -> String {
+    let pins = files.iter().map(|file| format!("{} {}", file.sha256, file.path));
+    let text: Vec<_> = sources.iter().map(ToString::to_string).chain(pins).collect();
+    let digest = blake3::hash(text.join("\n").as_bytes()).to_hex();
+    let name = sources.first().map(Source::default_id).unwrap_or_default();
+    let name: String = name.chars().filter(|c| c.is_ascii_alphanumeric() || "._-".contains(*c)).collect();
+    format!("source-{}-{}", &digest[..12], &name[..name.len().min(80)])
 }
 
 /// All named models.
@@ -173,7 +171,7 @@ struct RawEntry {
     #[serde(default)]
     files: Vec<RawFile>,
     #[serde(default)]
-    sampling: Suggestions,
+    sampling: SamplingDefaults,
 }
 
 #[derive(Deserialize)]
@@ -213,7 +211,7 @@ fn check(raw: RawEntry) -> Result<CatalogEntry, String> {
     if raw.sources.is_empty() {
         return Err("it has no source".into());
     }
-    raw.sampling.check()?;
+    raw.sampling.check().map_err(|(field, reason)| format!("its {field} {reason}"))?;
     let kind = raw.kind.map(|kind| match kind {
         RawKind::Causal => ModelKind::Causal,
         RawKind::Embedding => ModelKind::Embedding,
@@ -230,15 +228,12 @@ fn check(raw: RawEntry) -> Result<CatalogEntry, String> {
         sources: raw.sources.iter().map(|text| text.parse()).collect::<Result<_, _>>()?,
         files: raw.files.into_iter().map(pinned).collect::<Result<_, _>>()?,
         sampling: raw.sampling,
+        is_confined: false,
     })
 }
 
 fn pinned(raw: RawFile) -> Result<PinnedFile, String> {
-    let sha256 = raw.sha256.to_ascii_lowercase();
-    if !is_sha256(&sha256) {
-        return Err(format!("`{sha256}` is not a SHA-256"));
-    }
-    Ok(PinnedFile { path: raw.path.parse()?, bytes: raw.bytes, sha256 })
+    PinnedFile::new(&raw.path, Some(raw.bytes), &raw.sha256)
 }
 
 #[cfg(test)]

@@ -45,6 +45,12 @@ pub enum ManagerError {
         /// For the operator.
         reason: String,
     },
+    /// It is registered but not enabled; only administrators learn so.
+    #[error("the model `{id}` is disabled; enable it first")]
+    Disabled {
+        /// Its name.
+        id: String,
+    },
     /// It is being unloaded.
     #[error("the model `{id}` is being unloaded; try again shortly")]
     Draining {
@@ -53,12 +59,23 @@ pub enum ManagerError {
     },
 }
 
+impl ManagerError {
+    /// Why, without the model's name before it where that is known anyway.
+    pub(super) fn reason(&self) -> String {
+        match self {
+            Self::Failed { reason, .. } => reason.clone(),
+            other => other.to_string(),
+        }
+    }
+}
+
 impl Failure for ManagerError {
     fn code(&self) -> Code {
         match self {
             Self::Unknown { .. } => Code::ModelNotFound,
             Self::Loading { .. } | Self::Draining { .. } => Code::ModelLoading,
             Self::Failed { .. } => Code::ModelFailed,
+            Self::Disabled { .. } => Code::StateConflict,
             Self::OutOfMemory { .. } => Code::ModelOutOfMemory,
             Self::Setup { .. } => Code::Internal,
         }

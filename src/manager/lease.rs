@@ -1,12 +1,13 @@
 //! A model in use. Dropping the last clone of a lease is what lets the model be unloaded.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use sconce_models::{ChatTemplate, GenerationDefaults, ModelSpec, Tokenizer};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
-use crate::engine::{EmbedderHandle, EngineHandle};
+use crate::engine::{EmbedderHandle, EngineHandle, EngineStats};
 
 /// What runs a loaded model.
 #[derive(Clone)]
@@ -15,6 +16,44 @@ pub enum Runner {
     Engine(EngineHandle),
     /// An embedding model or cross-encoder on its thread.
     Embedder(EmbedderHandle),
+}
+
+impl Runner {
+    /// Whether its thread has ended, though this handle keeps it wanted.
+    pub(super) fn is_lost(&self) -> bool {
+        self.thread().is_over()
+    }
+
+    /// Its thread, to wait for its end once all handles are gone.
+    pub(super) fn thread(&self) -> RunnerThread {
+        match self {
+            Self::Engine(engine) => RunnerThread::Engine(engine.watch()),
+            Self::Embedder(embedder) => RunnerThread::Embedder(embedder.watch()),
+        }
+    }
+}
+
+/// The thread that runs a model. Its memory is free when it is over.
+pub(super) enum RunnerThread {
+    Engine(watch::Receiver<EngineStats>),
+    Embedder(watch::Receiver<()>),
+}
+
+impl RunnerThread {
+    fn is_over(&self) -> bool {
+        match self {
+            Self::Engine(figures) => figures.has_changed().is_err(),
+            Self::Embedder(alive) => alive.has_changed().is_err(),
+        }
+    }
+
+    /// Waits until the thread has ended.
+    pub(super) async fn over(self) {
+        match self {
+            Self::Engine(mut figures) => while figures.changed().await.is_ok() {},
+            Self::Embedder(mut alive) => while alive.changed().await.is_ok() {},
+        }
+    }
 }
 
 /// A loaded model and all that belongs to it.
@@ -27,8 +66,8 @@ pub struct LoadedEntry {
     pub tokenizer: Tokenizer,
     /// The conversation format, if it has one.
     pub chat_template: Option<ChatTemplate>,
-    /// What its files suggest.
-    pub defaults: GenerationDefaults,
+    /// What its files suggest; a request gets [`ModelLease::defaults`].
+    pub(super) defaults: GenerationDefaults,
     /// What runs it.
     pub runner: Runner,
 }
@@ -41,7 +80,15 @@ pub struct ModelLease {
 
 struct Held {
     entry: Arc<LoadedEntry>,
+    defaults: GenerationDefaults,
     leases: Arc<Leases>,
+}
+
+impl ModelLease {
+    /// What a request that says nothing gets, as it was when the model was leased.
+    pub fn defaults(&self) -> &GenerationDefaults {
+        &self.held.defaults
+    }
 }
 
 impl Drop for Held {
@@ -64,18 +111,31 @@ pub(super) struct Leases {
     /// Told when the count falls to zero: from then on the model is idle.
     idle: Arc<Notify>,
     last_used: Mutex<Instant>,
+    /// Requests that wait for the model to come up: it is not unloaded before they had it.
+    waiting: AtomicUsize,
 }
 
 impl Leases {
     pub(super) fn new(idle: Arc<Notify>) -> Arc<Self> {
-        Arc::new(Self { count: watch::Sender::new(0), idle, last_used: Mutex::new(Instant::now()) })
+        let (count, waiting) = (watch::Sender::new(0), AtomicUsize::new(0));
+        Arc::new(Self { count, idle, last_used: Mutex::new(Instant::now()), waiting })
     }
 
     /// One more.
-    pub(super) fn take(self: &Arc<Self>, entry: &Arc<LoadedEntry>) -> ModelLease {
+    pub(super) fn take(
+        self: &Arc<Self>,
+        entry: &Arc<LoadedEntry>,
+        defaults: GenerationDefaults,
+    ) -> ModelLease {
         self.count.send_modify(|count| *count += 1);
         self.touch();
-        ModelLease { held: Arc::new(Held { entry: Arc::clone(entry), leases: Arc::clone(self) }) }
+        let (entry, leases) = (Arc::clone(entry), Arc::clone(self));
+        ModelLease { held: Arc::new(Held { entry, defaults, leases }) }
+    }
+
+    /// Whether somebody holds the model or waits for it.
+    pub(super) fn is_in_use(&self) -> bool {
+        self.count() > 0 || self.waiting.load(Ordering::Relaxed) > 0
     }
 
     pub(super) fn count(&self) -> usize {
@@ -104,5 +164,32 @@ impl Leases {
         if self.count() == 0 {
             self.idle.notify_one();
         }
+    }
+}
+
+/// A request that waits for a model; counted until it is dropped. Made under the registry's lock, so that nobody
+/// unloads the model between the look at its state and the wait.
+pub(super) struct Waiting {
+    leases: Arc<Leases>,
+    /// How often the model had been unloaded by hand when the wait began.
+    pub called_off: u64,
+}
+
+impl Waiting {
+    pub(super) fn new(leases: &Arc<Leases>, called_off: u64) -> Self {
+        leases.waiting.fetch_add(1, Ordering::Relaxed);
+        Self { leases: Arc::clone(leases), called_off }
+    }
+
+    /// Whether it is this model that is waited for.
+    pub(super) fn is_for(&self, leases: &Arc<Leases>) -> bool {
+        Arc::ptr_eq(&self.leases, leases)
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.leases.waiting.fetch_sub(1, Ordering::Relaxed);
+        self.leases.idle.notify_one();
     }
 }

@@ -1,7 +1,9 @@
-//! Absent → Downloading → Loading → Ready → Draining → Absent, or Failed: every change of state happens here.
+//! Absent → Downloading → Loading → Ready → Draining → Absent, or Failed: how a model goes from one to the next.
 //!
-//! The registry's lock is never held across an await. One model is loaded at a time; downloads run beside each other.
+//! Who makes room for whom is in `room.rs`; what happens when the desired state changes, in `follow.rs`. The registry's
+//! lock is never held across an await. One model is loaded at a time; downloads run beside each other.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,13 +11,14 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::engine::EngineStats;
+use crate::manager::catalog::{Catalog, CatalogEntry};
 use crate::manager::fetch::{FetchFailure, Fetcher};
-use crate::manager::lease::{Leases, LoadedEntry, ModelLease, Runner};
+use crate::manager::lease::{Leases, LoadedEntry, ModelLease, Waiting};
 use crate::manager::loader::{LoadFailure, Loader, blocking};
-use crate::manager::memory::{MachineMemory, MemoryNeed, MemoryPlan, mib};
+use crate::manager::memory::{MemoryPlan, mib};
 use crate::manager::progress::ProgressSink;
-use crate::manager::registry::{Registry, SlotState};
-use crate::manager::{LogOnly, ManagerError, Progress};
+use crate::manager::registry::{Aim, Asker, Drained, Registry, Slot, SlotState};
+use crate::manager::{LogOnly, ManagerError, ModelStatus, Progress};
 
 /// How long after the n-th failure in a row a model is tried again: doubling from this, up to the longest.
 const FIRST_RETRY: Duration = Duration::from_secs(2);
@@ -31,11 +34,10 @@ pub(super) struct Lifecycle {
     pub idle: Arc<Notify>,
     loader: Loader,
     fetcher: Fetcher,
+    pub catalog: Catalog,
     /// Models are loaded one after the other: two that load at once would each see the memory of the other as free.
     turn: tokio::sync::Mutex<()>,
-    budget: Option<u64>,
-    on_cpu: bool,
-    idle_timeout: Option<Duration>,
+    pub bounds: Bounds,
     sink: Mutex<Arc<dyn ProgressSink>>,
 }
 
@@ -43,11 +45,10 @@ pub(super) struct Lifecycle {
 pub(super) struct Bounds {
     pub budget: Option<u64>,
     pub on_cpu: bool,
-    pub idle_timeout: Option<Duration>,
 }
 
 /// Why a model did not come up.
-enum Failure {
+pub(super) enum Failure {
     Load(LoadFailure),
     Fetch(FetchFailure),
     Memory {
@@ -68,20 +69,20 @@ impl Lifecycle {
     pub(super) fn new(
         registry: Registry,
         idle: Arc<Notify>,
+        sources: (Catalog, Fetcher),
         loader: Loader,
-        fetcher: Fetcher,
         bounds: Bounds,
     ) -> Arc<Self> {
+        let (catalog, fetcher) = sources;
         Arc::new(Self {
             registry: Mutex::new(registry),
             version: watch::Sender::new(0),
             idle,
             loader,
             fetcher,
+            catalog,
             turn: tokio::sync::Mutex::new(()),
-            budget: bounds.budget,
-            on_cpu: bounds.on_cpu,
-            idle_timeout: bounds.idle_timeout,
+            bounds,
             sink: Mutex::new(Arc::new(LogOnly)),
         })
     }
@@ -89,10 +90,6 @@ impl Lifecycle {
     pub(super) fn registry(&self) -> MutexGuard<'_, Registry> {
         // A panic while the lock is held leaves plain data behind, not a broken invariant.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(super) fn fetcher(&self) -> &Fetcher {
-        &self.fetcher
     }
 
     pub(super) fn set_sink(&self, sink: Arc<dyn ProgressSink>) {
@@ -111,249 +108,255 @@ impl Lifecycle {
         self.version.send_modify(|version| *version += 1);
     }
 
-    /// A lease if the model is ready; starts to bring it up if it is absent. None means: wait for a change, ask again.
-    /// `is_waiting` says that the caller has waited for it already, so that a failure is an answer and not a reason to
-    /// try again.
+    /// A lease if the model is ready; starts to bring it up if it is absent; else a place among those who wait, for
+    /// whoever has none yet: wait for a change, ask again. `waited` is that place; who has waited takes a failure for
+    /// an answer, and not for a reason to try again.
     pub(super) fn try_lease(
         self: &Arc<Self>,
         name: &str,
-        is_waiting: bool,
-    ) -> Result<Option<ModelLease>, ManagerError> {
+        asker: Asker,
+        waited: Option<&Waiting>,
+    ) -> Result<Step, ManagerError> {
         let mut registry = self.registry();
         let closing = registry.closing;
-        let slot = registry.find_mut(name).ok_or_else(|| ManagerError::Unknown { id: name.to_owned() })?;
-        if slot.is_lost() {
-            // Not its files' fault: the next lease, which may be this one, loads it again.
-            tracing::error!(model = slot.entry.id, "the engine stopped unexpectedly");
-            slot.state = SlotState::Absent;
-            slot.reserved = 0;
+        let slot =
+            registry.find_mut(asker, name).ok_or_else(|| ManagerError::Unknown { id: name.to_owned() })?;
+        let id = slot.id().to_owned();
+        if !slot.is_wanted() {
+            return Err(ManagerError::Disabled { id });
         }
-        let id = slot.entry.id.clone();
-        match &slot.state {
-            SlotState::Ready(entry) => return Ok(Some(slot.leases.take(entry))),
-            SlotState::Draining => return Err(ManagerError::Draining { id }),
-            SlotState::Downloading { .. } | SlotState::Loading => return Ok(None),
-            SlotState::Failed { error, retry_at, .. } if is_waiting || Instant::now() < *retry_at => {
+        forget_if_lost(slot);
+        let waited = waited.filter(|waited| waited.is_for(&slot.leases));
+        let wait = |slot: &Slot| Ok(Step::Wait(waited.is_none().then(|| slot.wait())));
+        let was_called_off = waited.is_some_and(|waited| waited.called_off != slot.called_off);
+        match slot.state() {
+            SlotState::Ready(entry) => return Ok(Step::Lease(slot.lease(entry))),
+            SlotState::Draining(Drained::ByHand) => return Err(ManagerError::Draining { id }),
+            SlotState::Draining(Drained::InPassing) | SlotState::Downloading { .. } | SlotState::Loading => {
+                return wait(slot);
+            }
+            SlotState::Failed { error, .. } if waited.is_some() => return Err(error.clone()),
+            SlotState::Failed { error, retry_at, .. }
+                if asker == Asker::Client && Instant::now() < *retry_at =>
+            {
                 return Err(error.clone());
             }
-            // It was on its way when the caller began to wait, and somebody stopped it.
-            SlotState::Absent if is_waiting => return Err(ManagerError::Draining { id }),
+            SlotState::Absent if was_called_off => return Err(ManagerError::Draining { id }),
             SlotState::Failed { .. } | SlotState::Absent => {}
         }
         if closing {
             return Err(ManagerError::Draining { id });
         }
-        slot.attempt += 1;
-        slot.state = SlotState::Downloading { progress: Progress::default(), task: None };
-        let task = tokio::spawn(Arc::clone(self).bring_up(id, slot.attempt));
-        if let SlotState::Downloading { task: handle, .. } = &mut slot.state {
-            *handle = Some(task.abort_handle());
-        }
+        let may_fetch = slot.desired.may_fetch || asker == Asker::Administrator;
+        let step = wait(slot);
+        self.begin(slot, Aim::Model, may_fetch);
         drop(registry);
         self.changed();
-        Ok(None)
+        step
     }
 
-    /// Brings a model from Downloading to Ready or Failed.
-    async fn bring_up(self: Arc<Self>, id: String, attempt: u64) {
-        let outcome = self.try_bring_up(&id, attempt).await;
+    /// Starts to fetch a model's files, if they are not on their way already. None means that they are here.
+    pub(super) fn try_pull(
+        self: &Arc<Self>,
+        name: &str,
+        waited: Option<&Waiting>,
+    ) -> Result<Option<Step>, ManagerError> {
         let mut registry = self.registry();
-        let Some(slot) = registry.find_mut(&id).filter(|slot| slot.attempt == attempt) else { return };
+        let closing = registry.closing;
+        let slot = registry
+            .find_mut(Asker::Administrator, name)
+            .ok_or_else(|| ManagerError::Unknown { id: name.to_owned() })?;
+        let id = slot.id().to_owned();
+        let waited = waited.filter(|waited| waited.is_for(&slot.leases));
+        let was_called_off = waited.is_some_and(|waited| waited.called_off != slot.called_off);
+        match slot.state() {
+            SlotState::Downloading { .. } => {
+                return Ok(Some(Step::Wait(waited.is_none().then(|| slot.wait()))));
+            }
+            SlotState::Loading | SlotState::Ready(_) | SlotState::Draining(_) => return Ok(None),
+            SlotState::Failed { error, .. } if waited.is_some() => return Err(error.clone()),
+            SlotState::Absent if was_called_off => return Err(ManagerError::Draining { id }),
+            SlotState::Absent
+                if waited.is_some() && self.fetcher.installed(&slot.desired.entry).is_some() =>
+            {
+                return Ok(None);
+            }
+            SlotState::Failed { .. } | SlotState::Absent => {}
+        }
+        if closing {
+            return Err(ManagerError::Draining { id });
+        }
+        let place = waited.is_none().then(|| slot.wait());
+        self.begin(slot, Aim::Files, true);
+        drop(registry);
+        self.changed();
+        Ok(Some(Step::Wait(place)))
+    }
+
+    /// Absent or Failed → Downloading: brings a model up as it is now desired.
+    pub(super) fn begin(self: &Arc<Self>, slot: &mut Slot, aim: Aim, may_fetch: bool) {
+        slot.attempt += 1;
+        slot.made_from = slot.desired.recipe();
+        if aim == Aim::Model {
+            slot.to_load = false;
+        }
+        let attempt = Attempt { id: slot.id().to_owned(), number: slot.attempt, aim, may_fetch };
+        // The task's first step waits for the registry, which the caller holds.
+        let task = tokio::spawn(Arc::clone(self).bring_up(attempt)).abort_handle();
+        let progress = Progress::default();
+        slot.enter(SlotState::Downloading { progress, heard: Instant::now(), aim, task: Some(task) });
+    }
+
+    /// Brings a model from Downloading to Ready, Absent (if only its files were wanted) or Failed.
+    async fn bring_up(self: Arc<Self>, attempt: Attempt) {
+        let outcome = match attempt.aim {
+            Aim::Files => self.fetch(&attempt).await.map(|_| None),
+            Aim::Model => self.try_bring_up(&attempt).await.map(Some),
+        };
+        let mut registry = self.registry();
+        let slot = registry.slot_mut(&attempt.id).filter(|slot| slot.attempt == attempt.number);
+        let Some(slot) = slot else { return };
+        let is_outdated = slot.is_outdated();
         match outcome {
             Ok(entry) => {
-                slot.failures = 0;
+                if !is_outdated {
+                    slot.failures = 0;
+                    slot.last_error = None;
+                    slot.spec = entry.as_ref().map(|entry| entry.spec.clone()).or(slot.spec.take());
+                }
                 slot.leases.touch();
-                slot.spec = Some(entry.spec.clone());
-                slot.state = SlotState::Ready(entry);
+                slot.enter(entry.map_or(SlotState::Absent, SlotState::Ready));
             }
-            Err(Failure::Stopped) => {
+            // How something fares that is no longer desired is nobody's concern.
+            Err(failure) if is_outdated || matches!(failure, Failure::Stopped) => {
                 slot.reserved = 0;
-                slot.state = SlotState::Absent;
+                slot.enter(SlotState::Absent);
             }
             Err(failure) => {
                 slot.reserved = 0;
                 slot.failures = slot.failures.saturating_add(1);
-                slot.state = failed(&id, failure, slot.failures);
-                if let SlotState::Failed { detail, .. } = &slot.state {
-                    tracing::error!(model = id, "{detail}");
+                let state = failed(&attempt.id, failure, slot.failures);
+                if let SlotState::Failed { detail, .. } = &state {
+                    tracing::error!(model = attempt.id, "{detail}");
+                    slot.last_error = Some(detail.clone());
                 }
+                slot.enter(state);
             }
         }
+        self.settle(&mut registry, &attempt.id);
         drop(registry);
         self.changed();
         self.idle.notify_one();
     }
 
-    async fn try_bring_up(self: &Arc<Self>, id: &str, attempt: u64) -> Result<Arc<LoadedEntry>, Failure> {
-        let (entry, may_fetch) = {
+    /// Has the model's files on this machine.
+    async fn fetch(self: &Arc<Self>, attempt: &Attempt) -> Result<PathBuf, Failure> {
+        let entry = {
             let registry = self.registry();
-            let slot = registry.find(id).ok_or(Failure::Stopped)?;
-            (slot.entry.clone(), slot.may_fetch)
+            registry.slot(&attempt.id).ok_or(Failure::Stopped)?.desired.entry.clone()
         };
-        let news = Arc::new(StateSink { lifecycle: Arc::clone(self), attempt, outside: self.sink() });
-        let path = self.fetcher.ensure(&entry, may_fetch, news).await.map_err(Failure::Fetch)?;
-        {
+        let lifecycle = Arc::clone(self);
+        let news = Arc::new(StateSink { lifecycle, attempt: attempt.number, outside: self.sink() });
+        self.fetcher.ensure(&entry, attempt.may_fetch, news).await.map_err(Failure::Fetch)
+    }
+
+    async fn try_bring_up(self: &Arc<Self>, attempt: &Attempt) -> Result<Arc<LoadedEntry>, Failure> {
+        let id = attempt.id.as_str();
+        let path = self.fetch(attempt).await?;
+        let context_length = {
             let mut registry = self.registry();
             let closing = registry.closing;
-            let slot = registry.find_mut(id).filter(|slot| slot.attempt == attempt && !closing);
-            slot.ok_or(Failure::Stopped)?.state = SlotState::Loading;
-        }
+            let slot = registry.slot_mut(id).filter(|slot| slot.attempt == attempt.number && !closing);
+            let slot = slot.ok_or(Failure::Stopped)?;
+            slot.enter(SlotState::Loading);
+            slot.desired.context_length
+        };
         self.changed();
 
         let _turn = self.turn.lock().await;
         let started = Instant::now();
-        let loader = self.loader.clone();
-        let inspected = blocking(move || loader.inspect(&path)).await?;
+        let loader = self.loader.bounded(context_length);
+        let inspector = loader.clone();
+        let inspected = blocking(move || inspector.inspect(&path)).await?;
         let plan = self.make_room(id, inspected.need).await?;
-        match self.budget {
+        match self.bounds.budget {
             Some(budget) => tracing::info!(model = id, "{plan}; all models may take {} MiB", mib(budget)),
             None => tracing::info!(model = id, "{plan}"),
         }
-        let (loader, name) = (self.loader.clone(), id.to_owned());
-        let mut loaded = blocking(move || loader.load(&name, &inspected.files, plan)).await?;
-        entry.sampling.complete(&mut loaded.defaults);
+        let name = id.to_owned();
+        let loaded = blocking(move || loader.load(&name, &inspected.files, plan)).await?;
         tracing::info!(model = id, "ready after {:.1} s", started.elapsed().as_secs_f32());
         Ok(Arc::new(loaded))
     }
 
-    /// Sets memory aside for a model, unloading idle ones, least recently used first, until it fits.
-    async fn make_room(&self, id: &str, need: MemoryNeed) -> Result<MemoryPlan, Failure> {
-        let mut changes = self.changes();
-        loop {
-            let now = if self.on_cpu { MachineMemory::now().map(|machine| machine.available) } else { None };
-            let drained = {
-                let mut registry = self.registry();
-                if registry.closing {
-                    return Err(Failure::Stopped);
-                }
-                let reclaimable = registry.reclaimable(id);
-                let left = self.budget.map(|budget| budget.saturating_sub(registry.reserved_by_others(id)));
-                let free = least_of(left, now);
-                let within_reach = free.map(|free| free.saturating_add(reclaimable));
-                let plan = need.within(free);
-                if free.is_none_or(|free| plan.total() <= free) {
-                    if let Some(slot) = registry.find_mut(id) {
-                        slot.reserved = plan.total();
-                    }
-                    return Ok(plan);
-                }
-                if let Some(available) = within_reach.filter(|reach| need.least().total() > *reach) {
-                    return Err(Failure::Memory { needed: need.least(), available });
-                }
-                match registry.least_recently_used(id).map(|slot| slot.entry.id.clone()) {
-                    Some(idle) => Some(self.begin_drain(&mut registry, &idle)),
-                    None if registry.any_draining() => None,
-                    // What could have been unloaded was taken into use in the meantime.
-                    None => {
-                        return Err(Failure::Memory { needed: need.least(), available: free.unwrap_or(0) });
-                    }
-                }
-            };
-            match drained {
-                Some(Some(drain)) => {
-                    tracing::info!(model = drain.id, "unloaded to make room for {id}");
-                    self.changed();
-                    self.finish_drain(drain).await;
-                }
-                _ => {
-                    // The sender lives in `self`.
-                    let _ = changes.changed().await;
-                }
-            }
-        }
-    }
-
     /// Ready → Draining: no new leases from here on.
-    pub(super) fn begin_drain(&self, registry: &mut Registry, id: &str) -> Option<Drain> {
-        let slot = registry.find_mut(id)?;
-        if !matches!(slot.state, SlotState::Ready(_)) {
+    pub(super) fn begin_drain(&self, slot: &mut Slot, why: Drained) -> Option<Drain> {
+        if !matches!(slot.state(), SlotState::Ready(_)) {
             return None;
         }
-        let SlotState::Ready(entry) = std::mem::replace(&mut slot.state, SlotState::Draining) else {
-            return None;
-        };
-        Some(Drain { id: slot.entry.id.clone(), entry, leases: Arc::clone(&slot.leases) })
+        let SlotState::Ready(entry) = slot.enter(SlotState::Draining(why)) else { return None };
+        Some(Drain { id: slot.id().to_owned(), entry, leases: Arc::clone(&slot.leases) })
     }
 
     /// Draining → Absent, once nobody holds the model and its memory is given back.
-    pub(super) async fn finish_drain(&self, drain: Drain) {
+    pub(super) async fn finish_drain(self: &Arc<Self>, drain: Drain) {
         drain.leases.none_left().await;
-        let thread = match &drain.entry.runner {
-            Runner::Engine(engine) => Some(engine.watch()),
-            Runner::Embedder(_) => None,
-        };
+        let thread = drain.entry.runner.thread();
         drop(drain.entry);
-        if let Some(mut thread) = thread {
-            let ended = async { while thread.changed().await.is_ok() {} };
-            if tokio::time::timeout(THREAD_END, ended).await.is_err() {
-                tracing::warn!(
-                    model = drain.id,
-                    "its engine has not ended {} s after it was unloaded",
-                    THREAD_END.as_secs()
-                );
-            }
+        if tokio::time::timeout(THREAD_END, thread.over()).await.is_err() {
+            tracing::warn!(
+                model = drain.id,
+                "its thread has not ended {} s after it was unloaded",
+                THREAD_END.as_secs()
+            );
         }
         let mut registry = self.registry();
-        if let Some(slot) = registry.find_mut(&drain.id) {
-            slot.state = SlotState::Absent;
+        if let Some(slot) = registry.slot_mut(&drain.id) {
+            slot.enter(SlotState::Absent);
             slot.reserved = 0;
         }
+        self.settle(&mut registry, &drain.id);
         drop(registry);
         self.changed();
     }
 
-    /// Breaks off a download; its partial file stays and is resumed next time.
-    pub(super) fn abort_download(&self, registry: &mut Registry, id: &str) {
-        if let Some(slot) = registry.find_mut(id)
-            && let SlotState::Downloading { task: Some(task), .. } = &slot.state
-        {
+    /// The same on a task of its own, for whoever does not wait for it.
+    pub(super) fn drain_by_and_by(self: &Arc<Self>, drain: Drain) {
+        let lifecycle = Arc::clone(self);
+        tokio::spawn(async move {
+            lifecycle.changed();
+            lifecycle.finish_drain(drain).await;
+        });
+    }
+
+    /// Downloading → Absent: breaks a download off; its partial file stays and is resumed next time.
+    pub(super) fn abort_download(&self, slot: &mut Slot) {
+        if let SlotState::Downloading { task: Some(task), .. } = slot.state() {
             task.abort();
             slot.attempt += 1;
-            slot.state = SlotState::Absent;
+            slot.enter(SlotState::Absent);
         }
-    }
-
-    /// Unloads models that nobody used for the idle time-out, for as long as the manager lives.
-    pub(super) async fn watch_idle(self: Arc<Self>, idle_timeout: Duration) {
-        loop {
-            let next = self.unload_idle(idle_timeout);
-            let told = self.idle.notified();
-            match next {
-                Some(at) => {
-                    // Whichever comes first: the next model's time, or news that sets it anew.
-                    let _ = tokio::time::timeout_at(at, told).await;
-                }
-                None => told.await,
-            }
-        }
-    }
-
-    /// Starts to unload what has been idle long enough; says when to look again.
-    fn unload_idle(self: &Arc<Self>, idle_timeout: Duration) -> Option<Instant> {
-        let now = Instant::now();
-        let mut registry = self.registry();
-        let idle = registry.slots.iter().filter(|slot| slot.is_evictable());
-        let times: Vec<_> =
-            idle.map(|slot| (slot.entry.id.clone(), slot.leases.last_used() + idle_timeout)).collect();
-        for (id, _) in times.iter().filter(|(_, at)| *at <= now) {
-            if let Some(drain) = self.begin_drain(&mut registry, id) {
-                tracing::info!(model = id, "unloaded: nobody used it for {} s", idle_timeout.as_secs());
-                let lifecycle = Arc::clone(self);
-                tokio::spawn(async move {
-                    lifecycle.changed();
-                    lifecycle.finish_drain(drain).await;
-                });
-            }
-        }
-        times.into_iter().map(|(_, at)| at).filter(|at| *at > now).min()
-    }
-
-    pub(super) fn idle_timeout(&self) -> Option<Duration> {
-        self.idle_timeout
     }
 
     pub(super) fn engines(&self) -> Vec<(String, EngineStats)> {
         self.registry().engines()
+    }
+
+    /// The status of models, each with what the disk says of it; the disk is asked without the registry's lock.
+    pub(super) fn statuses(&self, of: impl Fn(&Slot) -> bool) -> Vec<ModelStatus> {
+        let found: Vec<_> = {
+            let registry = self.registry();
+            let slots = registry.slots.iter().filter(|slot| of(slot));
+            slots.map(|slot| (slot.status(), slot.desired.entry.clone())).collect()
+        };
+        let complete = |(mut status, entry): (ModelStatus, CatalogEntry)| {
+            if let Some(standing) = self.fetcher.standing(&entry) {
+                status.is_on_disk = true;
+                status.bytes = standing.bytes.or(status.bytes);
+            }
+            status
+        };
+        found.into_iter().map(complete).collect()
     }
 }
 
@@ -378,43 +381,36 @@ fn failed(id: &str, failure: Failure, failures: u32) -> SlotState {
     SlotState::Failed { error, detail, retry_at }
 }
 
-/// The smaller of two limits, where one may not be known.
-fn least_of(one: Option<u64>, other: Option<u64>) -> Option<u64> {
-    match (one, other) {
-        (Some(one), Some(other)) => Some(one.min(other)),
-        (known, None) | (None, known) => known,
-    }
-}
-
-/// A request that waits for a model; counted until it is dropped.
-pub(super) struct Waiting {
-    lifecycle: Arc<Lifecycle>,
-    name: String,
-}
-
-impl Waiting {
-    pub(super) fn for_model(lifecycle: &Arc<Lifecycle>, name: &str) -> Self {
-        if let Some(slot) = lifecycle.registry().find_mut(name) {
-            slot.waiting += 1;
-        }
-        Self { lifecycle: Arc::clone(lifecycle), name: name.to_owned() }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        if let Some(slot) = self.lifecycle.registry().find_mut(&self.name) {
-            slot.waiting -= 1;
-        }
-        self.lifecycle.idle.notify_one();
-    }
-}
-
 /// A model on its way from Ready to Absent.
 pub(super) struct Drain {
-    id: String,
+    pub id: String,
     entry: Arc<LoadedEntry>,
     leases: Arc<Leases>,
+}
+
+/// One try to bring a model up.
+struct Attempt {
+    id: String,
+    number: u64,
+    aim: Aim,
+    may_fetch: bool,
+}
+
+/// What whoever asks for a model has to do.
+pub(super) enum Step {
+    /// Use it.
+    Lease(ModelLease),
+    /// Wait for a change, in this place if it has none yet, and ask again.
+    Wait(Option<Waiting>),
+}
+
+/// An engine that has ended by itself is not its files' fault: the next lease loads it again.
+fn forget_if_lost(slot: &mut Slot) {
+    if slot.is_lost() {
+        tracing::error!(model = slot.id(), "its engine stopped unexpectedly");
+        slot.enter(SlotState::Absent);
+        slot.reserved = 0;
+    }
 }
 
 /// Writes a download's progress into the model's state, and passes it on.
@@ -432,11 +428,10 @@ impl ProgressSink for StateSink {
     fn progress(&self, model: &str, progress: &Progress) {
         {
             let mut registry = self.lifecycle.registry();
-            let Some(slot) = registry.find_mut(model).filter(|slot| slot.attempt == self.attempt) else {
+            let slot = registry.slot_mut(model).filter(|slot| slot.attempt == self.attempt);
+            if !slot.is_some_and(|slot| slot.hear(progress)) {
                 return;
-            };
-            let SlotState::Downloading { progress: shown, .. } = &mut slot.state else { return };
-            shown.clone_from(progress);
+            }
         }
         self.lifecycle.changed();
         self.outside.progress(model, progress);

@@ -65,6 +65,14 @@ impl Loader {
         Self { options, engine }
     }
 
+    /// The same for a model that has a limit of its own: the smaller of the two holds.
+    pub(super) fn bounded(&self, context_length: Option<usize>) -> Self {
+        let mut bounded = self.clone();
+        let limits = [self.options.context_length, context_length];
+        bounded.options.context_length = limits.into_iter().flatten().min();
+        bounded
+    }
+
     /// Reads headers only.
     pub(super) fn inspect(&self, path: &Path) -> Result<Inspected, LoadFailure> {
         let files = ModelFiles::find(path)?;

@@ -1,20 +1,28 @@
 //! Which models there are, where their files come from, what state each is in, and what memory they may take.
 //!
 //! A model in use is held by a [`ModelLease`]; one that is leased cannot be unloaded. The life of a model is in
-//! `lifecycle.rs`; how its files get here in `fetch.rs` and `sources/`; what it may take in `memory.rs`.
+//! `lifecycle.rs`; what administrators want of it in `definition.rs` and `follow.rs`, what they do with it in
+//! `administration.rs`; how its files get here in `fetch.rs` and `sources/`; what it may take in `memory.rs`.
 
+mod administration;
 mod catalog;
+mod definition;
+mod desired;
 mod digest;
 mod error;
 mod fetch;
 mod file_name;
+mod follow;
 mod known;
 mod lease;
 mod lifecycle;
 mod loader;
 mod memory;
+mod pace;
 mod progress;
 mod registry;
+mod room;
+mod sampling;
 mod shelf;
 mod source;
 mod sources;
@@ -31,19 +39,23 @@ use tokio::time::Instant;
 
 use crate::config::{EngineConfig, ModelsConfig};
 use crate::engine::EngineStats;
+use crate::manager::desired::Desired;
 use crate::manager::known::known_models;
 use crate::manager::lease::Leases;
-use crate::manager::lifecycle::{Bounds, Lifecycle, Waiting};
+use crate::manager::lifecycle::{Bounds, Lifecycle, Step};
 use crate::manager::loader::Loader;
-use crate::manager::registry::{Registry, Slot, SlotState};
+use crate::manager::registry::{Asker, Registry, Slot};
 
 pub use catalog::{Catalog, CatalogEntry, PinnedFile};
+pub use definition::{Checksum, InvalidDefinition, ModelDefinition};
+pub use desired::FollowNotice;
 pub use error::ManagerError;
 pub use fetch::{FetchFailure, Fetcher, Reached};
 pub use known::resolve;
 pub use lease::{LoadedEntry, ModelLease, Runner};
 pub use memory::MachineMemory;
 pub use progress::{LogOnly, ProgressSink};
+pub use sampling::SamplingDefaults;
 pub use shelf::free_disk;
 pub use source::Source;
 pub use state::{ModelState, ModelStatus, Progress};
@@ -73,26 +85,21 @@ impl ModelManager {
         let device = Device::open(config.device).map_err(|error| setup(error.to_string()))?;
         let created = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
         let idle = Arc::new(Notify::new());
-        let slots = known.into_iter().map(|model| {
-            let names = || std::iter::once(&model.entry.id).chain(&model.entry.aliases);
-            let pinned = names().any(|name| config.pinned.contains(name));
-            Slot::new(model, pinned, created, Leases::new(Arc::clone(&idle)))
-        });
-        let registry = Registry { slots: slots.collect(), closing: false };
-        if let Some(id) = config.pinned.iter().find(|id| registry.find(id).is_none()) {
+        let configured = known.into_iter().map(|model| Desired::configured(model, &config.pinned, created));
+        let configured: Vec<_> = configured.collect();
+        let slots = configured.iter().map(|model| Slot::new(model.clone(), Leases::new(Arc::clone(&idle))));
+        let registry = Registry { slots: slots.collect(), configured, closing: false };
+        if let Some(id) = config.pinned.iter().find(|id| registry.find(Asker::Client, id).is_none()) {
             return Err(setup(format!("`pin` names `{id}`, which is not served")));
         }
         // What the device itself can hold is not known here; there a budget in bytes bounds it, or the device does.
         let machine = if device.is_cpu() { MachineMemory::now() } else { None };
-        let bounds = Bounds {
-            budget: memory::budget(config.memory_budget, machine),
-            on_cpu: device.is_cpu(),
-            idle_timeout: config.idle_timeout,
-        };
+        let bounds =
+            Bounds { budget: memory::budget(config.memory_budget, machine), on_cpu: device.is_cpu() };
         let loader = Loader::new(&config, engine);
-        let lifecycle = Lifecycle::new(registry, idle, loader, fetcher, bounds);
+        let lifecycle = Lifecycle::new(registry, idle, (catalog, fetcher), loader, bounds);
         let housekeeping =
-            lifecycle.idle_timeout().map(|after| tokio::spawn(Arc::clone(&lifecycle).watch_idle(after)));
+            config.idle_timeout.map(|after| tokio::spawn(Arc::clone(&lifecycle).watch_idle(after)));
         Ok(Arc::new(Self { lifecycle, load_wait: config.load_wait, housekeeping }))
     }
 
@@ -105,20 +112,26 @@ impl ModelManager {
     /// it is loaded once.
     ///
     /// # Errors
-    /// Every variant of [`ManagerError`] but `Setup`; [`ManagerError::Loading`] when it is not there in time, while
-    /// loading goes on.
+    /// Every variant of [`ManagerError`] but `Setup` and `Disabled`; [`ManagerError::Loading`] when it is not there in
+    /// time, while loading goes on.
     pub async fn lease(&self, id: &str) -> Result<ModelLease, ManagerError> {
-        self.lease_until(id, Some(Instant::now() + self.load_wait)).await
+        self.lease_until(id, Asker::Client, Some(Instant::now() + self.load_wait)).await
     }
 
-    async fn lease_until(&self, id: &str, deadline: Option<Instant>) -> Result<ModelLease, ManagerError> {
+    async fn lease_until(
+        &self,
+        id: &str,
+        asker: Asker,
+        deadline: Option<Instant>,
+    ) -> Result<ModelLease, ManagerError> {
         let mut changes = self.lifecycle.changes();
         let mut waiting = None;
         loop {
-            if let Some(lease) = self.lifecycle.try_lease(id, waiting.is_some())? {
-                return Ok(lease);
+            match self.lifecycle.try_lease(id, asker, waiting.as_ref())? {
+                Step::Lease(lease) => return Ok(lease),
+                Step::Wait(None) => {}
+                Step::Wait(place) => waiting = place,
             }
-            waiting.get_or_insert_with(|| Waiting::for_model(&self.lifecycle, id));
             let changed = async {
                 // The sender lives as long as the manager.
                 let _ = changes.changed().await;
@@ -137,29 +150,32 @@ impl ModelManager {
         }
     }
 
-    /// When a model that is on its way may be there: a guess.
+    /// When a model that is on its way may be there: from the progress, else a guess.
     fn retry_after(&self, id: &str) -> Duration {
         match self.status(id).map(|status| status.state) {
-            Some(ModelState::Downloading(_)) => Duration::from_secs(30),
+            Some(ModelState::Downloading(progress)) => {
+                Duration::from_secs(progress.eta_seconds.unwrap_or(30).clamp(1, 600))
+            }
             _ => Duration::from_secs(5),
         }
     }
 
     /// All models that a request may use, in order: those named at start, or the catalogue's defaults and what else of
-    /// it is on this machine.
+    /// it is on this machine, and those that are registered.
     pub fn list(&self) -> Vec<ModelStatus> {
-        let registry = self.lifecycle.registry();
-        let fetcher = self.lifecycle.fetcher();
-        let usable =
-            registry.slots.iter().filter(|slot| slot.may_fetch || fetcher.installed(&slot.entry).is_some());
-        usable.map(Slot::status).collect()
+        self.usable(|slot| slot.is_wanted())
     }
 
-    /// One of them.
-    pub fn status(&self, id: &str) -> Option<ModelStatus> {
-        let registry = self.lifecycle.registry();
-        let slot = registry.find(id)?;
-        (slot.may_fetch || self.lifecycle.fetcher().installed(&slot.entry).is_some()).then(|| slot.status())
+    /// One of them, by any of its names.
+    pub fn status(&self, name: &str) -> Option<ModelStatus> {
+        let id = self.lifecycle.registry().find(Asker::Client, name)?.id().to_owned();
+        self.usable(|slot| slot.id() == id && slot.is_wanted()).pop()
+    }
+
+    fn usable(&self, of: impl Fn(&Slot) -> bool) -> Vec<ModelStatus> {
+        let mut found = self.lifecycle.statuses(of);
+        found.retain(|status| status.may_be_used());
+        found
     }
 
     /// A number that changes whenever a model's state or progress does.
@@ -167,76 +183,13 @@ impl ModelManager {
         self.lifecycle.changes()
     }
 
-    /// Loads a model and waits for it, however long it takes.
-    ///
-    /// # Errors
-    /// As [`ModelManager::lease`], but never [`ManagerError::Loading`].
-    pub async fn load(&self, id: &str) -> Result<(), ManagerError> {
-        self.lease_until(id, None).await.map(drop)
-    }
-
-    /// Unloads a model: no new leases, and back when the last one is dropped and its memory is free. A download is
-    /// broken off; a model that is being loaded is unloaded once it is. Pinned models are unloaded too. A failure is
-    /// forgotten: the next lease tries again at once.
-    ///
-    /// # Errors
-    /// [`ManagerError::Unknown`].
-    pub async fn unload(&self, id: &str) -> Result<(), ManagerError> {
-        let mut changes = self.lifecycle.changes();
-        loop {
-            // The lock must be gone before anything is waited for.
-            let (is_busy, drain) = {
-                let mut registry = self.lifecycle.registry();
-                let slot =
-                    registry.find_mut(id).ok_or_else(|| ManagerError::Unknown { id: id.to_owned() })?;
-                match slot.state {
-                    SlotState::Absent => return Ok(()),
-                    SlotState::Failed { .. } => {
-                        slot.forget_failure();
-                        (false, None)
-                    }
-                    SlotState::Downloading { .. } => {
-                        self.lifecycle.abort_download(&mut registry, id);
-                        (false, None)
-                    }
-                    SlotState::Ready(_) => (false, self.lifecycle.begin_drain(&mut registry, id)),
-                    SlotState::Loading | SlotState::Draining => (true, None),
-                }
-            };
-            if is_busy {
-                // The sender lives as long as the manager.
-                let _ = changes.changed().await;
-                continue;
-            }
-            self.lifecycle.changed();
-            if let Some(drain) = drain {
-                // On a task of its own: whoever asked may lose patience, the model is unloaded all the same.
-                let lifecycle = Arc::clone(&self.lifecycle);
-                let _ = tokio::spawn(async move { lifecycle.finish_drain(drain).await }).await;
-            }
-        }
-    }
-
-    /// Pins a model, or unpins it.
-    ///
-    /// # Errors
-    /// [`ManagerError::Unknown`].
-    pub fn pin(&self, id: &str, pinned: bool) -> Result<(), ManagerError> {
-        let mut registry = self.lifecycle.registry();
-        let slot = registry.find_mut(id).ok_or_else(|| ManagerError::Unknown { id: id.to_owned() })?;
-        slot.pinned = pinned;
-        drop(registry);
-        self.lifecycle.changed();
-        self.lifecycle.idle.notify_one();
-        Ok(())
-    }
-
     /// Loads the models that are served from the start, one after the other, in order. Gives those that could not be,
     /// with the reason; the server may well run without them.
     pub async fn preload(&self) -> Vec<(String, ManagerError)> {
         let ids: Vec<_> = {
             let registry = self.lifecycle.registry();
-            registry.slots.iter().filter(|slot| slot.preload).map(|slot| slot.entry.id.clone()).collect()
+            let slots = registry.slots.iter().filter(|slot| slot.desired.preload && slot.is_wanted());
+            slots.map(|slot| slot.id().to_owned()).collect()
         };
         let mut failures = Vec::new();
         for id in ids {
@@ -253,11 +206,11 @@ impl ModelManager {
         let ids: Vec<_> = {
             let mut registry = self.lifecycle.registry();
             registry.closing = true;
-            registry.slots.iter().map(|slot| slot.entry.id.clone()).collect()
+            registry.slots.iter().map(|slot| slot.id().to_owned()).collect()
         };
         self.lifecycle.changed();
         for id in ids {
-            // All ids are known.
+            // One that is no longer known has gone by itself.
             let _ = self.unload(&id).await;
         }
     }

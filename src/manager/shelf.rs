@@ -53,6 +53,15 @@ pub(super) struct ManifestFile {
     pub sha256: String,
 }
 
+/// A model on this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Standing {
+    /// What a loader is given: a file or folder.
+    pub path: PathBuf,
+    /// Bytes of its files, where they can be told.
+    pub bytes: Option<u64>,
+}
+
 /// Held while a model is fetched.
 #[derive(Debug)]
 pub(super) struct FetchLock {
@@ -79,7 +88,7 @@ impl Shelf {
     }
 
     /// What a loader may be given, if the model is here, has all of `pins`, and looks as it did when it was verified.
-    pub(super) fn find(&self, key: &str, pins: &[PinnedFile]) -> Option<PathBuf> {
+    pub(super) fn find(&self, key: &str, pins: &[PinnedFile]) -> Option<Standing> {
         let folder = self.model_folder(key);
         let text = std::fs::read(folder.join(MANIFEST)).ok()?;
         let manifest: Manifest = serde_json::from_slice(&text).ok()?;
@@ -88,7 +97,8 @@ impl Shelf {
             look(&folder.join(&file.path)).is_ok_and(|now| now == (file.bytes, file.modified))
         };
         let whole = pins.iter().all(has) && manifest.files.iter().all(unchanged);
-        whole.then(|| below(&folder, &manifest.model))
+        let bytes = manifest.files.iter().fold(0_u64, |sum, file| sum.saturating_add(file.bytes));
+        whole.then(|| Standing { path: below(&folder, &manifest.model), bytes: Some(bytes) })
     }
 
     /// Puts a verified folder in place of whatever stood there. `files` are relative to `folder`.
@@ -225,11 +235,15 @@ mod tests {
         let shelf = Shelf::open(folder.path()).unwrap();
         assert_eq!(shelf.find("m", &[]), None);
         let model = stand(&shelf, "one");
-        assert_eq!(shelf.find("m", &[]), Some(model.clone()));
+        let standing = Standing { path: model.clone(), bytes: Some(3) };
+        assert_eq!(shelf.find("m", &[]), Some(standing));
         assert!(!shelf.partial_folder("m").exists());
 
-        let pin =
-            |sha256: &str| PinnedFile { path: "a.gguf".parse().unwrap(), bytes: 3, sha256: sha256.into() };
+        let pin = |sha256: &str| PinnedFile {
+            path: "a.gguf".parse().unwrap(),
+            bytes: Some(3),
+            sha256: sha256.into(),
+        };
         let right = "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed";
         assert!(shelf.find("m", &[pin(right)]).is_some());
         assert!(shelf.find("m", &[pin(&"0".repeat(64))]).is_none());

@@ -62,6 +62,32 @@ impl Source {
         }
     }
 
+    /// As it may be shown: an address without its query, which may hold a signature or a token.
+    pub fn shown(&self) -> String {
+        match self {
+            Self::Https { url, .. } if url.query().is_some() => {
+                let mut bare = url.clone();
+                bare.set_query(None);
+                format!("{bare}?…")
+            }
+            Self::Https { url, .. } => url.to_string(),
+            other => other.to_string(),
+        }
+    }
+
+    /// The name of the one file that it names; none if it names a folder, a repository or several shards. Of a local
+    /// path only the disk knows: it counts as a file.
+    pub fn only_file(&self) -> Option<FileName> {
+        let file = match self {
+            Self::Hub(repository) | Self::ModelScope(repository) => repository.file.clone()?,
+            Self::Https { url, .. } => last_part(url.path()).parse().ok()?,
+            Self::Pip { path, is_folder, .. } => Some(path.clone()).filter(|_| !is_folder)?,
+            Self::Local(path) => path.file_name()?.to_str()?.parse().ok()?,
+        };
+        let is_only = file.shards().len() == 1;
+        file.below(file.parent()).filter(|_| is_only)
+    }
+
     /// Whether it needs a network.
     pub fn is_remote(&self) -> bool {
         !matches!(self, Self::Local(_))
@@ -212,6 +238,31 @@ mod tests {
         }
         let branch: Source = "hf:owner/name".parse().unwrap();
         assert_eq!(branch.to_string(), "hf:owner/name@main");
+    }
+
+    #[test]
+    fn what_is_shown_of_an_address_holds_no_secret() {
+        let signed: Source = "https://host/x.gguf?signature=secret&token=secret".parse().unwrap();
+        assert_eq!(signed.shown(), "https://host/x.gguf?…");
+        let pinned: Source = format!("https://host/x.gguf#sha256={}", "a".repeat(64)).parse().unwrap();
+        assert_eq!(pinned.shown(), "https://host/x.gguf");
+        assert_eq!("hf:owner/name".parse::<Source>().unwrap().shown(), "hf:owner/name@main");
+    }
+
+    #[test]
+    fn one_file_is_told_from_several() {
+        for (text, file) in [
+            ("hf:owner/name@main/dir/model.gguf", Some("model.gguf")),
+            ("hf:owner/name", None),
+            ("modelscope:owner/name@master/x-00001-of-00002.gguf", None),
+            ("https://host/models/x.gguf?y=z", Some("x.gguf")),
+            ("pip:x==1!x/model.gguf", Some("model.gguf")),
+            ("pip:x==1!x/model/", None),
+            ("/models/a.gguf", Some("a.gguf")),
+        ] {
+            let found = text.parse::<Source>().unwrap().only_file();
+            assert_eq!(found.as_ref().map(FileName::as_str), file, "{text}");
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::manager::Progress;
+use crate::manager::pace::Pace;
 use crate::manager::progress::ProgressSink;
 
 const EVERY: Duration = Duration::from_millis(100);
@@ -16,12 +17,16 @@ pub(crate) struct Tally {
     /// Bytes of the files before the present one.
     before: u64,
     told: Option<Instant>,
+    pace: Pace,
+    /// Whether nothing of the present file was reported yet: what is reported first was here before.
+    is_fresh: bool,
 }
 
 impl Tally {
     pub(crate) fn new(sink: Arc<dyn ProgressSink>, model: &str, source: &str) -> Self {
         let progress = Progress { source: source.to_owned(), ..Progress::default() };
-        Self { sink, model: model.to_owned(), progress, before: 0, told: None }
+        let (told, pace) = (None, Pace::default());
+        Self { sink, model: model.to_owned(), progress, before: 0, told, pace, is_fresh: true }
     }
 
     /// How much there is in all.
@@ -36,6 +41,7 @@ impl Tally {
         self.before = self.progress.bytes;
         self.progress.file = name.to_owned();
         self.progress.file_number += 1;
+        self.is_fresh = true;
         self.tell();
     }
 
@@ -44,7 +50,11 @@ impl Tally {
         let is_first = bytes > 0 && self.progress.bytes == self.before;
         // Sizes that others announce are rounded, and pip keeps two copies for a moment.
         let most = self.progress.total_bytes.unwrap_or(u64::MAX);
-        self.progress.bytes = self.before.saturating_add(bytes).min(most);
+        let before = std::mem::replace(&mut self.progress.bytes, self.before.saturating_add(bytes).min(most));
+        if std::mem::take(&mut self.is_fresh) {
+            self.pace.skip(self.progress.bytes.saturating_sub(before));
+        }
+        self.pace.look(Instant::now(), self.progress.bytes);
         if is_first || self.told.is_none_or(|told| told.elapsed() >= EVERY) {
             self.tell();
         }
@@ -63,6 +73,8 @@ impl Tally {
 
     fn tell(&mut self) {
         self.told = Some(Instant::now());
+        let left = self.progress.total_bytes.map(|total| total.saturating_sub(self.progress.bytes));
+        self.progress.eta_seconds = left.and_then(|left| self.pace.seconds_for(left));
         self.sink.progress(&self.model, &self.progress);
     }
 }

@@ -219,9 +219,7 @@ impl Hub {
         }
         if !entry.files.is_empty() {
             let pins = entry.files.iter();
-            return pins
-                .map(|pin| remote(pin.path.clone(), Some(pin.bytes), Some(pin.sha256.clone())))
-                .collect();
+            return pins.map(|pin| remote(pin.path.clone(), pin.bytes, Some(pin.sha256.clone()))).collect();
         }
         let chosen = choose(self.list(repository, client).await?)?;
         chosen.into_iter().map(|file| remote(file.name, file.bytes, file.sha256)).collect()

@@ -143,7 +143,7 @@ pub(crate) fn pin_of<'a>(
         [pin] if is_only => Ok(Some(pin)),
         _ => match pins.iter().find(|pin| pin.path == *name) {
             Some(pin) => Ok(Some(pin)),
-            None => Err(SourceError::Refused(format!("the catalogue knows no file `{name}` of this model"))),
+            None => Err(SourceError::Refused(format!("the model's pins name no file `{name}`"))),
         },
     }
 }
@@ -161,7 +161,7 @@ pub(crate) struct NamedFile<'a> {
 impl NamedFile<'_> {
     /// Its size and SHA-256, as far as they are pinned.
     pub(crate) fn pinned(&self) -> (Option<u64>, Option<String>) {
-        (self.pin.map(|pin| pin.bytes), self.pin.map(|pin| pin.sha256.clone()))
+        (self.pin.and_then(|pin| pin.bytes), self.pin.map(|pin| pin.sha256.clone()))
     }
 }
 
@@ -240,7 +240,8 @@ mod tests {
 
     #[test]
     fn a_pinned_model_gives_no_other_file() {
-        let pin = |name: &str| PinnedFile { path: name.parse().unwrap(), bytes: 1, sha256: "0".repeat(64) };
+        let pin =
+            |name: &str| PinnedFile { path: name.parse().unwrap(), bytes: Some(1), sha256: "0".repeat(64) };
         let one = [pin("a.gguf")];
         assert!(pin_of(&one, &"renamed.gguf".parse().unwrap(), true).unwrap().is_some());
         let two = [pin("a.gguf"), pin("b.gguf")];

