@@ -7,13 +7,18 @@ mod model_house;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
+use futures_util::future::join_all;
 use mock_hub::{Fault, MockHub, Served};
-use model_house::{PATIENCE, engine, golden, house, llama, several};
+use model_house::{House, PATIENCE, engine, golden, house, llama, several};
+use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use sconce::engine::{SequenceRequest, TokenEvent};
 use sconce::error::{ErrorKind, Failure};
 use sconce::manager::{
-    Checksum, FollowNotice, ManagerError, ModelDefinition, ModelLease, ModelState, Runner, SamplingDefaults,
+    Checksum, FollowNotice, ManagerError, ModelDefinition, ModelLease, ModelManager, ModelState, Runner,
+    SamplingDefaults,
 };
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 fn define(id: &str, source: &str) -> ModelDefinition {
@@ -361,4 +366,207 @@ async fn an_encoder_is_drained_like_an_engine() {
     drop(lease);
     house.until(|all| all.len() == 1).await;
     assert!(alive.has_changed().is_err(), "its thread has ended, its memory is free");
+}
+
+/// Something that may happen to a registry.
+#[derive(Debug, Clone)]
+enum Act {
+    Follow(Vec<Kind>),
+    Lease(&'static str),
+    /// A model is used and given back before anything else happens; others are done with theirs as well.
+    Use(&'static str),
+    /// Those who hold models are done with them.
+    Release,
+    Unload(&'static str),
+    Pull(&'static str),
+    Load(&'static str),
+    /// The tasks get on with it, for so many turns.
+    Wait(u8),
+}
+
+/// A definition in short.
+#[derive(Debug, Clone)]
+struct Kind {
+    id: &'static str,
+    alias: &'static str,
+    context_length: usize,
+    is_far: bool,
+    enabled: bool,
+    preload: bool,
+}
+
+impl Kind {
+    fn definition(&self) -> ModelDefinition {
+        let local = llama();
+        let mut definition = define(self.id, if self.is_far { FAR } else { &local });
+        definition.aliases.push(self.alias.to_owned());
+        definition.context_length = Some(self.context_length);
+        definition.enabled = self.enabled;
+        definition.preload = self.preload;
+        definition
+    }
+}
+
+const NAMES: [&str; 6] = ["own", "a", "b", "c", "x", "y"];
+
+fn kind() -> impl Strategy<Value = Kind> {
+    let name = |names: &'static [&'static str]| (0..names.len()).prop_map(move |index| names[index]);
+    let names = (name(&NAMES[..4]), name(&NAMES[4..]), prop_oneof![Just(16_usize), Just(32)]);
+    (names, any::<[bool; 2]>(), 0..4_u8).prop_map(|((id, alias, context_length), [is_far, preload], odd)| {
+        Kind { id, alias, context_length, is_far, enabled: odd != 0, preload }
+    })
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    let name = || (0..NAMES.len()).prop_map(|index| NAMES[index]);
+    prop_oneof![
+        3 => proptest::collection::vec(kind(), 0..4).prop_map(Act::Follow),
+        4 => name().prop_map(Act::Lease),
+        4 => name().prop_map(Act::Use),
+        2 => Just(Act::Release),
+        1 => name().prop_map(Act::Unload),
+        1 => name().prop_map(Act::Pull),
+        1 => name().prop_map(Act::Load),
+        3 => any::<u8>().prop_map(Act::Wait),
+    ]
+}
+
+/// Refusals that somebody asked for; anything else is a request lost.
+fn is_fair(error: &ManagerError) -> bool {
+    matches!(
+        error,
+        ManagerError::Unknown { .. } | ManagerError::Draining { .. } | ManagerError::Disabled { .. }
+    )
+}
+
+/// Uses a model once it is there, and holds it until the next release.
+async fn use_model(manager: Arc<ModelManager>, name: &'static str, mut releases: watch::Receiver<u32>) {
+    match manager.lease(name).await {
+        Ok(lease) => {
+            speak(&lease).await;
+            // The sender outlives all who hold models.
+            releases.changed().await.unwrap();
+            speak(&lease).await;
+        }
+        Err(error) => assert!(is_fair(&error), "{name}: {error}"),
+    }
+}
+
+async fn administer<F>(outcome: F)
+where
+    F: Future<Output = Result<(), ManagerError>>,
+{
+    if let Err(error) = outcome.await {
+        assert!(is_fair(&error), "{error}");
+    }
+}
+
+fn begin(act: &Act, manager: &Arc<ModelManager>, releases: &watch::Sender<u32>) -> Option<JoinHandle<()>> {
+    let manager = Arc::clone(manager);
+    match *act {
+        Act::Follow(ref kinds) => {
+            manager.follow(kinds.iter().map(Kind::definition).collect());
+            None
+        }
+        Act::Release => {
+            releases.send_modify(|count| *count += 1);
+            None
+        }
+        Act::Wait(_) | Act::Use(_) => None,
+        Act::Lease(name) => Some(tokio::spawn(use_model(manager, name, releases.subscribe()))),
+        Act::Unload(name) => Some(tokio::spawn(async move { administer(manager.unload(name)).await })),
+        Act::Pull(name) => Some(tokio::spawn(async move { administer(manager.pull(name)).await })),
+        Act::Load(name) => Some(tokio::spawn(async move { administer(manager.load(name)).await })),
+    }
+}
+
+/// Waits for tasks while nobody holds a model for longer than a turn.
+async fn releasing(
+    house: &House,
+    releases: &watch::Sender<u32>,
+    tasks: impl IntoIterator<Item = JoinHandle<()>>,
+) {
+    let release = async {
+        loop {
+            releases.send_modify(|count| *count += 1);
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = release => {}
+        done = timeout(PATIENCE, join_all(tasks)) => {
+            let done = done.unwrap_or_else(|_| panic!("somebody waits for ever: {:#?}", house.all()));
+            done.into_iter().for_each(|outcome| outcome.unwrap());
+        }
+    }
+}
+
+async fn run(acts: Vec<Act>, last: Vec<Kind>) {
+    let hub = MockHub::start().await;
+    hub.put_in("owner/name", "model.gguf", far_file());
+    let own = format!("own={}", llama());
+    let house = house(&hub_settings(&hub, &[("model", &own), ("load-wait", "10m")]));
+    let releases = watch::Sender::new(0);
+    let mut tasks = Vec::new();
+    for act in &acts {
+        tasks.extend(begin(act, &house.manager, &releases));
+        match act {
+            Act::Use(name) => {
+                let used = tokio::spawn(use_model(Arc::clone(&house.manager), name, releases.subscribe()));
+                releasing(&house, &releases, [used]).await;
+            }
+            Act::Wait(turns) => {
+                for _ in 0..*turns {
+                    tokio::task::yield_now().await;
+                }
+            }
+            _ => {}
+        }
+    }
+    house.follow(last.iter().map(Kind::definition).collect());
+    releasing(&house, &releases, tasks).await;
+
+    let mut expected: Vec<Kind> = Vec::new();
+    for kind in last {
+        if !expected.iter().any(|other| other.id == kind.id) {
+            expected.push(kind);
+        }
+    }
+    let is_settled = |state: &ModelState| matches!(state, ModelState::Absent | ModelState::Ready);
+    house.until(|all| all.iter().all(|status| is_settled(&status.state) && !status.is_leaving)).await;
+    for kind in &expected {
+        let outcome = house.lease(kind.id).await;
+        match outcome {
+            Ok(lease) if kind.enabled => assert_eq!(lease.spec.context_length, kind.context_length),
+            other => assert!(!kind.enabled && is_unknown(other), "{kind:?}"),
+        }
+    }
+    let mut ids: Vec<_> = house.all().into_iter().map(|status| status.id).collect();
+    let mut wanted: Vec<_> = expected.iter().map(|kind| kind.id).chain(["own"]).collect();
+    ids.sort();
+    wanted.sort_unstable();
+    wanted.dedup();
+    assert_eq!(ids, wanted);
+    for status in house.all() {
+        assert_eq!(status.leases, 0, "{status:?}");
+        assert_eq!(status.state == ModelState::Ready, status.memory_bytes > 0, "{status:?}");
+    }
+    house.follow(Vec::new());
+    house.until(|all| matches!(all, [own] if is_settled(&own.state))).await;
+    timeout(PATIENCE, house.shutdown()).await.unwrap();
+    assert!(house.engines().is_empty());
+    assert_eq!(house.one("own").unwrap().memory_bytes, 0);
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn whatever_happens_the_last_word_holds_and_no_request_is_lost(
+        acts in proptest::collection::vec(act(), 0..30),
+        last in proptest::collection::vec(kind(), 0..4),
+    ) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        runtime.unwrap().block_on(run(acts, last));
+    }
 }

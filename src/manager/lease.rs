@@ -193,3 +193,56 @@ impl Drop for Waiting {
         self.leases.idle.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use sconce_models::{Embedder, Error, ModelKind};
+
+    use super::*;
+
+    /// Ends the thread it is thrown on, for what catches it throws it away.
+    struct Poison;
+
+    impl Drop for Poison {
+        fn drop(&mut self) {
+            panic!("poison is thrown away");
+        }
+    }
+
+    struct Poisoned(ModelSpec);
+
+    impl Embedder for Poisoned {
+        fn spec(&self) -> &ModelSpec {
+            &self.0
+        }
+
+        fn embed(&self, _sequences: &[Vec<u32>]) -> Result<Vec<Vec<f32>>, Error> {
+            std::panic::panic_any(Poison)
+        }
+    }
+
+    #[tokio::test]
+    async fn an_encoder_whose_thread_is_gone_is_noticed() {
+        let spec = ModelSpec {
+            architecture: "poisoned".into(),
+            kind: ModelKind::Embedding,
+            layers: 1,
+            hidden_size: 1,
+            heads: 1,
+            kv_heads: 1,
+            head_dim: 1,
+            vocab_size: 8,
+            context_length: 8,
+            embedding_size: 1,
+            weights_bytes: 0,
+            scratch_bytes_per_token: 0,
+            fingerprint: String::new(),
+        };
+        let embedder = EmbedderHandle::spawn(Box::new(Poisoned(spec)), 8, 8).unwrap();
+        let runner = Runner::Embedder(embedder.clone());
+        assert!(!runner.is_lost());
+        embedder.embed(vec![vec![1]]).await.unwrap_err();
+        runner.thread().over().await;
+        assert!(runner.is_lost());
+    }
+}
