@@ -12,7 +12,7 @@ use mock_hub::{Fault, MockHub, Served};
 use model_house::{House, PATIENCE, engine, golden, house, llama, several};
 use proptest::prelude::{Just, Strategy, any, prop_oneof};
 use sconce::engine::{SequenceRequest, TokenEvent};
-use sconce::error::{ErrorKind, Failure};
+use sconce::error::{Code, Failure};
 use sconce::manager::{
     Checksum, FollowNotice, ManagerError, ModelDefinition, ModelLease, ModelManager, ModelState, Runner,
     SamplingDefaults,
@@ -162,7 +162,7 @@ async fn a_disabled_model_is_there_for_administrators_alone() {
     drop(lease);
     house.until(|all| all[1].state == ModelState::Absent).await;
     let refused = house.load("a").await.unwrap_err();
-    assert_eq!((refused.kind(), refused.code()), (ErrorKind::Conflict, "state_conflict"));
+    assert_eq!(refused.code(), Code::StateConflict);
     house.pull("a").await.expect("its files may be looked after");
     house.follow(vec![ModelDefinition { enabled: true, ..off }]);
     assert_eq!(house.lease("b").await.unwrap().id, "a");
