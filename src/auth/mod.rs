@@ -6,6 +6,7 @@
 
 mod api_key;
 mod caller;
+mod capability;
 mod error;
 mod first_run;
 mod origin;
@@ -31,6 +32,7 @@ use crate::store::{Store, StoreError, Tx, revisions, signing_keys};
 
 pub use api_key::{PlainKey, hash_of};
 pub use caller::{Caller, Identity, UserIdentity};
+pub use capability::{Capability, Permit};
 pub use error::AuthError;
 pub use first_run::FirstRun;
 pub use origin::Origin;

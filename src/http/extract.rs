@@ -2,14 +2,14 @@
 
 use axum::body::{Body, Bytes};
 use axum::extract::{FromRequest, FromRequestParts, Request};
-use axum::http::HeaderMap;
 use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
+use axum::http::{HeaderMap, Uri};
 use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::auth::{AuthError, Caller, Origin};
+use crate::auth::{AuthError, Caller, Capability, Origin};
 use crate::error::Code;
 use crate::http::{ApiError, AppState, RequestContext, json};
 
@@ -92,13 +92,56 @@ impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for Query<T> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
-        let query = axum::extract::Query::<T>::try_from_uri(&parts.uri);
-        query.map(|query| Self(query.0)).map_err(|error| {
+        Self::of_text(parts.uri.query().unwrap_or_default())
+    }
+}
+
+impl<T: DeserializeOwned> Query<T> {
+    /// Reads the text after the `?`.
+    ///
+    /// # Errors
+    /// 400 `invalid_value` naming the parameter.
+    pub(super) fn of_text(text: &str) -> Result<Self, ApiError> {
+        if text.contains("%00") {
+            return Err(ApiError::new(Code::InvalidValue, "the query contains a character that no text has"));
+        }
+        let wrong = || ApiError::new(Code::InvalidValue, "the query cannot be read");
+        let uri = Uri::builder().path_and_query(format!("/?{text}")).build().map_err(|_| wrong())?;
+        axum::extract::Query::<T>::try_from_uri(&uri).map(|query| Self(query.0)).map_err(|error| {
             let text =
                 std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
             let (path, reason) = text.split_once(": ").unwrap_or(("", text.as_str()));
             refused(path, reason, Code::InvalidValue)
         })
+    }
+}
+
+/// The variable parts of the path. What cannot be one is an id that nothing has.
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send> FromRequestParts<AppState> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let nothing = || ApiError::of(Code::NotFound);
+        if parts.uri.path().contains("%00") {
+            return Err(nothing());
+        }
+        let read = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        read.map(|path| Self(path.0)).map_err(|_| nothing())
+    }
+}
+
+/// What the caller was exchanged for. Stands before the body in a handler's signature, so that who may not do a thing
+/// does not learn whether they said it right.
+pub struct Granted<C>(pub C);
+
+impl<C: Capability> FromRequestParts<AppState> for Granted<C> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
+        let caller = Caller::from_request_parts(parts, state).await?;
+        Ok(Self(caller.exchange(state.auth()).await?))
     }
 }
 

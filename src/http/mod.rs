@@ -8,12 +8,14 @@ pub mod json;
 pub mod layers;
 pub mod listen;
 pub mod openapi;
+pub mod paging;
 pub mod sse;
 pub mod state;
 
 pub use context::{RequestContext, Surface};
 pub use envelope::{Envelope, Nothing};
 pub use error::{ApiError, EnvelopeError, OpenAiError};
-pub use extract::{JsonBody, Query, Typed, credential};
+pub use extract::{Granted, JsonBody, Path, Query, Typed, credential};
 pub use listen::{Bounds, serve};
+pub use paging::{Listed, PageQuery, Paged};
 pub use state::{AppState, EdgeSettings};

@@ -1,0 +1,7 @@
+//! The platform as its clients see it: who may do what, what is kept, what an attacker tries. One binary, because linking
+//! costs more than running. Nothing here waits by the clock: tests wait for events.
+
+#[path = "../common/app.rs"]
+mod app;
+#[path = "../database/mod.rs"]
+mod database;
