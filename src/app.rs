@@ -17,7 +17,7 @@ use crate::config::{AuthConfig, Config, ServerConfig};
 use crate::generate::Generator;
 use crate::http::layers::{self, Neighbourhood};
 use crate::http::openapi::{self, Documents};
-use crate::http::{self, AppState, Bounds, EdgeSettings};
+use crate::http::{self, AppState, Bounds, EdgeSettings, Registry};
 use crate::manager::{ManagerError, ModelManager};
 use crate::shutdown::Shutdown;
 use crate::store::{Store, StoreError};
@@ -143,11 +143,15 @@ impl App {
         let settings = self.edge_settings(address.ip());
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
         let generator = Generator::new(workers);
-        let (manager, ready) = (Arc::clone(&self.manager), self.ready.subscribe());
-        let state = AppState::new(settings, self.auth.clone(), manager, generator, shutdown.clone(), ready);
+        let registry = Arc::new(Registry::new(self.auth.clone(), Arc::clone(&self.manager)));
+        // What is registered, hidden or disabled counts from the first request on.
+        registry.sync().await?;
+        let ready = self.ready.subscribe();
+        let state = AppState::new(settings, Arc::clone(&registry), generator, shutdown.clone(), ready);
         let mut upkeep = JoinSet::new();
         upkeep.spawn(keep_metrics_tidy(state.metrics().clone()));
         upkeep.spawn(self.auth.clone().watch());
+        upkeep.spawn(registry.run());
 
         let drained = shutdown.clone();
         let server = http::serve(listener, router(state), Bounds::of_process(), async move {

@@ -9,6 +9,7 @@ mod caller;
 mod capability;
 mod error;
 mod first_run;
+pub mod models;
 mod origin;
 mod password;
 mod permission;

@@ -9,6 +9,7 @@ pub mod layers;
 pub mod listen;
 pub mod openapi;
 pub mod paging;
+pub mod registry;
 pub mod sse;
 pub mod state;
 
@@ -18,4 +19,5 @@ pub use error::{ApiError, EnvelopeError, OpenAiError};
 pub use extract::{Granted, JsonBody, Path, Query, Typed, credential};
 pub use listen::{Bounds, serve};
 pub use paging::{Listed, PageQuery, Paged};
+pub use registry::Registry;
 pub use state::{AppState, EdgeSettings};

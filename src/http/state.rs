@@ -11,6 +11,7 @@ use tokio::sync::watch;
 use crate::auth::{Auth, Caller};
 use crate::engine::EngineStats;
 use crate::generate::Generator;
+use crate::http::Registry;
 use crate::manager::{ManagerError, ModelLease, ModelManager, ModelStatus};
 use crate::shutdown::Shutdown;
 use crate::telemetry::metrics::MetricsPage;
@@ -42,8 +43,7 @@ pub struct AppState(Arc<Inner>);
 
 struct Inner {
     settings: EdgeSettings,
-    auth: Auth,
-    manager: Arc<ModelManager>,
+    registry: Arc<Registry>,
     generator: Generator,
     shutdown: Shutdown,
     metrics: MetricsPage,
@@ -54,19 +54,23 @@ impl AppState {
     /// Puts the handles together. `ready` says whether the models asked for at the start are there.
     pub fn new(
         settings: EdgeSettings,
-        auth: Auth,
-        manager: Arc<ModelManager>,
+        registry: Arc<Registry>,
         generator: Generator,
         shutdown: Shutdown,
         ready: watch::Receiver<bool>,
     ) -> Self {
         let metrics = MetricsPage::of_process();
-        Self(Arc::new(Inner { settings, auth, manager, generator, shutdown, metrics, ready }))
+        Self(Arc::new(Inner { settings, registry, generator, shutdown, metrics, ready }))
     }
 
     /// The models as this caller may see and use them.
     pub fn models(&self, _caller: &Caller) -> Models<'_> {
-        Models { manager: &self.0.manager }
+        Models { manager: self.0.registry.manager() }
+    }
+
+    /// The registered models.
+    pub fn registry(&self) -> &Registry {
+        &self.0.registry
     }
 
     /// Text in, text out.
@@ -101,17 +105,17 @@ impl AppState {
 
     /// Figures of all running engines, for metrics.
     pub fn engines(&self) -> Vec<(String, EngineStats)> {
-        self.0.manager.engines()
+        self.0.registry.manager().engines()
     }
 
     /// All models with their state, for metrics and readiness; handlers use [`AppState::models`].
     pub fn model_states(&self) -> Vec<ModelStatus> {
-        self.0.manager.list()
+        self.0.registry.manager().list()
     }
 
     /// Who is let in, and to what.
     pub fn auth(&self) -> &Auth {
-        &self.0.auth
+        self.0.registry.auth()
     }
 }
 

@@ -3,9 +3,8 @@
 use sqlx::FromRow;
 
 use crate::clock::Timestamp;
-use crate::store::list::{Bind, ListQuery, Row};
 use crate::store::pool::{execute, on};
-use crate::store::{JsonText, ListRequest, Page, PageError, StoreError, Tx};
+use crate::store::{JsonText, StoreError, Tx};
 
 /// A registered model.
 #[derive(Debug, Clone, FromRow)]
@@ -40,38 +39,6 @@ pub struct ModelRow {
     pub created_by: String,
     /// Last changed.
     pub updated_at: Timestamp,
-}
-
-impl Row for ModelRow {
-    fn id(&self) -> Bind {
-        self.id.as_str().into()
-    }
-
-    fn sort_key(&self, column: &str) -> Bind {
-        match column {
-            "created_at" => self.created_at.into(),
-            "updated_at" => self.updated_at.into(),
-            _ => self.id.as_str().into(),
-        }
-    }
-}
-
-/// Columns that a list may be sorted by; the first is the usual.
-pub const SORTS: &[&str] = &["created_at", "updated_at", "id"];
-
-/// One page of the registered models.
-///
-/// # Errors
-/// [`PageError`].
-pub async fn list(
-    tx: &mut Tx,
-    search: Option<&str>,
-    request: &ListRequest,
-) -> Result<Page<ModelRow>, PageError> {
-    ListQuery::new("SELECT * FROM models WHERE 1 = 1", "id")
-        .search(&["id", "aliases", "description"], search)
-        .page(tx, request)
-        .await
 }
 
 /// All registered models: an administrator's list, not a stranger's, so it is short.

@@ -1,0 +1,172 @@
+//! Where the registered models (platform) and the models that run (inference) meet: what the registry says is handed to
+//! the manager to follow, and who may use which model is kept ready for each request.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde_json::Value;
+
+use crate::auth::models::{
+    ModelAdmin, ModelLimits, ModelSpecification, ModelViewer, RegisteredModel, Visibility,
+};
+use crate::auth::{Auth, AuthError, Caller};
+use crate::manager::{
+    Checksum, InvalidDefinition, ModelDefinition, ModelManager, ModelStatus, SamplingDefaults,
+};
+
+/// What the registry says of who may use which model, as of now.
+#[derive(Debug, Default)]
+pub struct ModelTable(HashMap<String, Policy>);
+
+#[derive(Debug)]
+struct Policy {
+    /// None: everybody.
+    teams: Option<Vec<String>>,
+    limits: ModelLimits,
+}
+
+impl ModelTable {
+    fn of(models: &[RegisteredModel]) -> Self {
+        let policy = |model: &ModelSpecification| Policy {
+            teams: (model.visibility == Visibility::Teams).then(|| model.team_ids.clone()),
+            limits: model.limits.clone(),
+        };
+        Self(
+            models
+                .iter()
+                .map(|model| (model.specification.id.clone(), policy(&model.specification)))
+                .collect(),
+        )
+    }
+
+    /// Whether this caller sees the model of this id. One that only the configuration names is seen by everybody.
+    pub fn is_visible(&self, caller: &Caller, id: &str) -> bool {
+        let Some(teams) = self.0.get(id).and_then(|policy| policy.teams.as_ref()) else { return true };
+        caller.teams().iter().any(|team| teams.contains(team))
+    }
+
+    /// The most that a request may ask of it.
+    pub fn limits(&self, id: &str) -> ModelLimits {
+        self.0.get(id).map(|policy| policy.limits.clone()).unwrap_or_default()
+    }
+}
+
+/// Keeps the manager and the table as the registry says.
+pub struct Registry {
+    auth: Auth,
+    manager: Arc<ModelManager>,
+    table: RwLock<Arc<ModelTable>>,
+    /// One after the other, so that an older state never comes after a newer.
+    turn: tokio::sync::Mutex<()>,
+}
+
+impl Registry {
+    /// Over the two. Nothing is followed before the first [`Registry::sync`].
+    pub fn new(auth: Auth, manager: Arc<ModelManager>) -> Self {
+        Self { auth, manager, table: RwLock::default(), turn: tokio::sync::Mutex::new(()) }
+    }
+
+    /// Who is let in.
+    pub(super) fn auth(&self) -> &Auth {
+        &self.auth
+    }
+
+    /// The models as they run.
+    pub(super) fn manager(&self) -> &Arc<ModelManager> {
+        &self.manager
+    }
+
+    /// Who may use which model.
+    pub fn table(&self) -> Arc<ModelTable> {
+        Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the registry, and makes it true.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn sync(&self) -> Result<(), AuthError> {
+        let _turn = self.turn.lock().await;
+        let models = self.auth.registered_models().await?;
+        // Who may see a model must be known before it is there to be seen.
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ModelTable::of(&models));
+        let definitions = models.iter().filter_map(|model| match definition(&model.specification) {
+            Ok(mut definition) => {
+                definition.created = u64::try_from(model.created_at.seconds()).unwrap_or(0);
+                Some(definition)
+            }
+            // Written by another version, or by hand.
+            Err(error) => {
+                tracing::warn!(model = model.specification.id, %error, "a registered model is left out");
+                None
+            }
+        });
+        self.manager.follow(definitions.collect());
+        Ok(())
+    }
+
+    /// Whether a specification makes sense, and its sources may be used.
+    ///
+    /// # Errors
+    /// [`InvalidDefinition`] with the field at fault.
+    pub async fn check(&self, model: &ModelSpecification) -> Result<(), InvalidDefinition> {
+        definition(model).map(drop)
+    }
+
+    /// Makes a change that was just written true, and says what has become of the model.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub async fn adopt(&self, id: &str) -> Result<Option<ModelStatus>, AuthError> {
+        self.sync().await?;
+        Ok(self.manager.one(id))
+    }
+
+    /// Follows the registry until it is dropped.
+    pub async fn run(self: Arc<Self>) {
+        let mut changes = self.auth.model_changes();
+        while changes.changed().await.is_ok() {
+            if let Err(error) = self.sync().await {
+                tracing::warn!(%error, "the registered models cannot be read; those known go on");
+            }
+        }
+    }
+
+    /// The models as they run, for one who may see them all.
+    pub fn seen_by(&self, _viewer: &ModelViewer) -> &Arc<ModelManager> {
+        &self.manager
+    }
+
+    /// The models as they run, for one who may change them.
+    pub fn operated_by(&self, _admin: &ModelAdmin) -> &Arc<ModelManager> {
+        &self.manager
+    }
+}
+
+/// A specification as the manager understands it.
+///
+/// # Errors
+/// [`InvalidDefinition`] with the field at fault.
+pub fn definition(model: &ModelSpecification) -> Result<ModelDefinition, InvalidDefinition> {
+    let invalid = |field, reason: String| InvalidDefinition { field, reason };
+    let sources = model.sources.iter().map(|text| text.parse());
+    let sources: Result<Vec<_>, String> = sources.collect();
+    let checksum = model.sha256.as_deref().map(Checksum::of_only_file).transpose();
+    let sampling = match &model.defaults {
+        Value::Null => Ok(SamplingDefaults::default()),
+        defaults => serde_json::from_value(defaults.clone()),
+    };
+    let definition = ModelDefinition {
+        aliases: model.aliases.clone(),
+        sources: sources.map_err(|reason| invalid("sources", reason))?,
+        checksum: checksum.map_err(|reason| invalid("sha256", reason))?,
+        context_length: model.context_length.map(|length| length as usize),
+        sampling: sampling.map_err(|error| invalid("defaults", error.to_string()))?,
+        pinned: model.pinned,
+        enabled: model.enabled,
+        preload: model.preload,
+        ..ModelDefinition::new(model.id.clone())
+    };
+    definition.check()?;
+    Ok(definition)
+}
