@@ -54,7 +54,7 @@ pub enum CredentialRow {
     /// A key, with its lists read.
     ApiKey {
         /// The row.
-        row: ApiKeyRow,
+        row: Box<ApiKeyRow>,
         /// Its scopes.
         scopes: PermissionSet,
         /// Its networks.
@@ -156,7 +156,7 @@ async fn look_up(store: &Store, key: &SubjectKey) -> Result<Option<Subject>, Aut
         SubjectKey::ApiKey(hash) => {
             let Some(row) = api_keys::find_by_hash(&mut tx, hash).await? else { return Ok(None) };
             let (scopes, networks) = read_lists(&row)?;
-            (row.user_id.clone(), CredentialRow::ApiKey { row, scopes, networks })
+            (row.user_id.clone(), CredentialRow::ApiKey { row: Box::new(row), scopes, networks })
         }
         SubjectKey::Session { session_id, .. } => {
             let Some(row) = sessions::find(&mut tx, session_id).await? else { return Ok(None) };

@@ -18,8 +18,13 @@ use crate::http::context::{RequestContext, Surface};
 use crate::language::Language;
 
 /// An error on its way to a client; not yet in any protocol's shape.
+///
+/// Boxed: it is the other half of every handler's result, and rarely there.
 #[derive(Debug, Clone)]
-pub struct ApiError {
+pub struct ApiError(Box<Parts>);
+
+#[derive(Debug, Clone)]
+struct Parts {
     code: Code,
     english: Option<Cow<'static, str>>,
     chinese: Option<String>,
@@ -31,12 +36,15 @@ pub struct ApiError {
 impl ApiError {
     /// An error that says what the catalogue says.
     pub fn of(code: Code) -> Self {
-        Self { code, english: None, chinese: None, param: None, retry_after: None, data: None }
+        let (english, chinese, param) = (None, None, None);
+        Self(Box::new(Parts { code, english, chinese, param, retry_after: None, data: None }))
     }
 
     /// An error that says, in English, more than the catalogue.
     pub fn new(code: Code, english: impl Into<Cow<'static, str>>) -> Self {
-        Self { english: Some(english.into()), ..Self::of(code) }
+        let mut error = Self::of(code);
+        error.0.english = Some(english.into());
+        error
     }
 
     /// Our fault; the cause must be logged by the caller.
@@ -46,14 +54,14 @@ impl ApiError {
 
     /// This replica is going away.
     pub fn shutting_down() -> Self {
-        Self { retry_after: Some(Duration::from_secs(5)), ..Self::of(Code::Unavailable) }
+        Self::of(Code::Unavailable).retry_after(Duration::from_secs(5))
     }
 
     /// Names the field at fault unless it is known already.
     #[must_use]
     pub fn or_param(mut self, param: &str) -> Self {
-        if self.param.is_none() && self.code.status() == 400 {
-            self.param = Some(param.to_owned());
+        if self.0.param.is_none() && self.0.code.status() == 400 {
+            self.0.param = Some(param.to_owned());
         }
         self
     }
@@ -61,23 +69,23 @@ impl ApiError {
     /// Says when to try again.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
-        self.retry_after = Some(wait);
+        self.0.retry_after = Some(wait);
         self
     }
 
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
-        StatusCode::from_u16(self.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
+        StatusCode::from_u16(self.0.code.status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
     /// Its entry in the catalogue.
     pub fn code(&self) -> Code {
-        self.code
+        self.0.code
     }
 
     /// The number of the error in the catalogue.
     pub fn number(&self) -> u32 {
-        self.code.number()
+        self.0.code.number()
     }
 
     /// What it says to the client of the request being answered.
@@ -87,8 +95,8 @@ impl ApiError {
 
     /// What it says in a language.
     pub fn message_in(&self, language: Language) -> Cow<'_, str> {
-        let text = self.code.text(language);
-        match (language, &self.english, &self.chinese, &self.param) {
+        let text = self.0.code.text(language);
+        match (language, &self.0.english, &self.0.chinese, &self.0.param) {
             (Language::English, Some(english), _, _) => Cow::Borrowed(english),
             (Language::English, None, _, _) => Cow::Borrowed(text),
             (Language::Chinese, _, Some(chinese), _) => Cow::Borrowed(chinese),
@@ -100,7 +108,7 @@ impl ApiError {
     fn headers(&self, response: &mut Response) {
         let headers = response.headers_mut();
         headers.insert("x-error-code", HeaderValue::from(self.number()));
-        if let Some(wait) = self.retry_after {
+        if let Some(wait) = self.0.retry_after {
             headers.insert(RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
         }
         if self.status() == StatusCode::UNAUTHORIZED {
@@ -116,14 +124,14 @@ impl<E: Failure> From<E> for ApiError {
             log(&error);
             return Self::of(code);
         }
-        Self {
+        Self(Box::new(Parts {
             code,
             english: Some(Cow::Owned(error.to_string())),
             chinese: error.chinese(),
             param: error.param().map(str::to_owned),
             retry_after: error.retry_after(),
             data: error.data(),
-        }
+        }))
     }
 }
 
@@ -173,7 +181,7 @@ struct Inner<'a> {
 impl OpenAiError {
     /// What `error.type` says.
     fn kind(&self) -> &'static str {
-        match self.0.code.status() {
+        match self.0.code().status() {
             401 => "authentication_error",
             403 => "permission_error",
             404 => "not_found_error",
@@ -189,8 +197,8 @@ impl OpenAiError {
         let inner = Inner {
             message: &message,
             r#type: self.kind(),
-            param: error.param.as_deref(),
-            code: error.code.name(),
+            param: error.0.param.as_deref(),
+            code: error.code().name(),
         };
         serde_json::to_value(Body { error: inner }).unwrap_or_default()
     }
@@ -225,10 +233,10 @@ impl EnvelopeError {
         let error = &self.0;
         let field = || {
             let rule = error.message_in(Language::English);
-            error.param.as_ref().map(|field| json!({"errors": [{"field": field, "rule": rule}]}))
+            error.0.param.as_ref().map(|field| json!({"errors": [{"field": field, "rule": rule}]}))
         };
-        let wait = || error.retry_after.map(|wait| json!({"retry_after_ms": wait.as_millis() as u64}));
-        let data = error.data.clone().or_else(field).or_else(wait);
+        let wait = || error.0.retry_after.map(|wait| json!({"retry_after_ms": wait.as_millis() as u64}));
+        let data = error.0.data.clone().or_else(field).or_else(wait);
         json!({"code": error.number(), "message": error.message(), "data": data})
     }
 
