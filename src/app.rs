@@ -20,7 +20,7 @@ use crate::http::openapi::{self, Documents};
 use crate::http::{self, AppState, Bounds, EdgeSettings, Registry};
 use crate::manager::{ManagerError, ModelManager};
 use crate::shutdown::Shutdown;
-use crate::store::{Store, StoreError};
+use crate::store::{ServingLock, Store, StoreError};
 use crate::telemetry::metrics::MetricsPage;
 use crate::{admin, api};
 
@@ -77,6 +77,8 @@ pub struct App {
     server: ServerConfig,
     access: AuthConfig,
     store: Store,
+    /// The database is this server's alone, where it cannot be shared.
+    _lock: Option<ServingLock>,
     auth: Auth,
     first_run: Option<FirstRun>,
     manager: Arc<ModelManager>,
@@ -100,13 +102,17 @@ impl App {
     pub async fn open_by(config: Config, clock: Clock) -> Result<Self, AppError> {
         let manager = ModelManager::open(config.models, config.engine, &config.data_dir)?;
         let store = Store::open(&config.database_url).await?;
-        store.migrate().await?;
+        let lock = store.lock_for_serving()?;
+        for step in store.migrate().await? {
+            tracing::info!(version = step.version, "brought the database up to {}", step.description);
+        }
         let auth = Auth::open(store.clone(), clock, config.auth.clone()).await?;
         let first_run = auth.first_run().await?;
         Ok(Self {
             server: config.server,
             access: config.auth,
             store,
+            _lock: lock,
             auth,
             first_run,
             manager,

@@ -5,6 +5,7 @@
 //! in memory until the database's `authority` revision changes, which every replica looks at four times a second.
 
 mod api_key;
+mod audit_chain;
 mod caller;
 mod capability;
 mod error;
@@ -32,6 +33,7 @@ use crate::config::AuthConfig;
 use crate::store::{Store, StoreError, Tx, revisions, signing_keys};
 
 pub use api_key::{PlainKey, hash_of};
+pub use audit_chain::{Break, ChainReport, Checkpoint, Flaw, verify_chain};
 pub use caller::{Caller, Identity, UserIdentity};
 pub use capability::{Capability, Permit};
 pub use error::AuthError;

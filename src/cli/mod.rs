@@ -1,9 +1,13 @@
-//! The command line: `serve`, `chat`, `pull`, `models`, `doctor`, `check-config`. Without a command it serves.
+//! The command line: `serve`, `chat`, `pull`, `models`, `doctor`, `check-config`; and for the person who runs the machine
+//! `migrate`, `audit`. Without a command it serves.
 
+mod audit;
 mod chat;
 mod check_config;
+mod database;
 mod doctor;
 mod message;
+mod migrate;
 mod models;
 mod output;
 mod pull;
@@ -62,6 +66,13 @@ enum Command {
         #[command(flatten)]
         settings: RawConfig,
     },
+    /// Bring the database's schema up to this version
+    ///
+    /// The server does so at its start; this is for pipelines that want it done, or checked, before.
+    Migrate(migrate::MigrateArguments),
+    /// Check the audit, or print it
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
 }
 
 /// Runs the command the program was started with.
@@ -79,6 +90,8 @@ pub fn main() -> ExitCode {
         Command::Models { settings } => models::models(settings),
         Command::Doctor { settings } => doctor::doctor(&runtime, settings),
         Command::CheckConfig { settings } => check_config::check_config(settings),
+        Command::Migrate(arguments) => migrate::migrate(&runtime, arguments),
+        Command::Audit(command) => audit::audit(&runtime, command),
     };
     // Threads that read files or wait for a terminal must not hold up the end.
     runtime.shutdown_background();

@@ -223,8 +223,14 @@ pub async fn list(
 /// So many rows after a number, in order: for reading the whole chain.
 ///
 /// # Errors
-/// [`StoreError`].
+/// [`StoreError`]; [`StoreError::Damaged`] if one of them holds what no row can hold.
 pub async fn after(tx: &mut Tx, seq: i64, limit: i64) -> Result<Vec<AuditRow>, StoreError> {
     const SQL: &str = "SELECT * FROM audit WHERE seq > $1 ORDER BY seq LIMIT $2";
-    Ok(on!(tx, connection => sqlx::query_as(SQL).bind(seq).bind(limit).fetch_all(connection))?)
+    let rows = on!(tx, connection => sqlx::query_as(SQL).bind(seq).bind(limit).fetch_all(connection));
+    rows.map_err(|error| match error {
+        sqlx::Error::ColumnDecode { .. } | sqlx::Error::Decode(_) => {
+            StoreError::Damaged { table: "audit", reason: error.to_string() }
+        }
+        other => other.into(),
+    })
 }

@@ -1,5 +1,6 @@
 //! Why something could not be kept or found.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::error::{Code, Failure};
@@ -27,6 +28,24 @@ pub enum StoreError {
     /// The schema is not the one this program knows.
     #[error("the database's schema does not fit this version: {0}")]
     Schema(String),
+    /// There is no database where one should be.
+    #[error("there is no database at {}: start the server once, or run `sconce migrate`", path.display())]
+    Absent {
+        /// Where.
+        path: PathBuf,
+    },
+    /// Another server has it.
+    #[error(
+        "the database {} is used by another sconce server{}; a SQLite file serves one, several need PostgreSQL \
+         (`--database-url postgres://…`)",
+        path.display(), process.map(|number| format!(" (process {number})")).unwrap_or_default()
+    )]
+    InUse {
+        /// The file.
+        path: PathBuf,
+        /// Whose it is, if that is known.
+        process: Option<u32>,
+    },
     /// The address of the database means nothing.
     #[error("`database-url` {0}")]
     Url(String),
@@ -59,7 +78,12 @@ impl Failure for StoreError {
         match self {
             Self::Unreachable(_) => Code::DatabaseUnavailable,
             Self::Duplicate => Code::AlreadyExists,
-            Self::Query(_) | Self::Damaged { .. } | Self::Schema(_) | Self::Url(_) => Code::Internal,
+            Self::Query(_)
+            | Self::Damaged { .. }
+            | Self::Schema(_)
+            | Self::Absent { .. }
+            | Self::InUse { .. }
+            | Self::Url(_) => Code::Internal,
         }
     }
 

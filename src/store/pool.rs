@@ -1,12 +1,11 @@
-//! Two databases behind one type. The only file that knows which of them it is, but for a few queries whose dialects
-//! differ.
+//! Two databases behind one type: opening them, and transactions. Which of the two it is, only this file and its
+//! neighbours `schema.rs`, `backup.rs` and `lock.rs` know, but for a few queries whose dialects differ.
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::migrate::Migrator;
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
@@ -14,9 +13,6 @@ use sqlx::sqlite::{
 use sqlx::{ConnectOptions, Postgres, Sqlite, Transaction};
 
 use crate::store::StoreError;
-
-static SQLITE_MIGRATIONS: Migrator = sqlx::migrate!("migrations/sqlite");
-static POSTGRES_MIGRATIONS: Migrator = sqlx::migrate!("migrations/postgres");
 
 /// How long another process may hold SQLite's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,11 +26,11 @@ const POSTGRES_CONNECTIONS: u32 = 16;
 /// The database.
 #[derive(Debug, Clone)]
 pub struct Store {
-    database: Database,
+    pub(super) database: Database,
 }
 
 #[derive(Debug, Clone)]
-enum Database {
+pub(super) enum Database {
     /// One connection writes, some read.
     Sqlite {
         writer: SqlitePool,
@@ -50,17 +46,6 @@ pub enum Tx {
     Sqlite(Transaction<'static, Sqlite>),
     /// On PostgreSQL.
     Postgres(Transaction<'static, Postgres>),
-}
-
-/// A step of the schema.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Migration {
-    /// Its number.
-    pub version: i64,
-    /// What it is about.
-    pub description: String,
-    /// Whether it has been applied.
-    pub is_applied: bool,
 }
 
 /// Runs the same query on whichever database the transaction is on: `on!(tx, connection => query.fetch(connection))`.
@@ -101,10 +86,30 @@ impl Store {
     /// # Errors
     /// [`StoreError::Url`], [`StoreError::Unreachable`].
     pub async fn open(url: &SecretString) -> Result<Self, StoreError> {
-        let url = url.expose_secret();
-        if let Some(path) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) {
-            return Self::open_sqlite(PathBuf::from(path)).await;
+        if let Some(path) = sqlite_file(url)? {
+            make_private(&path).map_err(|error| StoreError::Url(format!("({}): {error}", path.display())))?;
+            // Kept in the file.
+            let options = sqlite_options(&path).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
+            return Self::open_sqlite(path, options).await;
         }
+        Self::open_postgres(url).await
+    }
+
+    /// Opens a database that is there, and makes none.
+    ///
+    /// # Errors
+    /// [`StoreError::Absent`], [`StoreError::Url`], [`StoreError::Unreachable`].
+    pub async fn open_existing(url: &SecretString) -> Result<Self, StoreError> {
+        let Some(path) = sqlite_file(url)? else { return Self::open_postgres(url).await };
+        if !path.exists() {
+            return Err(StoreError::Absent { path });
+        }
+        let options = sqlite_options(&path);
+        Self::open_sqlite(path, options).await
+    }
+
+    async fn open_postgres(url: &SecretString) -> Result<Self, StoreError> {
+        let url = url.expose_secret();
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
             // The address holds a password: of what is wrong with it, only that is said.
             let options = PgConnectOptions::from_str(url)
@@ -121,20 +126,7 @@ impl Store {
         Err(StoreError::Url("must begin with sqlite:// or postgres://".into()))
     }
 
-    async fn open_sqlite(path: PathBuf) -> Result<Self, StoreError> {
-        if path.as_os_str().is_empty() {
-            return Err(StoreError::Url("names no file: sqlite:///var/lib/sconce/sconce.db".into()));
-        }
-        make_private(&path).map_err(|error| StoreError::Url(format!("({}): {error}", path.display())))?;
-        let options = SqliteConnectOptions::new()
-            .filename(&path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            // What was acknowledged is there after a power cut.
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT)
-            .disable_statement_logging();
+    async fn open_sqlite(path: PathBuf, options: SqliteConnectOptions) -> Result<Self, StoreError> {
         let pool = |connections: u32| {
             SqlitePoolOptions::new()
                 .max_connections(connections)
@@ -143,46 +135,8 @@ impl Store {
                 .max_lifetime(None)
         };
         let writer = pool(1).connect_with(options.clone()).await?;
-        let readers = pool(READERS).connect_with(options.read_only(false)).await?;
+        let readers = pool(READERS).connect_with(options).await?;
         Ok(Self { database: Database::Sqlite { writer, readers, path } })
-    }
-
-    /// Brings the schema up to this version.
-    ///
-    /// # Errors
-    /// [`StoreError::Schema`] if the database was written by a newer version, or a step fails.
-    pub async fn migrate(&self) -> Result<(), StoreError> {
-        let done = match &self.database {
-            Database::Sqlite { writer, .. } => SQLITE_MIGRATIONS.run(writer).await,
-            Database::Postgres(pool) => POSTGRES_MIGRATIONS.run(pool).await,
-        };
-        done.map_err(|error| StoreError::Schema(error.to_string()))
-    }
-
-    /// All steps of the schema, and which of them have been applied.
-    ///
-    /// # Errors
-    /// [`StoreError::Unreachable`], [`StoreError::Query`].
-    pub async fn migrations(&self) -> Result<Vec<Migration>, StoreError> {
-        const EXISTS_SQLITE: &str = "SELECT COUNT(*) FROM sqlite_master WHERE name = '_sqlx_migrations'";
-        const EXISTS_POSTGRES: &str = "SELECT COUNT(*) FROM pg_tables WHERE tablename = '_sqlx_migrations' AND schemaname = current_schema()";
-        const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
-        let (known, exists) = match &self.database {
-            Database::Sqlite { .. } => (&SQLITE_MIGRATIONS, EXISTS_SQLITE),
-            Database::Postgres(_) => (&POSTGRES_MIGRATIONS, EXISTS_POSTGRES),
-        };
-        let mut tx = self.read().await?;
-        let tables: i64 = on!(&mut tx, connection => sqlx::query_scalar(exists).fetch_one(connection))?;
-        let applied: Vec<i64> = match tables {
-            0 => Vec::new(),
-            _ => on!(&mut tx, connection => sqlx::query_scalar(APPLIED).fetch_all(connection))?,
-        };
-        let step = |migration: &sqlx::migrate::Migration| Migration {
-            version: migration.version,
-            description: migration.description.to_string(),
-            is_applied: applied.contains(&migration.version),
-        };
-        Ok(known.iter().map(step).collect())
     }
 
     /// A transaction that only reads.
@@ -250,6 +204,29 @@ impl Store {
             Database::Postgres(pool) => pool.close().await,
         }
     }
+}
+
+/// The file that an address names; none if the address is of no SQLite database.
+pub(super) fn sqlite_file(url: &SecretString) -> Result<Option<PathBuf>, StoreError> {
+    let url = url.expose_secret();
+    let Some(path) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) else {
+        return Ok(None);
+    };
+    if path.is_empty() {
+        return Err(StoreError::Url("names no file: sqlite:///var/lib/sconce/sconce.db".into()));
+    }
+    Ok(Some(PathBuf::from(path)))
+}
+
+/// How every connection to a SQLite file is opened.
+pub(super) fn sqlite_options(path: &Path) -> SqliteConnectOptions {
+    SqliteConnectOptions::new()
+        .filename(path)
+        // What was acknowledged is there after a power cut.
+        .synchronous(SqliteSynchronous::Full)
+        .foreign_keys(true)
+        .busy_timeout(BUSY_TIMEOUT)
+        .disable_statement_logging()
 }
 
 /// Makes the file, and its folder, readable by nobody else: it holds the keys that sign.

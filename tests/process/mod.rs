@@ -1,0 +1,195 @@
+//! The real program as its operator has it: commands, and servers that can be killed, on a data folder and a database of
+//! their own.
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Output, Stdio};
+
+use sconce::config::Environment;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdout, Command};
+
+use crate::database::{Backend, TestDatabase};
+
+/// The chat model that every server here has: a llama with random weights.
+pub const CHAT: &str = "tiny";
+
+/// The first user, where a test gives it a password.
+pub const OWNER: &str = "admin";
+pub const OWNER_PASSWORD: &str = "tidal-mosaic-quarry-41";
+
+/// Golden data of the models crate.
+pub fn golden(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tests/golden").join(name)
+}
+
+/// A data folder and a database.
+pub struct Machine {
+    folder: TempDir,
+    database: TestDatabase,
+}
+
+impl Machine {
+    /// On the kind of database that this run is about.
+    pub async fn new() -> Self {
+        Self::on(Backend::under_test()).await
+    }
+
+    pub async fn on(backend: Backend) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self { folder, database: TestDatabase::fresh(backend).await }
+    }
+
+    /// A path in the data folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    pub fn database_url(&self) -> &str {
+        self.database.url()
+    }
+
+    /// The SQLite file.
+    pub fn database_file(&self) -> PathBuf {
+        PathBuf::from(self.database_url().strip_prefix("sqlite://").expect("this test is about SQLite"))
+    }
+
+    /// The program, which knows nothing of the environment of the tests.
+    pub fn command(&self, words: &[&str]) -> Command {
+        let path = Environment::of_process().get("PATH").unwrap_or_default().to_owned();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sconce"));
+        command.args(words).env_clear().env("PATH", path).env("HOME", self.folder.path());
+        command.env("SCONCE_DATA_DIR", self.folder.path()).env("SCONCE_DATABASE_URL", self.database_url());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub async fn run(&self, words: &[&str]) -> Said {
+        Said::from(self.command(words).output().await.expect("the program can be started"))
+    }
+
+    /// Runs a command that reads `input`.
+    pub async fn run_with(&self, words: &[&str], input: &str) -> Said {
+        let mut child = self.command(words).stdin(Stdio::piped()).spawn().expect("it can be started");
+        let mut stdin = child.stdin.take().expect("it is a pipe");
+        stdin.write_all(input.as_bytes()).await.expect("it is read");
+        drop(stdin);
+        Said::from(child.wait_with_output().await.expect("it ends"))
+    }
+
+    /// A server with the owner's password set, once it is ready.
+    pub async fn serve(&self) -> Server {
+        self.start(&[("SCONCE_ADMIN_PASSWORD", OWNER_PASSWORD)]).await.expect("it starts")
+    }
+
+    /// A server with these variables; what it wrote last if it does not become ready.
+    pub async fn start(&self, variables: &[(&str, &str)]) -> Result<Server, String> {
+        let model = format!("{CHAT}={}", golden("llama").display());
+        let mut command = self.command(&["serve", "--listen", "127.0.0.1:0", "--model", &model]);
+        command.envs([("SCONCE_DEVICE", "cpu"), ("SCONCE_MEMORY_BUDGET", "1GiB"), ("SCONCE_OFFLINE", "true")]);
+        command.envs(variables.iter().copied());
+        Server::start(command).await
+    }
+
+    /// Says something to the database behind the program's back.
+    pub async fn tamper(&self, sql: &str) {
+        self.ask_database(sql).await;
+    }
+
+    /// The first column, text, of what the database answers.
+    pub async fn ask_database(&self, sql: &str) -> Vec<String> {
+        ask(self.database_url(), sql).await
+    }
+}
+
+/// The first column, text, of what a database answers.
+pub async fn ask(url: &str, sql: &str) -> Vec<String> {
+    let sql = AssertSqlSafe(sql.to_owned());
+    if url.starts_with("sqlite:") {
+        let options: SqliteConnectOptions = url.parse().expect("an address");
+        let mut connection: SqliteConnection = options.connect().await.expect("it can be reached");
+        let answer = sqlx::query_scalar(sql).fetch_all(&mut connection).await.expect("it answers");
+        connection.close().await.expect("it lets go");
+        return answer;
+    }
+    let mut connection = PgConnection::connect(url).await.expect("it can be reached");
+    sqlx::query_scalar(sql).fetch_all(&mut connection).await.expect("it answers")
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub struct Said {
+    pub code: Option<i32>,
+    pub out: String,
+    pub err: String,
+}
+
+impl From<Output> for Said {
+    fn from(output: Output) -> Self {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).expect("it is UTF-8");
+        Self { code: output.status.code(), out: text(&output.stdout), err: text(&output.stderr) }
+    }
+}
+
+impl Said {
+    /// Its output, if it did what it was told.
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self.out
+    }
+
+    /// Its error, if it failed as commands fail.
+    pub fn refused(self) -> String {
+        assert_eq!(self.code, Some(1), "{self:?}");
+        assert!(self.err.starts_with("error: ") && !self.err.contains("panicked"), "{self:?}");
+        self.err
+    }
+}
+
+/// A server that is ready. Killed when dropped.
+pub struct Server {
+    pub url: String,
+    /// All that it printed when it was ready.
+    pub banner: String,
+    child: Child,
+    /// Held so that it can go on printing.
+    _output: Lines<BufReader<ChildStdout>>,
+}
+
+impl Server {
+    async fn start(mut command: Command) -> Result<Self, String> {
+        let mut child = command.spawn().expect("the program can be started");
+        let mut log = child.stderr.take().expect("it is a pipe");
+        let mut output = BufReader::new(child.stdout.take().expect("it is a pipe")).lines();
+        let log = tokio::spawn(async move {
+            let mut text = String::new();
+            let _ = log.read_to_string(&mut text).await;
+            text
+        });
+        let mut banner = String::new();
+        while let Some(line) = output.next_line().await.expect("it can be read") {
+            banner.push_str(&line);
+            banner.push('\n');
+            if line.trim_start().starts_with("Ctrl-C") {
+                let url = banner.split_whitespace().find(|word| word.starts_with("http://"));
+                let url = url.expect("the banner names the address").to_owned();
+                return Ok(Self { url, banner, child, _output: output });
+            }
+        }
+        let status = child.wait().await.expect("it ended");
+        Err(format!("{status}\n{}", log.await.expect("it was read")))
+    }
+
+    pub fn process(&self) -> u32 {
+        self.child.id().expect("it runs")
+    }
+
+    /// Ends it as a power cut would: it gets no chance to say or write anything.
+    pub async fn kill(mut self) {
+        self.child.kill().await.expect("it can be killed");
+    }
+}
