@@ -122,7 +122,7 @@ impl Walk<'_> {
     }
 
     async fn whole(&mut self, tx: &mut Tx) -> Result<Option<Break>, StoreError> {
-        let broken = self.to_the_last(tx).await?;
+        let broken = self.walk_on(tx).await?;
         if broken.is_some() {
             return Ok(broken);
         }
@@ -130,7 +130,7 @@ impl Walk<'_> {
         let (mut seq, mut hash) = audit::head(tx).await?;
         while seq > self.seq() {
             let before = self.seq();
-            let broken = self.to_the_last(tx).await?;
+            let broken = self.walk_on(tx).await?;
             if broken.is_some() {
                 return Ok(broken);
             }
@@ -150,13 +150,13 @@ impl Walk<'_> {
     }
 
     /// Goes on as long as there are rows.
-    async fn to_the_last(&mut self, tx: &mut Tx) -> Result<Option<Break>, StoreError> {
+    async fn walk_on(&mut self, tx: &mut Tx) -> Result<Option<Break>, StoreError> {
         loop {
             // Before the first, also what stands at numbers that no row has.
             let after = if self.end.is_none() { i64::MIN } else { self.seq() };
             let rows = match audit::after(tx, after, STEP).await {
                 Ok(rows) => rows,
-                Err(StoreError::Damaged { .. }) => return self.to_the_unreadable(tx, after).await,
+                Err(StoreError::Damaged { .. }) => return self.walk_row_by_row(tx, after).await,
                 Err(error) => return Err(error),
             };
             if rows.is_empty() {
@@ -171,7 +171,7 @@ impl Walk<'_> {
     }
 
     /// Row by row, to the one that cannot be read.
-    async fn to_the_unreadable(&mut self, tx: &mut Tx, mut after: i64) -> Result<Option<Break>, StoreError> {
+    async fn walk_row_by_row(&mut self, tx: &mut Tx, mut after: i64) -> Result<Option<Break>, StoreError> {
         loop {
             match audit::after(tx, after, 1).await {
                 Ok(rows) => {

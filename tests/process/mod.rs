@@ -90,14 +90,23 @@ impl Machine {
     pub async fn start(&self, variables: &[(&str, &str)]) -> Result<Server, String> {
         let model = format!("{CHAT}={}", golden("llama").display());
         let mut command = self.command(&["serve", "--listen", "127.0.0.1:0", "--model", &model]);
-        command.envs([("SCONCE_DEVICE", "cpu"), ("SCONCE_MEMORY_BUDGET", "1GiB"), ("SCONCE_OFFLINE", "true")]);
+        command.envs([
+            ("SCONCE_DEVICE", "cpu"),
+            ("SCONCE_MEMORY_BUDGET", "1GiB"),
+            ("SCONCE_OFFLINE", "true"),
+        ]);
         command.envs(variables.iter().copied());
         Server::start(command).await
     }
 
-    /// Says something to the database behind the program's back.
+    /// Does something to the database behind the program's back.
     pub async fn tamper(&self, sql: &str) {
-        self.ask_database(sql).await;
+        let statements = sqlx::raw_sql(AssertSqlSafe(sql.to_owned()));
+        let done = match Open::to(self.database_url()).await {
+            Open::Sqlite(mut connection) => statements.execute(&mut connection).await.map(drop),
+            Open::Postgres(mut connection) => statements.execute(&mut connection).await.map(drop),
+        };
+        done.unwrap_or_else(|error| panic!("{sql}: {error}"));
     }
 
     /// The first column, text, of what the database answers.
@@ -106,18 +115,30 @@ impl Machine {
     }
 }
 
+/// A connection to either kind.
+enum Open {
+    Sqlite(SqliteConnection),
+    Postgres(PgConnection),
+}
+
+impl Open {
+    async fn to(url: &str) -> Self {
+        if !url.starts_with("sqlite:") {
+            return Self::Postgres(PgConnection::connect(url).await.expect("it can be reached"));
+        }
+        let options: SqliteConnectOptions = url.parse().expect("an address");
+        Self::Sqlite(options.connect().await.expect("it can be reached"))
+    }
+}
+
 /// The first column, text, of what a database answers.
 pub async fn ask(url: &str, sql: &str) -> Vec<String> {
-    let sql = AssertSqlSafe(sql.to_owned());
-    if url.starts_with("sqlite:") {
-        let options: SqliteConnectOptions = url.parse().expect("an address");
-        let mut connection: SqliteConnection = options.connect().await.expect("it can be reached");
-        let answer = sqlx::query_scalar(sql).fetch_all(&mut connection).await.expect("it answers");
-        connection.close().await.expect("it lets go");
-        return answer;
-    }
-    let mut connection = PgConnection::connect(url).await.expect("it can be reached");
-    sqlx::query_scalar(sql).fetch_all(&mut connection).await.expect("it answers")
+    let text = AssertSqlSafe(sql.to_owned());
+    let answer = match Open::to(url).await {
+        Open::Sqlite(mut connection) => sqlx::query_scalar(text).fetch_all(&mut connection).await,
+        Open::Postgres(mut connection) => sqlx::query_scalar(text).fetch_all(&mut connection).await,
+    };
+    answer.unwrap_or_else(|error| panic!("{sql}: {error}"))
 }
 
 /// What a command said.
