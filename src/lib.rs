@@ -4,11 +4,11 @@
 //!
 //! ```text
 //!              main · cli · app
-//!      api                    http            edge: HTTP words live here
-//!   generate                                  text in, text out
-//!   manager                                   which models, where, in what state
-//!   engine                                    token ids in, token ids out
-//!   ───── error config telemetry shutdown ─────
+//!      api         admin      http            edge: HTTP words live here
+//!   generate                  usage           text in, text out · what was used
+//!   manager                   auth            which models, in what state · who may do what
+//!   engine                    store           token ids in, token ids out · rows and queries
+//!   ───── error language clock config telemetry shutdown ─────
 //!   models (crate) · kernels (crate) · candle
 //! ```
 //!
