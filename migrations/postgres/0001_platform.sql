@@ -80,6 +80,8 @@ CREATE INDEX sessions_user ON sessions (user_id);
 CREATE TABLE refresh_tokens (
     hash TEXT NOT NULL PRIMARY KEY,
     session_id TEXT NOT NULL REFERENCES sessions (id),
+    -- With it the successor is computed from the token, which is not here.
+    seed TEXT NOT NULL,
     created_at BIGINT NOT NULL,
     used_at BIGINT
 );
@@ -101,13 +103,14 @@ CREATE TABLE signing_keys (
     retires_at BIGINT
 );
 
--- Failed sign-ins, by account and by address.
+-- Failed sign-ins, by account, by address, and by account at an address it is known from.
 CREATE TABLE sign_in_failures (
     subject TEXT NOT NULL PRIMARY KEY,
     failures BIGINT NOT NULL,
     last_at BIGINT NOT NULL,
     blocked_until BIGINT NOT NULL
 );
+CREATE INDEX sign_in_failures_last_at ON sign_in_failures (last_at);
 
 CREATE TABLE models (
     id TEXT COLLATE "C" NOT NULL PRIMARY KEY,

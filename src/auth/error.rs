@@ -51,6 +51,12 @@ pub enum AuthError {
         /// No attempt before then.
         retry_after: Duration,
     },
+    /// Too many are signing in at this moment.
+    #[error("{}", text(Code::RateLimited))]
+    Busy,
+    /// Used up, or its time is over.
+    #[error("{}", text(Code::TicketInvalid))]
+    TicketInvalid,
     /// The role does not have it.
     #[error("your role does not have the permission `{0}`")]
     PermissionMissing(Permission),
@@ -129,6 +135,8 @@ impl Failure for AuthError {
             Self::AccountDisabled => Code::AccountDisabled,
             Self::PasswordChangeRequired => Code::PasswordChangeRequired,
             Self::Throttled { .. } => Code::SignInThrottled,
+            Self::Busy => Code::RateLimited,
+            Self::TicketInvalid => Code::TicketInvalid,
             Self::PermissionMissing(_) | Self::NotAbove(_) => Code::PermissionMissing,
             Self::ScopeMissing(_) => Code::ScopeMissing,
             Self::ModelNotAllowed(_) => Code::ModelNotAllowed,
@@ -158,6 +166,7 @@ impl Failure for AuthError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Throttled { retry_after } => Some(*retry_after),
+            Self::Busy => Some(Duration::from_secs(1)),
             Self::Store(error) => error.retry_after(),
             Self::Page(error) => error.retry_after(),
             _ => None,

@@ -11,11 +11,15 @@ mod capability;
 mod error;
 mod first_run;
 pub mod models;
+mod opaque_token;
 mod origin;
 mod password;
 mod permission;
+mod proof;
+mod session;
 mod standing;
 mod subject;
+mod throttle;
 mod token;
 
 use std::sync::Arc;
@@ -38,9 +42,11 @@ pub use caller::{Caller, Identity, UserIdentity};
 pub use capability::{Capability, Permit};
 pub use error::AuthError;
 pub use first_run::FirstRun;
+pub use opaque_token::{OpaqueToken, TokenKind};
 pub use origin::Origin;
 pub use password::Passwords;
 pub use permission::{Permission, PermissionSet, Role};
+pub use session::{SignOut, SignedIn, SignedInUser};
 pub use standing::Standing;
 pub use token::ACCESS_LIFETIME;
 
@@ -201,6 +207,11 @@ impl Auth {
     /// How often a credential's form was good enough to look for it.
     pub fn lookups(&self) -> u64 {
         self.0.lookups.load(Ordering::Relaxed)
+    }
+
+    /// How many passwords were checked, those of unknown users among them.
+    pub fn password_checks(&self) -> u64 {
+        self.0.passwords.checks()
     }
 
     /// The clock that expiries go by.

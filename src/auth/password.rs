@@ -1,12 +1,13 @@
 //! Passwords: which are accepted, and Argon2id (RFC 9106) on a bounded pool.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
 use secrecy::{ExposeSecret, SecretString};
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::auth::AuthError;
 
@@ -22,6 +23,9 @@ const LOOKED_AT: usize = 64;
 /// At once, 19 MiB each.
 const AT_ONCE: usize = 2;
 
+/// More than this do not wait for a place, but are sent away.
+const MOST_WAITING: usize = 512;
+
 /// The word of this product, which one would try first.
 const CONTEXT_WORD: &str = "sconce";
 
@@ -32,8 +36,18 @@ const FEWEST_GUESSES: u64 = 1_000_000;
 #[derive(Clone)]
 pub struct Passwords {
     places: Arc<Semaphore>,
+    queue: Arc<Semaphore>,
     /// Checked in place of the hash of a user that is not there, so that both take the same time.
     dummy: Arc<str>,
+    /// How many were checked.
+    checks: Arc<AtomicU64>,
+}
+
+/// A place among those who compute. What was begun keeps it to its end, though nobody waits for it any more.
+pub struct Place {
+    permit: Arc<OwnedSemaphorePermit>,
+    dummy: Arc<str>,
+    checks: Arc<AtomicU64>,
 }
 
 impl Passwords {
@@ -43,7 +57,17 @@ impl Passwords {
     /// [`AuthError::Crypto`].
     pub async fn open() -> Result<Self, AuthError> {
         let dummy = hash_now(&SecretString::from("nobody has this one"))?;
-        Ok(Self { places: Arc::new(Semaphore::new(AT_ONCE)), dummy: dummy.into() })
+        Ok(Self {
+            places: Arc::new(Semaphore::new(AT_ONCE)),
+            queue: Arc::new(Semaphore::new(MOST_WAITING)),
+            dummy: dummy.into(),
+            checks: Arc::default(),
+        })
+    }
+
+    /// How many passwords were checked, those of unknown users among them.
+    pub fn checks(&self) -> u64 {
+        self.checks.load(Ordering::Relaxed)
     }
 
     /// Whether a new password is acceptable for this user.
@@ -72,14 +96,32 @@ impl Passwords {
         Ok(())
     }
 
+    /// A place, once one is free.
+    ///
+    /// # Errors
+    /// [`AuthError::Busy`] if too many are waiting already.
+    pub async fn place(&self) -> Result<Place, AuthError> {
+        let waiting = self.queue.try_acquire().map_err(|_| AuthError::Busy)?;
+        let permit = Arc::clone(&self.places).acquire_owned().await;
+        drop(waiting);
+        let permit = permit.map_err(|error| AuthError::Crypto(error.to_string()))?;
+        Ok(Place {
+            permit: Arc::new(permit),
+            dummy: Arc::clone(&self.dummy),
+            checks: Arc::clone(&self.checks),
+        })
+    }
+
     /// Hashes a password, as a PHC string.
     ///
     /// # Errors
-    /// [`AuthError::Crypto`].
+    /// [`AuthError::Busy`], [`AuthError::Crypto`].
     pub async fn hash(&self, password: SecretString) -> Result<String, AuthError> {
-        self.run(move || hash_now(&password)).await?
+        self.place().await?.run(move || hash_now(&password)).await?
     }
+}
 
+impl Place {
     /// Whether the password is the one of the hash. Without a hash it takes as long, and is not.
     ///
     /// # Errors
@@ -88,6 +130,7 @@ impl Passwords {
         if password.expose_secret().len() > LONGEST {
             return Ok(false);
         }
+        self.checks.fetch_add(1, Ordering::Relaxed);
         let (known, hash) = (hash.is_some(), hash.unwrap_or_else(|| self.dummy.to_string()));
         let matches = self.run(move || verify_now(&password, &hash)).await??;
         Ok(matches && known)
@@ -97,15 +140,13 @@ impl Passwords {
         &self,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, AuthError> {
-        let lost = |error: String| AuthError::Crypto(error);
-        let place =
-            Arc::clone(&self.places).acquire_owned().await.map_err(|error| lost(error.to_string()))?;
+        let permit = Arc::clone(&self.permit);
         let task = tokio::task::spawn_blocking(move || {
             let done = work();
-            drop(place);
+            drop(permit);
             done
         });
-        task.await.map_err(|error| lost(error.to_string()))
+        task.await.map_err(|error| AuthError::Crypto(error.to_string()))
     }
 }
 
@@ -157,8 +198,48 @@ mod tests {
         let long = "x".repeat(100);
         let hash = passwords.hash(secret(&format!("{long}a"))).await.expect("it hashes");
         assert!(hash.starts_with("$argon2id$"));
-        assert!(passwords.verify(secret(&format!("{long}a")), Some(hash.clone())).await.expect("it checks"));
-        assert!(!passwords.verify(secret(&format!("{long}b")), Some(hash)).await.expect("it checks"));
-        assert!(!passwords.verify(secret("nobody has this one"), None).await.expect("it checks"));
+        let place = passwords.place().await.expect("there is one");
+        assert!(place.verify(secret(&format!("{long}a")), Some(hash.clone())).await.expect("it checks"));
+        assert!(!place.verify(secret(&format!("{long}b")), Some(hash)).await.expect("it checks"));
+        assert!(!place.verify(secret("nobody has this one"), None).await.expect("it checks"));
+        assert_eq!(passwords.checks(), 3);
+    }
+
+    #[tokio::test]
+    async fn an_unknown_user_costs_what_a_known_one_does() {
+        let passwords = Passwords::open().await.expect("it opens");
+        let hash = passwords.hash(SecretString::from("of somebody")).await.expect("it hashes");
+        let cost = |hash: &str| hash.split('$').take(4).map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(cost(&passwords.dummy), cost(&hash));
+        assert_eq!(cost(&hash), ["", "argon2id", "v=19", "m=19456,t=2,p=1"]);
+    }
+
+    #[tokio::test]
+    async fn few_compute_at_once_even_if_nobody_waits_for_them_and_not_too_many_wait() {
+        let passwords = Passwords::open().await.expect("it opens");
+        let (end, ended) = std::sync::mpsc::channel::<()>();
+        let ended = Arc::new(std::sync::Mutex::new(ended));
+        for _ in 0..AT_ONCE {
+            let (place, ended) = (passwords.place().await.expect("there is one"), Arc::clone(&ended));
+            let work = place.run(move || drop(ended.lock().expect("nobody panicked").recv()));
+            // Whoever asked goes away once it has begun.
+            let mut work = Box::pin(work);
+            assert!(futures_util::poll!(&mut work).is_pending());
+        }
+        let waiting: Vec<_> = (0..MOST_WAITING)
+            .map(|_| {
+                let passwords = passwords.clone();
+                tokio::spawn(async move { passwords.place().await.map(drop) })
+            })
+            .collect();
+        while passwords.queue.available_permits() > 0 {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(passwords.places.available_permits(), 0);
+        assert!(matches!(passwords.place().await, Err(AuthError::Busy)));
+        drop(end);
+        for one in waiting {
+            assert!(one.await.expect("it did not panic").is_ok());
+        }
     }
 }

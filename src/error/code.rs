@@ -63,6 +63,7 @@ catalogue! {
     RefreshTokenReused = 40106, "refresh_token_reused", "The refresh token was used before: the session is ended, sign in again", "刷新令牌已被使用过,会话已终止,请重新登录";
     ApiKeyExpired = 40107, "expired_api_key", "The API key has expired", "API 密钥已过期";
     ApiKeyDisabled = 40108, "revoked_api_key", "The API key is disabled", "API 密钥已被禁用";
+    TicketInvalid = 40110, "ticket_invalid", "The ticket is not valid: it was used before, or its time is over", "票据无效:已被使用或已过期";
     PermissionMissing = 40301, "permission_denied", "Your role does not allow this", "您的角色没有此权限";
     ScopeMissing = 40302, "scope_not_allowed", "The API key's scopes do not allow this", "该 API 密钥的授权范围不允许此操作";
     ModelNotAllowed = 40303, "model_not_allowed", "The API key may not use this model", "该 API 密钥不允许使用此模型";

@@ -1,7 +1,7 @@
 //! What handlers take out of a request: who is calling, a bounded JSON body, a query that says nothing unknown.
 
-use axum::body::{Body, Bytes};
-use axum::extract::{FromRequest, FromRequestParts, Request};
+use axum::body::{Body, Bytes, HttpBody};
+use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Request};
 use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
@@ -60,14 +60,24 @@ impl FromRequest<AppState> for JsonBody {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
-        let settings = state.settings();
-        check_headers(request.headers(), settings.max_body_bytes)?;
-        let body = read(request.into_body(), settings.max_body_bytes);
-        let bytes = tokio::time::timeout(settings.body_timeout, body)
-            .await
-            .map_err(|_| ApiError::of(Code::RequestTimeout))??;
-        Ok(Self(json::parse(&bytes)?))
+        read_json(request, state, state.settings().max_body_bytes).await.map(Self)
     }
+}
+
+async fn read_json(request: Request, state: &AppState, limit: usize) -> Result<Value, ApiError> {
+    check_headers(request.headers(), limit)?;
+    let body = read(request.into_body(), limit);
+    let bytes = tokio::time::timeout(state.settings().body_timeout, body)
+        .await
+        .map_err(|_| ApiError::of(Code::RequestTimeout))??;
+    json::parse(&bytes)
+}
+
+fn typed<T: DeserializeOwned>(body: Value) -> Result<T, ApiError> {
+    serde_path_to_error::deserialize(body).map_err(|error| {
+        let path = error.path().to_string();
+        refused(&path, &error.into_inner().to_string(), Code::UnknownParameter)
+    })
 }
 
 /// A JSON body of one type. What the type does not know is refused by name.
@@ -78,10 +88,33 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Typed<T> {
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
         let JsonBody(body) = JsonBody::from_request(request, state).await?;
-        serde_path_to_error::deserialize(body).map(Self).map_err(|error| {
-            let path = error.path().to_string();
-            refused(&path, &error.into_inner().to_string(), Code::UnknownParameter)
-        })
+        typed(body).map(Self)
+    }
+}
+
+/// What somebody may send who has not yet shown who they are, in bytes.
+const SMALL: usize = 16 * 1024;
+
+/// As [`Typed`], of at most 16 KiB: for those who have not yet shown who they are. An `Option` of it may be absent.
+pub struct Small<T>(pub T);
+
+impl<T: DeserializeOwned> FromRequest<AppState> for Small<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let limit = SMALL.min(state.settings().max_body_bytes);
+        typed(read_json(request, state, limit).await?).map(Self)
+    }
+}
+
+impl<T: DeserializeOwned> OptionalFromRequest<AppState> for Small<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Option<Self>, ApiError> {
+        if request.body().is_end_stream() {
+            return Ok(None);
+        }
+        <Self as FromRequest<AppState>>::from_request(request, state).await.map(Some)
     }
 }
 

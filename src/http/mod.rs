@@ -16,7 +16,7 @@ pub mod state;
 pub use context::{RequestContext, Surface};
 pub use envelope::{Envelope, Nothing};
 pub use error::{ApiError, EnvelopeError, OpenAiError};
-pub use extract::{Granted, JsonBody, Path, Query, Typed, credential};
+pub use extract::{Granted, JsonBody, Path, Query, Small, Typed, credential};
 pub use listen::{Bounds, serve};
 pub use paging::{Listed, PageQuery, Paged};
 pub use registry::Registry;

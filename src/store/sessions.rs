@@ -50,6 +50,8 @@ pub struct RefreshTokenRow {
     pub hash: String,
     /// Its family.
     pub session_id: String,
+    /// With it the successor is computed from the token.
+    pub seed: String,
     /// Given out.
     pub created_at: Timestamp,
     /// Exchanged for its successor.
@@ -134,18 +136,17 @@ pub async fn touch(tx: &mut Tx, id: &str, now: Timestamp, expires_at: Timestamp)
     Ok(())
 }
 
-/// Ends a session; one that has ended keeps its reason.
+/// Ends a session; one that has ended keeps its reason. Gives how many ended.
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn revoke(tx: &mut Tx, id: &str, because: &str, now: Timestamp) -> Result<(), StoreError> {
+pub async fn revoke(tx: &mut Tx, id: &str, because: &str, now: Timestamp) -> Result<u64, StoreError> {
     const SQL: &str =
         "UPDATE sessions SET revoked_at = $3, revoked_because = $2 WHERE id = $1 AND revoked_at IS NULL";
-    execute!(tx, sqlx::query(SQL).bind(id).bind(because).bind(now))?;
-    Ok(())
+    Ok(execute!(tx, sqlx::query(SQL).bind(id).bind(because).bind(now))?)
 }
 
-/// Ends all of a user's sessions but one.
+/// Ends all of a user's sessions but one. Gives how many ended.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -155,11 +156,10 @@ pub async fn revoke_all_but(
     kept: Option<&str>,
     because: &str,
     now: Timestamp,
-) -> Result<(), StoreError> {
+) -> Result<u64, StoreError> {
     const SQL: &str = "UPDATE sessions SET revoked_at = $4, revoked_because = $3 \
-        WHERE user_id = $1 AND id <> $2 AND revoked_at IS NULL";
-    execute!(tx, sqlx::query(SQL).bind(user_id).bind(kept.unwrap_or_default()).bind(because).bind(now))?;
-    Ok(())
+        WHERE user_id = $1 AND id <> $2 AND revoked_at IS NULL AND expires_at > $4";
+    Ok(execute!(tx, sqlx::query(SQL).bind(user_id).bind(kept.unwrap_or_default()).bind(because).bind(now))?)
 }
 
 /// A refresh token by its hash.
@@ -176,11 +176,15 @@ pub async fn find_token(tx: &mut Tx, hash: &str) -> Result<Option<RefreshTokenRo
 /// # Errors
 /// [`StoreError`].
 pub async fn insert_token(tx: &mut Tx, token: &RefreshTokenRow) -> Result<(), StoreError> {
-    const SQL: &str =
-        "INSERT INTO refresh_tokens (hash, session_id, created_at, used_at) VALUES ($1, $2, $3, $4)";
+    const SQL: &str = "INSERT INTO refresh_tokens (hash, session_id, seed, created_at, used_at) VALUES ($1, $2, $3, $4, $5)";
     execute!(
         tx,
-        sqlx::query(SQL).bind(&token.hash).bind(&token.session_id).bind(token.created_at).bind(token.used_at)
+        sqlx::query(SQL)
+            .bind(&token.hash)
+            .bind(&token.session_id)
+            .bind(&token.seed)
+            .bind(token.created_at)
+            .bind(token.used_at)
     )?;
     Ok(())
 }
@@ -195,13 +199,35 @@ pub async fn use_token(tx: &mut Tx, hash: &str, now: Timestamp) -> Result<(), St
     Ok(())
 }
 
-/// Forgets the tokens of sessions that ended before a time.
+/// Forgets all refresh tokens of a session: none of them can be exchanged any more.
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn forget_tokens(tx: &mut Tx, before: Timestamp) -> Result<(), StoreError> {
-    const SQL: &str = "DELETE FROM refresh_tokens WHERE session_id IN \
-        (SELECT id FROM sessions WHERE expires_at < $1 OR revoked_at < $1)";
-    execute!(tx, sqlx::query(SQL).bind(before))?;
+pub async fn forget_tokens(tx: &mut Tx, session_id: &str) -> Result<(), StoreError> {
+    const SQL: &str = "DELETE FROM refresh_tokens WHERE session_id = $1";
+    execute!(tx, sqlx::query(SQL).bind(session_id))?;
+    Ok(())
+}
+
+/// Forgets the refresh tokens of a session that were exchanged before a time.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn forget_used_tokens(tx: &mut Tx, session_id: &str, before: Timestamp) -> Result<(), StoreError> {
+    const SQL: &str = "DELETE FROM refresh_tokens WHERE session_id = $1 AND used_at < $2";
+    execute!(tx, sqlx::query(SQL).bind(session_id).bind(before))?;
+    Ok(())
+}
+
+/// Forgets the sessions of a user that ended before a time.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn forget_ended(tx: &mut Tx, user_id: &str, before: Timestamp) -> Result<(), StoreError> {
+    const TOKENS: &str = "DELETE FROM refresh_tokens WHERE session_id IN \
+        (SELECT id FROM sessions WHERE user_id = $1 AND (expires_at < $2 OR revoked_at < $2))";
+    const SESSIONS: &str = "DELETE FROM sessions WHERE user_id = $1 AND (expires_at < $2 OR revoked_at < $2)";
+    execute!(tx, sqlx::query(TOKENS).bind(user_id).bind(before))?;
+    execute!(tx, sqlx::query(SESSIONS).bind(user_id).bind(before))?;
     Ok(())
 }

@@ -155,6 +155,13 @@ impl TestApp {
         answer
     }
 
+    /// Signs in; gives the access token.
+    pub async fn sign_in(&self, username: &str, password: &str) -> String {
+        let body = json!({"username": username, "password": password});
+        let answer = self.ask("/api/v1/auth/login", &body).await;
+        answer["data"]["access_token"].as_str().expect("an access token").to_owned()
+    }
+
     /// Posts, and reads the error.
     pub async fn refused(&self, path: &str, body: &Value) -> (u16, Value) {
         read_error(self.post(path, body).await).await

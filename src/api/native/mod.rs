@@ -1,6 +1,7 @@
 //! Our own protocol under `/api/v1`, for everybody who may use models: chat, sign-in, oneself. Answers are in the
 //! envelope of `http/envelope.rs`. What administrators do is in `admin/`.
 
+mod auth;
 mod me;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -10,5 +11,9 @@ use crate::http::AppState;
 
 /// The URLs of this room.
 pub fn routes() -> OpenApiRouter<AppState> {
-    OpenApiRouter::new().routes(routes!(me::read))
+    OpenApiRouter::new()
+        .routes(routes!(auth::login))
+        .routes(routes!(auth::refresh))
+        .routes(routes!(auth::logout))
+        .routes(routes!(me::read))
 }
