@@ -69,7 +69,7 @@ impl Config {
         let database_url = database_url(&mut layers, &data_dir)?;
         let server = server(&mut layers)?;
         let auth = auth(&mut layers)?;
-        let models = models(&mut layers, environment)?;
+        let models = models(&mut layers, environment, &data_dir)?;
         let engine = engine(&mut layers)?;
         let log = LogConfig { filter: layers.value("log")?, format: layers.value("log-format")? };
         if !auth.required && !server.listen.ip().is_loopback() {
@@ -192,7 +192,11 @@ fn secret_file(path: PathBuf) -> Result<SecretString, ConfigError> {
     }
 }
 
-fn models(layers: &mut Layers, environment: &Environment) -> Result<ModelsConfig, ConfigError> {
+fn models(
+    layers: &mut Layers,
+    environment: &Environment,
+    data_dir: &Path,
+) -> Result<ModelsConfig, ConfigError> {
     let context_length = layers.optional::<usize>("context-length")?;
     if context_length == Some(0) {
         return Err(ConfigError::Contradiction("`context-length` must be at least 1".into()));
@@ -208,9 +212,20 @@ fn models(layers: &mut Layers, environment: &Environment) -> Result<ModelsConfig
         pinned: layers.values("pin")?,
         load_wait: layers.value::<Time>("load-wait")?.0,
         catalog: layers.optional("catalog")?,
+        roots: model_roots(layers, data_dir)?,
         hub: hub(layers, environment)?,
         fetch: fetch(layers, environment)?,
     })
+}
+
+fn model_roots(layers: &mut Layers, data_dir: &Path) -> Result<Vec<PathBuf>, ConfigError> {
+    let roots: Vec<PathBuf> = layers.values("model-root")?;
+    if !roots.is_empty() {
+        return Ok(roots);
+    }
+    let own = data_dir.join("models");
+    layers.resolved("model-root", own.display());
+    Ok(vec![own])
 }
 
 fn hub(layers: &mut Layers, environment: &Environment) -> Result<HubConfig, ConfigError> {

@@ -68,6 +68,8 @@ pub struct ModelsConfig {
     pub load_wait: Duration,
     /// Entries added to the built-in catalogue.
     pub catalog: Option<PathBuf>,
+    /// Where the files lie that administrators may register by their path.
+    pub roots: Vec<PathBuf>,
     /// The hub.
     pub hub: HubConfig,
     /// Every other way of fetching.

@@ -114,6 +114,11 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "Catalogue (TOML) whose entries are added to the built-in ones and go before them",
     ),
+    many(
+        "model-root",
+        "DIR",
+        "Folder below which administrators may register files by their path; repeatable [default: models in the data folder]",
+    ),
     // where models come from
     one("offline", "BOOL", "false", "Fetch nothing from any network"),
     Setting {

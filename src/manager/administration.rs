@@ -10,7 +10,7 @@ use crate::manager::definition::ModelDefinition;
 use crate::manager::desired::FollowNotice;
 use crate::manager::lifecycle::Step;
 use crate::manager::registry::{Asker, Drained, SlotState};
-use crate::manager::{ManagerError, ModelManager, ModelStatus};
+use crate::manager::{ManagerError, ModelManager, ModelStatus, SourcePolicy};
 
 impl ModelManager {
     /// Makes these definitions true: all registered models, each time. They stand in the place of configured models of
@@ -24,6 +24,12 @@ impl ModelManager {
     /// Gives what an administrator may want to put right.
     pub fn follow(&self, definitions: Vec<ModelDefinition>) -> Vec<FollowNotice> {
         self.lifecycle.follow(definitions)
+    }
+
+    /// Which sources a definition may name that comes over the network. A definition's local paths are held to it also
+    /// when they are read.
+    pub fn source_policy(&self) -> &SourcePolicy {
+        self.lifecycle.fetcher().policy()
     }
 
     /// Every model, for administrators: also those that are disabled, on their way out, or cannot be used because

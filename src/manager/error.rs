@@ -28,6 +28,8 @@ pub enum ManagerError {
         id: String,
         /// For the client: no paths, no addresses.
         reason: String,
+        /// What kind of fault it is.
+        code: Code,
     },
     /// It does not fit into memory beside those in use.
     #[error("the model `{id}` needs {needed_mib} MiB of memory, {available_mib} MiB can be had")]
@@ -74,7 +76,7 @@ impl Failure for ManagerError {
         match self {
             Self::Unknown { .. } => Code::ModelNotFound,
             Self::Loading { .. } | Self::Draining { .. } => Code::ModelLoading,
-            Self::Failed { .. } => Code::ModelFailed,
+            Self::Failed { code, .. } => *code,
             Self::Disabled { .. } => Code::StateConflict,
             Self::OutOfMemory { .. } => Code::ModelOutOfMemory,
             Self::Setup { .. } => Code::Internal,

@@ -8,8 +8,10 @@ use std::sync::Arc;
 use reqwest::header::HeaderMap;
 
 use crate::config::{FetchConfig, ModelsConfig};
+use crate::error::Code;
 use crate::manager::catalog::{Catalog, CatalogEntry};
 use crate::manager::digest::sha256_of;
+use crate::manager::policy::SourcePolicy;
 use crate::manager::progress::ProgressSink;
 use crate::manager::shelf::{Manifest, ManifestFile, Shelf, Standing, check_disk, remove_all};
 use crate::manager::source::{Repository, Source};
@@ -31,6 +33,8 @@ pub struct FetchFailure {
     pub reason: String,
     /// Everything: what each source said.
     pub detail: String,
+    /// What kind of fault it is.
+    pub code: Code,
 }
 
 /// The files of a model at one server.
@@ -49,6 +53,7 @@ pub struct Fetcher {
     client: HttpClient,
     config: FetchConfig,
     trusted: Vec<TrustedHost>,
+    policy: SourcePolicy,
 }
 
 impl Fetcher {
@@ -66,7 +71,13 @@ impl Fetcher {
             .collect::<Result<Vec<_>, _>>()?;
         let hub = Hub::new(&config.hub, &trusted)?;
         let client = HttpClient::new(&config.fetch)?;
-        Ok(Self { shelf, hub, client, config: config.fetch.clone(), trusted })
+        let policy = SourcePolicy::new(config.roots.clone(), trusted.clone(), config.fetch.offline);
+        Ok(Self { shelf, hub, client, config: config.fetch.clone(), trusted, policy })
+    }
+
+    /// The rules for sources that come over the network.
+    pub(super) fn policy(&self) -> &SourcePolicy {
+        &self.policy
     }
 
     /// Where the model lies, if its files are on this machine and have been verified. Looks at a few files' dates.
@@ -77,12 +88,33 @@ impl Fetcher {
     /// The same, with how much it is.
     pub(super) fn standing(&self, entry: &CatalogEntry) -> Option<Standing> {
         let local = entry.sources.iter().find_map(|source| match source {
-            Source::Local(path) if entry.files.is_empty() && path.exists() => {
-                Some(Standing { path: path.clone(), bytes: bytes_at(path) })
+            Source::Local(path) if entry.files.is_empty() => {
+                let path = self.local(path, entry).ok()?;
+                Some(Standing { bytes: bytes_at(&path), path })
             }
             _ => None,
         });
-        local.or_else(|| self.shelf.find(&entry.key, &entry.files))
+        let noted = || self.shelf.find(&entry.key, &entry.files);
+        local.or_else(noted).filter(|standing| self.may_be_read(&standing.path, entry))
+    }
+
+    /// The path to read for a local source, if it is there and may be read.
+    fn local(&self, path: &Path, entry: &CatalogEntry) -> Result<PathBuf, SourceError> {
+        if entry.is_confined {
+            return self.policy.admit(path).map_err(SourceError::NotAllowed);
+        }
+        if path.exists() {
+            return Ok(path.to_owned());
+        }
+        Err(SourceError::Refused(format!("{} does not exist", path.display())))
+    }
+
+    /// Whether a path still is what may be read for a model: asked again once it has been read, for links can be moved
+    /// in between. What was fetched lies where only this program writes.
+    pub(super) fn may_be_read(&self, path: &Path, entry: &CatalogEntry) -> bool {
+        let is_local = entry.sources.iter().any(|source| !source.is_remote());
+        let is_ours = path.starts_with(self.shelf.model_folder(&entry.key)) || self.hub.holds(path);
+        !entry.is_confined || !is_local || is_ours || self.policy.admit(path).is_ok_and(|real| real == path)
     }
 
     /// Where the model lies, fetching it if it must be and may be.
@@ -111,22 +143,24 @@ impl Fetcher {
     ) -> Result<PathBuf, FetchFailure> {
         let waiting = || sink.notice(&entry.id, "another process is fetching it; waiting");
         let locked = self.shelf.lock(&entry.key, waiting).await;
-        let _lock =
-            locked.map_err(|error| failure(&[], &format!("the data folder cannot be used: {error}")))?;
+        let _lock = locked
+            .map_err(|error| Said::default().failure(&format!("the data folder cannot be used: {error}")))?;
         if let Some(path) = self.installed(entry) {
             return Ok(path);
         }
-        let mut said = Vec::new();
+        let mut said = Said::default();
         for source in &entry.sources {
             match self.at_hand(source, entry).await {
                 Ok(Some(path)) => return Ok(path),
                 Ok(None) => {}
-                Err(error) => said.push(format!("{}: {error}", source.shown())),
+                Err(error) => {
+                    said.note(source, &error);
+                }
             }
         }
         if !may_fetch {
             let mut failure =
-                failure(&said, "its files are not on this machine, and a request may not have it fetched");
+                said.failure("its files are not on this machine, and a request may not have it fetched");
             failure.reason = "its files are not on this machine; an administrator can fetch it".into();
             return Err(failure);
         }
@@ -135,15 +169,14 @@ impl Fetcher {
             match self.fetch(source, entry, &mut tally).await {
                 Ok(path) => return Ok(path),
                 Err(error) => {
-                    let line = format!("{}: {error}", source.shown());
+                    let line = said.note(source, &error);
                     sink.notice(&entry.id, &format!("passed over {line}"));
-                    said.push(line);
                 }
             }
         }
         let reason =
             if entry.sources.is_empty() { "it has no source" } else { "none of its sources could be used" };
-        Err(failure(&said, reason))
+        Err(said.failure(reason))
     }
 
     /// The model from a source that needs no network.
@@ -153,8 +186,14 @@ impl Fetcher {
                 Some(manifest) => self.note(entry, &manifest).map(Some),
                 None => Ok(None),
             },
-            Source::Local(path) if path.exists() => self.verify_local(path, entry).await.map(Some),
-            Source::Local(path) => Err(SourceError::Refused(format!("{} does not exist", path.display()))),
+            Source::Local(path) => {
+                let path = self.local(path, entry)?;
+                // Nothing to hold it against: it is what it is.
+                if entry.files.is_empty() {
+                    return Ok(Some(path));
+                }
+                self.verify_local(&path, entry).await.map(Some)
+            }
             _ => Ok(None),
         }
     }
@@ -371,7 +410,35 @@ fn bytes_at(path: &Path) -> Option<u64> {
     Some(files.fold(0, u64::saturating_add))
 }
 
-fn failure(said: &[String], reason: &str) -> FetchFailure {
-    let detail = if said.is_empty() { reason.to_owned() } else { format!("{reason}: {}", said.join("; ")) };
-    FetchFailure { reason: reason.to_owned(), detail }
+/// What the sources of a model said.
+#[derive(Default)]
+struct Said {
+    lines: Vec<String>,
+    /// Whether one sent, or holds, something else than it should.
+    is_wrong: bool,
+    /// Whether others than forbidden ones were asked.
+    is_any_allowed: bool,
+}
+
+impl Said {
+    fn note(&mut self, source: &Source, error: &SourceError) -> String {
+        let line = format!("{}: {error}", source.shown());
+        self.is_wrong |= matches!(error, SourceError::Wrong(_));
+        self.is_any_allowed |= !matches!(error, SourceError::NotAllowed(_));
+        self.lines.push(line.clone());
+        line
+    }
+
+    fn failure(self, reason: &str) -> FetchFailure {
+        let code = match (self.is_wrong, self.is_any_allowed || self.lines.is_empty()) {
+            (_, false) => Code::SourceNotAllowed,
+            (true, true) => Code::ModelFileInvalid,
+            (false, true) => Code::ModelFailed,
+        };
+        let detail = match self.lines.as_slice() {
+            [] => reason.to_owned(),
+            lines => format!("{reason}: {}", lines.join("; ")),
+        };
+        FetchFailure { reason: reason.to_owned(), detail, code }
+    }
 }

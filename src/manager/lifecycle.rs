@@ -11,6 +11,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::engine::EngineStats;
+use crate::error::Code;
 use crate::manager::catalog::{Catalog, CatalogEntry};
 use crate::manager::fetch::{FetchFailure, Fetcher};
 use crate::manager::lease::{Leases, LoadedEntry, ModelLease, Waiting};
@@ -250,19 +251,20 @@ impl Lifecycle {
     }
 
     /// Has the model's files on this machine.
-    async fn fetch(self: &Arc<Self>, attempt: &Attempt) -> Result<PathBuf, Failure> {
+    async fn fetch(self: &Arc<Self>, attempt: &Attempt) -> Result<(CatalogEntry, PathBuf), Failure> {
         let entry = {
             let registry = self.registry();
             registry.slot(&attempt.id).ok_or(Failure::Stopped)?.desired.entry.clone()
         };
         let lifecycle = Arc::clone(self);
         let news = Arc::new(StateSink { lifecycle, attempt: attempt.number, outside: self.sink() });
-        self.fetcher.ensure(&entry, attempt.may_fetch, news).await.map_err(Failure::Fetch)
+        let path = self.fetcher.ensure(&entry, attempt.may_fetch, news).await.map_err(Failure::Fetch)?;
+        Ok((entry, path))
     }
 
     async fn try_bring_up(self: &Arc<Self>, attempt: &Attempt) -> Result<Arc<LoadedEntry>, Failure> {
         let id = attempt.id.as_str();
-        let path = self.fetch(attempt).await?;
+        let (entry, path) = self.fetch(attempt).await?;
         let context_length = {
             let mut registry = self.registry();
             let closing = registry.closing;
@@ -277,7 +279,8 @@ impl Lifecycle {
         let started = Instant::now();
         let loader = self.loader.bounded(context_length);
         let inspector = loader.clone();
-        let inspected = blocking(move || inspector.inspect(&path)).await?;
+        let place = path.clone();
+        let inspected = blocking(move || inspector.inspect(&place)).await?;
         let plan = self.make_room(id, inspected.need).await?;
         match self.bounds.budget {
             Some(budget) => tracing::info!(model = id, "{plan}; all models may take {} MiB", mib(budget)),
@@ -285,6 +288,13 @@ impl Lifecycle {
         }
         let name = id.to_owned();
         let loaded = blocking(move || loader.load(&name, &inspected.files, plan)).await?;
+        if !self.fetcher.may_be_read(&path, &entry) {
+            return Err(Failure::Fetch(FetchFailure {
+                reason: "its files moved while they were read".into(),
+                detail: format!("{} leads elsewhere than it did before it was read", path.display()),
+                code: Code::SourceNotAllowed,
+            }));
+        }
         tracing::info!(model = id, "ready after {:.1} s", started.elapsed().as_secs_f32());
         Ok(Arc::new(loaded))
     }
@@ -342,6 +352,10 @@ impl Lifecycle {
         self.registry().engines()
     }
 
+    pub(super) fn fetcher(&self) -> &Fetcher {
+        &self.fetcher
+    }
+
     /// The status of models, each with what the disk says of it; the disk is asked without the registry's lock.
     pub(super) fn statuses(&self, of: impl Fn(&Slot) -> bool) -> Vec<ModelStatus> {
         let found: Vec<_> = {
@@ -366,8 +380,9 @@ fn failed(id: &str, failure: Failure, failures: u32) -> SlotState {
     let doubled = FIRST_RETRY.saturating_mul(1 << failures.saturating_sub(1).min(16));
     let later = Instant::now() + doubled.min(LONGEST_RETRY);
     let (error, detail, retry_at) = match failure {
-        Failure::Load(LoadFailure { reason, detail }) | Failure::Fetch(FetchFailure { reason, detail }) => {
-            (ManagerError::Failed { id, reason }, detail, later)
+        Failure::Load(LoadFailure { reason, detail, code })
+        | Failure::Fetch(FetchFailure { reason, detail, code }) => {
+            (ManagerError::Failed { id, reason, code }, detail, later)
         }
         Failure::Memory { needed, available } => {
             let (needed_mib, available_mib) = (mib(needed.total()), available >> 20);

@@ -6,6 +6,7 @@ use sconce_models::{Error, Inspection, LoadOptions, Loaded, LoadedModel, ModelFi
 
 use crate::config::{EngineConfig, ModelsConfig};
 use crate::engine::{EmbedderHandle, Engine, EngineError, EngineLimits};
+use crate::error::Code;
 use crate::manager::lease::{LoadedEntry, Runner};
 use crate::manager::memory::{MemoryNeed, MemoryPlan};
 
@@ -16,6 +17,8 @@ pub(super) struct LoadFailure {
     pub reason: String,
     /// Everything.
     pub detail: String,
+    /// What kind of fault it is.
+    pub code: Code,
 }
 
 impl From<Error> for LoadFailure {
@@ -27,7 +30,17 @@ impl From<Error> for LoadFailure {
             Error::Compute(_) | Error::Batch(_) => "it failed while it was loaded".into(),
             other => other.to_string(),
         };
-        Self { reason, detail: error.to_string() }
+        let code = match &error {
+            Error::NoModel { .. }
+            | Error::InvalidFile { .. }
+            | Error::Config(_)
+            | Error::MissingTensor { .. }
+            | Error::Shape { .. }
+            | Error::Tokenizer(_)
+            | Error::Template(_) => Code::ModelFileInvalid,
+            _ => Code::ModelFailed,
+        };
+        Self { reason, detail: error.to_string(), code }
     }
 }
 
@@ -37,7 +50,7 @@ impl From<EngineError> for LoadFailure {
             EngineError::Failed { reason } => reason.clone(),
             other => other.to_string(),
         };
-        Self { reason: "its engine could not be started".into(), detail }
+        Self { reason: "its engine could not be started".into(), detail, code: Code::ModelFailed }
     }
 }
 
@@ -139,6 +152,7 @@ pub(super) async fn blocking<T: Send + 'static>(
         Err(error) => Err(LoadFailure {
             reason: "it failed while it was loaded".into(),
             detail: format!("the loading thread did not finish: {error}"),
+            code: Code::ModelFailed,
         }),
     }
 }

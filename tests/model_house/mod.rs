@@ -42,7 +42,10 @@ impl std::ops::Deref for House {
 
 pub fn try_house(settings: &[(&str, &str)]) -> Result<House, ManagerError> {
     let folder = tempfile::tempdir().unwrap();
-    let mut raw = RawConfig::default().with("device", "cpu").with("cache-memory", CACHE);
+    let mut raw = RawConfig::default()
+        .with("device", "cpu")
+        .with("cache-memory", CACHE)
+        .with("model-root", golden("").to_str().unwrap());
     for (name, value) in settings {
         raw = raw.with(name, *value);
     }

@@ -71,7 +71,8 @@ pub(crate) fn judge(url: &Url, trusted: &[TrustedHost]) -> Result<Passage, Strin
     }
 }
 
-fn private(host: &str) -> String {
+/// What is said of a host that may not be asked.
+pub(crate) fn private(host: &str) -> String {
     format!("{host} has no public address (name it with `private-host` if it may be asked)")
 }
 

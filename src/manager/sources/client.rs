@@ -67,8 +67,8 @@ impl HttpClient {
     /// Asks for an address and follows redirects.
     ///
     /// # Errors
-    /// [`SourceError::Unreachable`] if there is no answer, [`SourceError::Refused`] if an address is not one that may
-    /// be asked, or the answer is an error.
+    /// [`SourceError::Unreachable`] if there is no answer, [`SourceError::NotAllowed`] if an address is not one that
+    /// may be asked, [`SourceError::Refused`] if the answer is an error.
     pub(crate) async fn get(
         &self,
         url: &Url,
@@ -98,7 +98,7 @@ impl HttpClient {
         relation: &Relation,
         is_home: bool,
     ) -> Result<Response, SourceError> {
-        let passage = judge(url, &relation.trusted).map_err(SourceError::Refused)?;
+        let passage = judge(url, &relation.trusted).map_err(SourceError::NotAllowed)?;
         let client = match passage {
             Passage::Trusted => &self.trusted,
             Passage::Public => &self.public,

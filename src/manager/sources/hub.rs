@@ -61,6 +61,11 @@ impl Hub {
         &self.endpoint
     }
 
+    /// Whether a path lies in the cache.
+    pub(crate) fn holds(&self, path: &Path) -> bool {
+        path.starts_with(self.cache.path())
+    }
+
     fn repo(&self, repository: &Repository) -> (Repo, CacheRepo) {
         let repo = Repo::with_revision(repository.name.clone(), RepoType::Model, repository.revision.clone());
         (repo.clone(), self.cache.repo(repo))

@@ -27,9 +27,12 @@ pub(crate) enum SourceError {
     /// It cannot be reached, or does not answer.
     #[error("cannot be reached: {0}")]
     Unreachable(String),
-    /// It answers, but not with this, or it may not be asked.
+    /// It answers, but not with this.
     #[error("{0}")]
     Refused(String),
+    /// It may not be asked, or read: an address or a path that is not allowed.
+    #[error("{0}")]
+    NotAllowed(String),
     /// What it sent is not what it should be.
     #[error("{0}")]
     Wrong(String),
