@@ -202,7 +202,7 @@ async fn a_damaged_model_fails_alone_and_is_tried_again_later() {
 
     std::fs::copy(llama(), &file).unwrap();
     let refusal = house.lease("bad").await.map(drop).unwrap_err();
-    assert_eq!(refusal.code(), Code::ModelFailed, "not tried again at once");
+    assert_eq!(refusal.code(), Code::ModelFileInvalid, "not tried again at once");
     house.unload("bad").await.unwrap();
     house.lease("bad").await.expect("the failure was forgotten, the file is whole");
 }
