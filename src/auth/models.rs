@@ -243,6 +243,7 @@ impl ModelAdmin {
         if all.len() >= MOST_MODELS {
             return Err(AuthError::Conflict("there are 1000 registered models: delete one first"));
         }
+        check_names(&model.specification, &all)?;
         models::insert(&mut tx, &model.row()).await?;
         self.write_teams(&mut tx, &model.specification).await?;
         let target = ("model", id.to_owned());
@@ -265,6 +266,7 @@ impl ModelAdmin {
         };
         let now = self.0.now();
         let model = RegisteredModel { specification, updated_at: now, ..before.clone() };
+        check_names(&model.specification, &models::all(&mut tx).await?)?;
         models::update(&mut tx, &model.row()).await?;
         self.write_teams(&mut tx, &model.specification).await?;
         let id = model.specification.id.as_str();
@@ -309,6 +311,18 @@ impl ModelAdmin {
         models::set_teams(tx, &model.id, &model.team_ids).await?;
         Ok(())
     }
+}
+
+/// No name leads to two models.
+fn check_names(model: &ModelSpecification, all: &[ModelRow]) -> Result<(), AuthError> {
+    let taken = |name: &String| {
+        let others = all.iter().filter(|row| row.id != model.id);
+        others.into_iter().any(|row| row.id == *name || row.aliases.0.contains(name))
+    };
+    let mut names = std::iter::once(&model.id).chain(&model.aliases);
+    names
+        .find(|name| taken(name))
+        .map_or(Ok(()), |name| Err(AuthError::Exists { what: "a model of the name", name: name.clone() }))
 }
 
 impl Auth {

@@ -10,6 +10,8 @@ use crate::auth::models::{
     ModelAdmin, ModelLimits, ModelSpecification, ModelViewer, RegisteredModel, Visibility,
 };
 use crate::auth::{Auth, AuthError, Caller};
+use crate::error::Code;
+use crate::http::ApiError;
 use crate::manager::{
     Checksum, InvalidDefinition, ModelDefinition, ModelManager, ModelStatus, SamplingDefaults,
 };
@@ -108,9 +110,18 @@ impl Registry {
     /// Whether a specification makes sense, and its sources may be used.
     ///
     /// # Errors
-    /// [`InvalidDefinition`] with the field at fault.
-    pub async fn check(&self, model: &ModelSpecification) -> Result<(), InvalidDefinition> {
-        definition(model).map(drop)
+    /// 400, naming the field at fault or the source that is not allowed.
+    pub async fn check(&self, model: &ModelSpecification) -> Result<(), ApiError> {
+        definition(model)?;
+        for source in &model.sources {
+            self.manager.source_policy().check(source).await?;
+        }
+        // Names of registered models are compared where they are written; those of configured ones are known here.
+        let is_taken = |alias: &&String| **alias != model.id && self.manager.one(alias).is_some();
+        if let Some(alias) = model.aliases.iter().find(is_taken) {
+            return Err(ApiError::new(Code::AlreadyExists, format!("a model `{alias}` exists already")));
+        }
+        Ok(())
     }
 
     /// Makes a change that was just written true, and says what has become of the model.
