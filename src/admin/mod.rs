@@ -1,7 +1,10 @@
 //! What administrators do, under `/api/v1/admin`. Each handler exchanges the caller for a capability of `auth/`, which is
 //! where a permission is checked; a handler has no other way to the database.
 
+mod keys;
 mod models;
+mod teams;
+mod users;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -16,4 +19,13 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(models::load))
         .routes(routes!(models::unload))
         .routes(routes!(models::pull))
+        .routes(routes!(users::list, users::create))
+        .routes(routes!(users::read, users::update, users::delete))
+        .routes(routes!(keys::list, keys::create))
+        .routes(routes!(keys::read, keys::update, keys::delete))
+        .routes(routes!(keys::rotate))
+        .routes(routes!(teams::list, teams::create))
+        .routes(routes!(teams::read, teams::update, teams::delete))
+        .routes(routes!(teams::members))
+        .routes(routes!(teams::add_member, teams::remove_member))
 }

@@ -65,11 +65,11 @@ impl Permit {
     /// Passes an outcome on. If the caller may not do this to that target, the refusal is written to the audit first.
     pub(super) async fn or_record_refusal<T>(
         &self,
-        target: (&'static str, &str),
+        target: (&'static str, Option<&str>),
         outcome: Result<T, AuthError>,
     ) -> Result<T, AuthError> {
         if let Err(AuthError::NotAbove(_)) = outcome {
-            let event = self.caller.event(self.now(), "access.refused", (target.0, Some(target.1)));
+            let event = self.caller.event(self.now(), "access.refused", target);
             let mut tx = self.store().write().await?;
             audit::append(&mut tx, AuditEvent { outcome: "refused", ..event }).await?;
             tx.commit().await?;

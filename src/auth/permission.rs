@@ -3,36 +3,53 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
 /// Something that may be done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ToSchema)]
 pub enum Permission {
     /// Use models: chat, completions, embeddings; see those one may use.
+    #[serde(rename = "inference")]
     Inference,
     /// See and change oneself: own profile, password, keys, sessions, usage.
+    #[serde(rename = "account")]
     Account,
     /// See the registered models and their state.
+    #[serde(rename = "models:read")]
     ModelsRead,
     /// Register, change, load, unload, fetch and remove models.
+    #[serde(rename = "models:manage")]
     ModelsManage,
     /// See all users and their sessions.
+    #[serde(rename = "users:read")]
     UsersRead,
     /// Make, change and delete users; end their sessions.
+    #[serde(rename = "users:manage")]
     UsersManage,
     /// See all keys (never the secret).
+    #[serde(rename = "keys:read")]
     KeysRead,
     /// Make, change and delete anybody's keys.
+    #[serde(rename = "keys:manage")]
     KeysManage,
     /// See all teams.
+    #[serde(rename = "teams:read")]
     TeamsRead,
     /// Make, change and delete teams, and say who is in them.
+    #[serde(rename = "teams:manage")]
     TeamsManage,
     /// See what everybody used.
+    #[serde(rename = "usage:read")]
     UsageRead,
     /// Read the audit.
+    #[serde(rename = "audit:read")]
     AuditRead,
     /// See the server's settings, secrets masked.
+    #[serde(rename = "settings:read")]
     SettingsRead,
     /// Rotate the keys that sign access tokens, and administer administrators.
+    #[serde(rename = "owner")]
     OwnerOnly,
 }
 
@@ -145,7 +162,8 @@ impl FromIterator<Permission> for PermissionSet {
 }
 
 /// A named set of permissions; every user has one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Everything, administrators included. The first user is one.
     Owner,
@@ -242,9 +260,11 @@ mod tests {
     fn names_are_read_as_they_are_written() {
         for permission in Permission::ALL {
             assert_eq!(permission.name().parse(), Ok(permission));
+            assert_eq!(serde_json::json!(permission), permission.name());
         }
         for role in Role::ALL {
             assert_eq!(role.name().parse(), Ok(role));
+            assert_eq!(serde_json::json!(role), role.name());
         }
         assert!("root".parse::<Role>().is_err() && "*".parse::<Permission>().is_err());
     }

@@ -72,7 +72,10 @@ impl Subject {
     pub fn check(&self, key: &SubjectKey, now: Timestamp) -> Result<(), AuthError> {
         match (&self.credential, key) {
             (CredentialRow::ApiKey { row, .. }, SubjectKey::ApiKey(hash)) => {
-                check_key(row, &self.user, hash, now)
+                check_key(row, &self.user, hash, now)?;
+                // Who has left the team works for it no more.
+                let in_team = row.team_id.as_ref().is_none_or(|team| self.teams.contains(team));
+                if in_team { Ok(()) } else { Err(AuthError::ApiKeyDisabled) }
             }
             (CredentialRow::Session(session), SubjectKey::Session { user_id, version, .. }) => {
                 let is_good = session.revoked_at.is_none()

@@ -192,6 +192,17 @@ pub async fn update(tx: &mut Tx, key: &ApiKeyRow) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Deletes all keys of a user.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn delete_of_user(tx: &mut Tx, user_id: &str, now: Timestamp) -> Result<(), StoreError> {
+    const SQL: &str =
+        "UPDATE api_keys SET deleted_at = $2, updated_at = $2 WHERE user_id = $1 AND deleted_at IS NULL";
+    execute!(tx, sqlx::query(SQL).bind(user_id).bind(now))?;
+    Ok(())
+}
+
 /// Notes when a key was last used, unless a later time is noted already.
 ///
 /// # Errors

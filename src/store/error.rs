@@ -14,6 +14,9 @@ pub enum StoreError {
     /// What must be unique is there already.
     #[error("it exists already")]
     Duplicate,
+    /// A text has a character that no column can hold.
+    #[error("a text contains a character that cannot be kept")]
+    Text,
     /// A query failed, or a row is not what it must be.
     #[error("the database refused a query")]
     Query(#[source] sqlx::Error),
@@ -55,6 +58,10 @@ impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
         match &error {
             sqlx::Error::Database(refused) if refused.is_unique_violation() => Self::Duplicate,
+            // character_not_in_repertoire: PostgreSQL of NUL, which is valid in JSON.
+            sqlx::Error::Database(refused) if refused.code().is_some_and(|code| code == "22021") => {
+                Self::Text
+            }
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::PoolTimedOut
@@ -78,6 +85,7 @@ impl Failure for StoreError {
         match self {
             Self::Unreachable(_) => Code::DatabaseUnavailable,
             Self::Duplicate => Code::AlreadyExists,
+            Self::Text => Code::InvalidValue,
             Self::Query(_)
             | Self::Damaged { .. }
             | Self::Schema(_)

@@ -2,6 +2,7 @@
 //! envelope of `http/envelope.rs`. What administrators do is in `admin/`.
 
 mod auth;
+mod keys;
 mod me;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -16,4 +17,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(auth::refresh))
         .routes(routes!(auth::logout))
         .routes(routes!(me::read))
+        .routes(routes!(keys::list, keys::create))
+        .routes(routes!(keys::update, keys::delete))
+        .routes(routes!(keys::rotate))
 }
