@@ -8,7 +8,8 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderName, StatusCode};
 use sconce_models::KvCache;
-use serde_json::{Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use crate::engine::EngineStats;
 use crate::http::AppState;
@@ -16,29 +17,87 @@ use crate::manager::{ModelState, ModelStatus};
 use crate::telemetry::metrics as names;
 use crate::telemetry::metrics::Sample;
 
-/// `GET /health`: the process answers.
+/// Whether new work is welcome.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Readiness {
+    /// `ready`, `loading` or `draining`.
+    #[schema(example = "ready")]
+    status: &'static str,
+    /// The models of this replica.
+    models: Vec<ModelReadiness>,
+}
+
+/// Where a model stands.
+#[derive(Debug, Serialize, ToSchema)]
+struct ModelReadiness {
+    /// The name clients ask for.
+    #[schema(example = "gpt-4o")]
+    id: String,
+    /// `absent`, `downloading`, `loading`, `ready`, `draining` or `failed`.
+    #[schema(example = "ready")]
+    state: &'static str,
+}
+
+/// Which program this is.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Version {
+    /// As in a release's name.
+    #[schema(example = "0.1.0")]
+    version: &'static str,
+}
+
+/// Says that the process answers.
+#[utoipa::path(get, path = "/health", operation_id = "getHealth", tag = "probes", security(()),
+    responses((status = 200, description = "It does")))]
 pub async fn live() -> StatusCode {
     StatusCode::OK
 }
 
-/// `GET /health/ready`: 200 if new work is welcome, else 503, and why.
-pub async fn ready(State(app): State<AppState>) -> (StatusCode, Json<Value>) {
-    let models: Vec<Value> =
-        app.model_states().iter().map(|model| json!({"id": model.id, "state": state_name(model)})).collect();
+/// The same as `/health`.
+#[utoipa::path(get, path = "/healthz", operation_id = "getHealthz", tag = "probes", security(()),
+    responses((status = 200, description = "The process answers")))]
+pub async fn healthz() -> StatusCode {
+    live().await
+}
+
+/// Says whether new work is welcome, and if not, why.
+#[utoipa::path(get, path = "/health/ready", operation_id = "getReadiness", tag = "probes", security(()), responses(
+    (status = 200, description = "It is", body = Readiness),
+    (status = 503, description = "It is not, or not yet", body = Readiness,
+        example = json!({"status": "loading", "models": [{"id": "gpt-4o", "state": "downloading"}]}))))]
+pub async fn ready(State(app): State<AppState>) -> (StatusCode, Json<Readiness>) {
+    let models = app.model_states();
+    let models = models
+        .iter()
+        .map(|model| ModelReadiness { id: model.id.clone(), state: state_name(model) })
+        .collect();
     let (code, status) = match (app.is_ready(), app.shutdown().is_draining()) {
         (true, _) => (StatusCode::OK, "ready"),
         (false, true) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
         (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "loading"),
     };
-    (code, Json(json!({"status": status, "models": models})))
+    (code, Json(Readiness { status, models }))
 }
 
-/// `GET /version`.
-pub async fn version() -> Json<Value> {
-    Json(json!({"version": env!("CARGO_PKG_VERSION")}))
+/// The same as `/health/ready`.
+#[utoipa::path(get, path = "/readyz", operation_id = "getReadyz", tag = "probes", security(()), responses(
+    (status = 200, description = "New work is welcome", body = Readiness),
+    (status = 503, description = "It is not, or not yet", body = Readiness)))]
+pub async fn readyz(state: State<AppState>) -> (StatusCode, Json<Readiness>) {
+    ready(state).await
 }
 
-/// `GET /metrics`, in Prometheus' text format.
+/// Says which program this is.
+#[utoipa::path(get, path = "/version", operation_id = "getVersion", tag = "probes", security(()),
+    responses((status = 200, description = "Its version", body = Version)))]
+pub async fn version() -> Json<Version> {
+    Json(Version { version: env!("CARGO_PKG_VERSION") })
+}
+
+/// Gives the figures of this replica, in Prometheus' text format.
+#[utoipa::path(get, path = "/metrics", operation_id = "getMetrics", tag = "probes", security(()),
+    responses((status = 200, description = "The figures", body = String, content_type = "text/plain",
+        example = "vllm:num_requests_running 2\nvllm:num_requests_waiting 0\n")))]
 pub async fn metrics(State(app): State<AppState>) -> ([(HeaderName, &'static str); 1], String) {
     let engines = app.engines();
     let mut samples = totals(&engines);

@@ -4,24 +4,24 @@ pub mod health;
 pub mod native;
 pub mod openai;
 
-use axum::routing::{get, post};
 use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use crate::http::AppState;
 
 /// The URLs of this room. Those that are in the OpenAPI document are added by `routes!`.
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
-        .route("/v1/chat/completions", post(openai::chat::create))
-        .route("/v1/completions", post(openai::completions::create))
-        .route("/v1/embeddings", post(openai::embeddings::create))
-        .route("/v1/models", get(openai::models::list))
-        .route("/v1/models/{*id}", get(openai::models::retrieve))
-        .route("/health", get(health::live))
-        .route("/healthz", get(health::live))
-        .route("/health/ready", get(health::ready))
-        .route("/readyz", get(health::ready))
-        .route("/metrics", get(health::metrics))
-        .route("/version", get(health::version))
+        .routes(routes!(openai::chat::create))
+        .routes(routes!(openai::completions::create))
+        .routes(routes!(openai::embeddings::create))
+        .routes(routes!(openai::models::list))
+        .routes(routes!(openai::models::retrieve))
+        .routes(routes!(health::live))
+        .routes(routes!(health::healthz))
+        .routes(routes!(health::ready))
+        .routes(routes!(health::readyz))
+        .routes(routes!(health::metrics))
+        .routes(routes!(health::version))
         .merge(native::routes())
 }

@@ -11,7 +11,7 @@ use crate::api::openai::sampling::{AnswerOptions, StreamOptions};
 use crate::api::openai::types::{
     ChatChoice, ChatLogprobs, ChunkChoice, Delta, Envelope, Head, Message, finish_reason,
 };
-use crate::api::openai::{messages, start};
+use crate::api::openai::{messages, schema, start};
 use crate::auth::Caller;
 use crate::generate::{Answer, GenerateRequest, GenerationEvent, Priority, Prompt, TextToken};
 use crate::http::{AppState, JsonBody, OpenAiError, sse};
@@ -48,6 +48,16 @@ pub struct ChatRequest {
 ///
 /// # Errors
 /// In OpenAI's shape: for a wrong parameter, an unknown or busy model, a full queue.
+#[utoipa::path(post, path = "/v1/chat/completions", operation_id = "openaiCreateChatCompletion", tag = "openai",
+    request_body(content = schema::ChatCompletionRequest, examples(
+        ("whole" = (summary = "One answer", value = json!({"model": "gpt-4o", "stream": false, "temperature": 0.7,
+            "max_tokens": 1024, "messages": [{"role": "system", "content": "You are a helpful assistant."},
+                {"role": "user", "content": "Hello!"}]}))),
+        ("streamed" = (summary = "Piece by piece", value = json!({"model": "gpt-4o", "stream": true,
+            "stream_options": {"include_usage": true}, "messages": [{"role": "user", "content": "Hello!"}]}))))),
+    responses((status = 200, description = "The answer; with `stream` as events, and `[DONE]` after the last", content(
+        (schema::OpenAiChatCompletion = "application/json"),
+        (schema::OpenAiChatCompletionChunk = "text/event-stream")))))]
 pub async fn create(
     State(app): State<AppState>,
     caller: Caller,

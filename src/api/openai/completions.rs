@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use crate::api::openai::fields::{Fields, ParameterError, string};
 use crate::api::openai::sampling::{AnswerOptions, MAX_CHOICES, StreamOptions, token_ids};
+use crate::api::openai::schema;
 use crate::api::openai::start;
 use crate::api::openai::types::{Envelope, Head, TextChoice, TextLogprobs, finish_reason};
 use crate::auth::Caller;
@@ -20,7 +21,7 @@ use crate::http::{AppState, JsonBody, OpenAiError, sse};
 const DEFAULT_MAX_TOKENS: u32 = 16;
 
 /// Most prompts of one request.
-const MAX_PROMPTS: usize = 128;
+pub const MAX_PROMPTS: usize = 128;
 
 /// A request, read and checked: one [`GenerateRequest`] for each prompt.
 #[derive(Debug, PartialEq)]
@@ -33,6 +34,13 @@ pub struct CompletionRequest {
 ///
 /// # Errors
 /// In OpenAI's shape: for a wrong parameter, an unknown or busy model, a full queue.
+#[utoipa::path(post, path = "/v1/completions", operation_id = "openaiCreateCompletion", tag = "openai",
+    request_body(content = schema::CompletionRequest, examples(
+        ("whole" = (summary = "One answer", value = json!({"model": "gpt-4o", "prompt": "Once upon a time", "max_tokens": 64}))),
+        ("streamed" = (summary = "Piece by piece", value = json!({"model": "gpt-4o", "prompt": ["One", "Two"],
+            "stream": true, "stream_options": {"include_usage": true}}))))),
+    responses((status = 200, description = "The answer; with `stream` as events, and `[DONE]` after the last", content(
+        (schema::OpenAiCompletion = "application/json"), (schema::OpenAiCompletion = "text/event-stream")))))]
 pub async fn create(
     State(app): State<AppState>,
     caller: Caller,

@@ -8,13 +8,14 @@ use serde_json::{Value, json};
 
 use crate::api::openai::fields::{Fields, ParameterError, string};
 use crate::api::openai::sampling::token_ids;
+use crate::api::openai::schema;
 use crate::api::openai::start;
 use crate::auth::Caller;
 use crate::generate::EmbedInput;
 use crate::http::{ApiError, AppState, JsonBody, OpenAiError};
 
 /// Most inputs of one request, as at OpenAI.
-const MAX_INPUTS: usize = 2048;
+pub const MAX_INPUTS: usize = 2048;
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 enum Encoding {
@@ -35,6 +36,10 @@ pub struct EmbeddingRequest {
 ///
 /// # Errors
 /// In OpenAI's shape: for a wrong parameter, an unknown or busy model, a full queue.
+#[utoipa::path(post, path = "/v1/embeddings", operation_id = "openaiCreateEmbedding", tag = "openai",
+    request_body(content = schema::EmbeddingRequest,
+        example = json!({"model": "text-embedding-3-small", "input": ["Good morning", "Bonjour"]})),
+    responses((status = 200, description = "The vectors, in the order of the texts", body = schema::OpenAiEmbeddings)))]
 pub async fn create(
     State(app): State<AppState>,
     caller: Caller,

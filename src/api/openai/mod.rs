@@ -7,5 +7,6 @@ mod fields;
 mod messages;
 pub mod models;
 mod sampling;
+pub mod schema;
 mod start;
 mod types;

@@ -5,6 +5,7 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
+use crate::api::openai::schema::{OpenAiModel, OpenAiModels};
 use crate::auth::Caller;
 use crate::http::{AppState, OpenAiError};
 use crate::manager::ModelStatus;
@@ -13,6 +14,8 @@ use crate::manager::ModelStatus;
 ///
 /// # Errors
 /// For a caller who is not known.
+#[utoipa::path(get, path = "/v1/models", operation_id = "openaiListModels", tag = "openai",
+    responses((status = 200, description = "The models", body = OpenAiModels)))]
 pub async fn list(State(app): State<AppState>, caller: Caller) -> Result<Json<Value>, OpenAiError> {
     let data: Vec<Value> = app.models(&caller).list().iter().map(model).collect();
     Ok(Json(json!({"object": "list", "data": data})))
@@ -22,6 +25,10 @@ pub async fn list(State(app): State<AppState>, caller: Caller) -> Result<Json<Va
 ///
 /// # Errors
 /// 404 `model_not_found`.
+#[utoipa::path(get, path = "/v1/models/{*id}", operation_id = "openaiGetModel", tag = "openai",
+    params(("id" = String, Path, description = "The name of a model, or another name for it; may have slashes",
+        example = "gpt-4o")),
+    responses((status = 200, description = "The model", body = OpenAiModel)))]
 pub async fn retrieve(
     State(app): State<AppState>,
     caller: Caller,

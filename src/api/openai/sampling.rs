@@ -90,7 +90,7 @@ fn sampling(fields: &mut Fields) -> Result<Sampling, ParameterError> {
 /// 0 and −1 both mean all.
 fn top_k(fields: &mut Fields) -> Result<Option<u32>, ParameterError> {
     let Some(value) = fields.take("top_k") else { return Ok(None) };
-    if value.as_i64() == Some(-1) {
+    if value.as_f64() == Some(-1.0) {
         return Ok(Some(0));
     }
     let value = integer(&value, 0..=u64::from(u32::MAX), || "top_k".to_owned())?;

@@ -1,6 +1,7 @@
 //! What goes out, in OpenAI's shapes. Requests are read member by member (`fields.rs`), so they have no types here.
 
 use serde::{Serialize, Serializer};
+use utoipa::ToSchema;
 
 use crate::generate::{EndReason, TextToken, Usage as Count};
 
@@ -8,7 +9,8 @@ use crate::generate::{EndReason, TextToken, Usage as Count};
 const LEAST_LOGPROB: f32 = -9999.0;
 
 /// `usage`.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = OpenAiUsage)]
 pub struct Usage {
     prompt_tokens: u32,
     completion_tokens: u32,
@@ -16,7 +18,8 @@ pub struct Usage {
     prompt_tokens_details: PromptTokensDetails,
 }
 
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = OpenAiPromptTokensDetails)]
 struct PromptTokensDetails {
     cached_tokens: u32,
 }
@@ -67,7 +70,8 @@ pub struct Envelope<'a, C> {
 }
 
 /// A choice of a whole chat answer.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OpenAiChatChoice)]
 pub struct ChatChoice {
     pub index: usize,
     pub message: Message,
@@ -76,7 +80,8 @@ pub struct ChatChoice {
 }
 
 /// The assistant's message.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OpenAiChatMessage)]
 pub struct Message {
     pub role: &'static str,
     pub content: String,
@@ -85,7 +90,8 @@ pub struct Message {
 }
 
 /// A choice of a chunk.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OpenAiChatChunkChoice)]
 pub struct ChunkChoice {
     pub index: u32,
     pub delta: Delta,
@@ -94,7 +100,8 @@ pub struct ChunkChoice {
 }
 
 /// What is new. The first has the role, the last has nothing.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = OpenAiChatDelta)]
 pub struct Delta {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<&'static str>,
@@ -105,20 +112,20 @@ pub struct Delta {
 }
 
 /// `logprobs` of chat.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 pub struct ChatLogprobs {
     content: Vec<TokenLogprob>,
     refusal: Option<Vec<TokenLogprob>>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct TokenLogprob {
     #[serde(flatten)]
     token: TokenProbability,
     top_logprobs: Vec<TokenProbability>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 struct TokenProbability {
     token: String,
     #[serde(serialize_with = "finite")]
@@ -157,7 +164,8 @@ pub fn finite_logprob(logprob: f32) -> f32 {
 }
 
 /// A choice of a plain completion, whole or in part.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OpenAiCompletionChoice)]
 pub struct TextChoice {
     pub index: usize,
     pub text: String,
@@ -166,7 +174,8 @@ pub struct TextChoice {
 }
 
 /// `logprobs` of plain completions.
-#[derive(Debug, Default, Serialize)]
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = CompletionLogprobs)]
 pub struct TextLogprobs {
     tokens: Vec<String>,
     token_logprobs: Vec<Option<f32>>,

@@ -24,7 +24,8 @@ pub fn about() -> utoipa::openapi::OpenApi {
         (name = "usage", description = "What was used, by whom. 用量统计。"),
         (name = "audit", description = "What was done, by whom. 审计日志。"),
         (name = "settings", description = "How the server is set up. 服务器设置。"),
-        (name = "openai", description = "The protocol of OpenAI's clients. 与 OpenAI 客户端兼容的接口。")
+        (name = "openai", description = "The protocol of OpenAI's clients. 与 OpenAI 客户端兼容的接口。"),
+        (name = "probes", description = "For routers, probes and collectors, without a key. 健康检查与指标。")
     )
 )]
 struct About;

@@ -1,7 +1,7 @@
 //! Adds to a document what holds for every operation, so that no handler has to say it: the errors it can give, the
 //! headers every answer has, who may ask, and a name.
 //!
-//! What a handler says itself is kept. An error it names without a body gets the body of its surface; `security(())` on a
+//! What a handler says itself is kept. An error it names without a body gets the body and the headers of its surface; `security(())` on a
 //! handler makes its operation public. The one thing to know: [`ERRORS`] decides which errors are documented where.
 
 mod components;
@@ -96,6 +96,7 @@ pub fn complete(document: &mut Value) {
     let mut used = Used::new();
     each_operation(document, |path, method, operation| {
         protect(operation);
+        leave_out_errors(operation);
         let facts = Facts::of(path, method, operation);
         add_errors(&facts, operation, &mut used);
         fill_responses(Surface::of_path(path), operation);
@@ -127,6 +128,18 @@ fn protect(operation: &mut Object) {
         None => json!([{components::BEARER: []}]),
     };
     operation.insert("security".into(), security);
+}
+
+/// What a handler says of its errors to those who read its code: the answers say it to all others.
+fn leave_out_errors(operation: &mut Object) {
+    let Some(Value::String(description)) = operation.get_mut("description") else { return };
+    if let Some(at) = description.find("# Errors") {
+        description.truncate(at);
+        description.truncate(description.trim_end().len());
+    }
+    if description.is_empty() {
+        operation.shift_remove("description");
+    }
 }
 
 fn responses(operation: &mut Object) -> &mut Object {
@@ -161,11 +174,13 @@ fn fill_responses(surface: Surface, operation: &mut Object) {
         };
         let status: u16 = status.parse().unwrap_or_default();
         response.entry("description").or_insert_with(|| meaning(status).into());
-        if status >= 400 {
-            response.entry("content").or_insert_with(|| components::error_body(surface));
+        // With a body of its own it is no error of the catalogue but an answer, like that of a probe.
+        let is_error = status >= 400 && !response.contains_key("content");
+        if is_error {
+            response.insert("content".into(), components::error_body(surface));
         }
         let headers = response.entry("headers").or_insert(json!({}));
-        for (name, header) in components::headers(status) {
+        for (name, header) in components::headers(if is_error { status } else { 200 }) {
             if let Some(headers) = headers.as_object_mut() {
                 headers.entry(name).or_insert(header);
             }

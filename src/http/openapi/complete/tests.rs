@@ -100,6 +100,22 @@ fn what_a_handler_says_is_kept() {
     assert!(responses["402"]["content"]["application/json"].is_object());
     assert_eq!(responses["404"]["description"], meaning(404));
     assert_eq!(responses["500"]["content"], json!({"text/plain": {}}));
+    let headers = |status: &str| responses[status]["headers"].as_object().expect("it has some");
+    assert!(headers("402").contains_key("x-error-code"));
+    assert!(!headers("500").contains_key("x-error-code"), "what has a body of its own is no error of ours");
+}
+
+#[test]
+fn what_is_said_to_readers_of_the_code_is_left_out() {
+    let document = completed(json!({"/api/v1/a": {
+        "get": {"description": "More.\n\n# Errors\nMany."},
+        "put": {"description": "# Errors\nMany."},
+        "post": {"description": "No errors."}
+    }}));
+    let said = |method: &str| document["paths"]["/api/v1/a"][method].get("description").cloned();
+    assert_eq!(said("get"), Some("More.".into()));
+    assert_eq!(said("put"), None);
+    assert_eq!(said("post"), Some("No errors.".into()));
 }
 
 #[test]

@@ -1,0 +1,144 @@
+//! What requests and answers below `/v1/` look like, for the description of the API and for nothing else.
+//!
+//! Requests are read member by member (`fields.rs`) and never become these types; a test keeps both in step. Every
+//! parameter that can be sent is here with its bounds. What is always refused is not.
+
+#![allow(dead_code, reason = "only the description of the API is made from the fields")]
+
+mod chat;
+mod completion;
+mod embedding;
+mod model;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema};
+
+pub use chat::{ChatCompletionRequest, OpenAiChatCompletion, OpenAiChatCompletionChunk};
+pub use completion::{CompletionRequest, OpenAiCompletion};
+pub use embedding::{EmbeddingRequest, OpenAiEmbeddings};
+pub use model::{OpenAiModel, OpenAiModels};
+
+/// How an answer is made; chat and plain completions share these.
+#[derive(ToSchema)]
+pub(super) struct AnswerParameters {
+    /// Send the answer piece by piece, as server-sent events.
+    #[schema(default = false, example = false)]
+    stream: Option<bool>,
+    /// Only with `stream`.
+    stream_options: Option<StreamOptions>,
+    /// How much chance there is in the choice of each token; 0 always takes the likeliest. Left out: the model's own.
+    #[schema(minimum = 0, maximum = 2, example = 0.7)]
+    temperature: Option<f32>,
+    /// Choose among the likeliest tokens that have this probability together.
+    #[schema(minimum = 0, maximum = 1, example = 0.9)]
+    top_p: Option<f32>,
+    /// Choose among so many tokens; 0 and -1 mean all.
+    #[schema(minimum = -1, maximum = 4294967295_u32, example = 40)]
+    top_k: Option<i64>,
+    /// Choose among tokens that have at least this part of the likeliest one's probability.
+    #[schema(minimum = 0, maximum = 1, default = 0, example = 0.05)]
+    min_p: Option<f32>,
+    /// Choose among tokens that are as surprising as is usual; less is fewer of them.
+    #[schema(minimum = 0.01, maximum = 1, example = 0.95)]
+    typical_p: Option<f32>,
+    /// Above 0: speak of something new.
+    #[schema(minimum = -2, maximum = 2, default = 0, example = 0.5)]
+    presence_penalty: Option<f32>,
+    /// Above 0: repeat less, the more something was said.
+    #[schema(minimum = -2, maximum = 2, default = 0, example = 0.5)]
+    frequency_penalty: Option<f32>,
+    /// Above 1: repeat less of the prompt and of the answer.
+    #[schema(minimum = 0.01, maximum = 10, example = 1.1)]
+    repetition_penalty: Option<f32>,
+    #[schema(schema_with = logit_bias)]
+    logit_bias: Option<BTreeMap<String, f32>>,
+    /// The same request with the same seed has the same answer.
+    #[schema(minimum = 0, example = 42)]
+    seed: Option<u64>,
+    /// Answers wanted.
+    #[schema(minimum = 1, maximum = 64, default = 1, example = 1)]
+    n: Option<u32>,
+    /// Say no less than so many tokens.
+    #[schema(minimum = 0, maximum = 4294967295_u32, default = 0, example = 1)]
+    min_tokens: Option<u64>,
+    #[schema(schema_with = stop)]
+    stop: Option<Vec<String>>,
+    /// The answer ends with any of these tokens.
+    #[schema(max_items = 64, example = json!([2]))]
+    stop_token_ids: Option<Vec<u32>>,
+    /// Go on past the end that the model would make.
+    #[schema(default = false, example = false)]
+    ignore_eos: Option<bool>,
+    /// Leave the model's own marks out of the text.
+    #[schema(default = true, example = true)]
+    skip_special_tokens: Option<bool>,
+    /// Who asks on whose behalf; accepted, without effect.
+    #[schema(example = "user-1234")]
+    user: Option<String>,
+}
+
+/// What a stream says beside the answer.
+#[derive(ToSchema)]
+#[schema(as = ChatStreamOptions)]
+#[serde(deny_unknown_fields)]
+struct StreamOptions {
+    /// End with a chunk without choices that tells the usage.
+    #[schema(default = false, example = true)]
+    include_usage: Option<bool>,
+    #[schema(schema_with = only_false)]
+    include_obfuscation: Option<bool>,
+    #[schema(schema_with = only_false)]
+    continuous_usage_stats: Option<bool>,
+}
+
+/// A schema that the macro has no words for.
+fn written(schema: Value) -> Schema {
+    serde_json::from_value(schema).expect("the tests build the document from every schema here")
+}
+
+/// For parameters that may only have the value that changes nothing.
+fn only_false() -> Schema {
+    written(json!({"type": ["boolean", "null"], "enum": [false, null], "example": false,
+        "description": "Only `false`: nothing of this kind is ever sent."}))
+}
+
+fn logit_bias() -> Schema {
+    written(json!({"type": ["object", "null"], "maxProperties": 1024, "example": {"50256": -100},
+        "additionalProperties": {"type": "number", "format": "float", "minimum": -100, "maximum": 100},
+        "description": "What is added to the score of a token, by its id: -100 forbids it, 100 forces it."}))
+}
+
+fn stop() -> Schema {
+    let text = json!({"type": "string", "minLength": 1, "maxLength": 256});
+    written(json!({"oneOf": [{"type": "null"}, text, {"type": "array", "maxItems": 16, "items": text}],
+        "description": "The answer ends before any of these texts; each has 256 bytes at most.", "example": ["\n\n"]}))
+}
+
+/// A text, texts, the ids of tokens, or several lists of them.
+fn texts_or_tokens(description: &str, example: Value, most: usize) -> Schema {
+    let list = |items: Value| json!({"type": "array", "minItems": 1, "maxItems": most, "items": items});
+    let tokens = json!({"type": "array", "minItems": 1,
+        "items": {"type": "integer", "format": "int64", "minimum": 0, "maximum": u32::MAX}});
+    let text = json!({"type": "string"});
+    written(json!({"description": description, "example": example,
+        "oneOf": [text, list(text.clone()), tokens, list(tokens.clone())]}))
+}
+
+/// One object with the members of both, and no others. (`flatten` would make it two schemas of which each lets through
+/// what the other forbids.)
+fn joined(description: &str, one: RefOr<Schema>, other: RefOr<Schema>) -> RefOr<Schema> {
+    let mut object = ObjectBuilder::new().description(Some(description)).build();
+    for part in [one, other] {
+        let RefOr::T(Schema::Object(part)) = part else { continue };
+        object.properties.extend(part.properties);
+        object.required.extend(part.required);
+    }
+    object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
+    object.into()
+}

@@ -1,0 +1,90 @@
+//! Models as OpenAI's clients list them, with what routers look for.
+
+use serde_json::{Value, json};
+use utoipa::ToSchema;
+use utoipa::openapi::schema::Schema;
+
+use super::written;
+
+/// The models that the caller may use.
+#[derive(ToSchema)]
+pub struct OpenAiModels {
+    /// Always `list`.
+    #[schema(example = "list")]
+    object: String,
+    data: Vec<OpenAiModel>,
+}
+
+/// A model.
+#[derive(ToSchema)]
+pub struct OpenAiModel {
+    /// What to ask for.
+    #[schema(example = "gpt-4o")]
+    id: String,
+    /// Always `model`.
+    #[schema(example = "model")]
+    object: String,
+    /// Seconds since 1970.
+    #[schema(example = 1677652288)]
+    created: u64,
+    /// Always `sconce`.
+    #[schema(example = "sconce")]
+    owned_by: String,
+    /// The model itself; the same as `id`.
+    #[schema(example = "gpt-4o")]
+    root: String,
+    #[schema(schema_with = parent)]
+    parent: Value,
+    /// Tokens of the longest context; null before that is known.
+    #[schema(example = 8192)]
+    max_model_len: Option<u64>,
+    #[schema(schema_with = kind)]
+    kind: Value,
+    /// What has become of it on this replica.
+    status: OpenAiModelStatus,
+}
+
+/// What has become of a model on this replica.
+#[derive(ToSchema)]
+struct OpenAiModelStatus {
+    #[schema(schema_with = state)]
+    state: String,
+    /// Why it failed, where it did.
+    #[schema(value_type = String, example = "the files of this model are damaged")]
+    reason: Option<String>,
+    /// While it is downloaded: the file that is being fetched.
+    #[schema(value_type = String, example = "model.gguf")]
+    file: Option<String>,
+    /// While it is downloaded: that file's number, from 1.
+    #[schema(value_type = u64, example = 1)]
+    file_number: Option<u64>,
+    /// While it is downloaded: files in all.
+    #[schema(value_type = u64, example = 4)]
+    files: Option<u64>,
+    /// While it is downloaded: bytes of all files fetched so far.
+    #[schema(value_type = u64, example = 73400320)]
+    bytes: Option<u64>,
+    /// While it is downloaded: bytes of all files, if known.
+    #[schema(example = 144810464)]
+    total_bytes: Option<u64>,
+    /// While it is downloaded: how long it will take at its present pace, where that is no guess.
+    #[schema(value_type = u64, example = 12)]
+    eta_seconds: Option<u64>,
+}
+
+fn parent() -> Schema {
+    written(json!({"type": "null", "description": "Always null: no model here is an adapter of another."}))
+}
+
+fn kind() -> Schema {
+    written(json!({"type": ["string", "null"], "enum": ["causal", "embedding", "cross_encoder", null],
+        "description": "What it does: go on with text, embed it, compare two; null before that is known.",
+        "example": "causal"}))
+}
+
+fn state() -> Schema {
+    written(
+        json!({"type": "string", "enum": ["absent", "downloading", "loading", "ready", "draining", "failed"],
+        "description": "Whether it can be used: an absent model is loaded when it is asked for.", "example": "ready"}),
+    )
+}
