@@ -1,3 +1,5 @@
+//! What is described of a request is what its reader takes: each parameter, its default, its bounds.
+
 use serde_json::{Map, Value, json};
 use utoipa_axum::router::OpenApiRouter;
 
