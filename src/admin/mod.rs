@@ -5,6 +5,7 @@ mod keys;
 mod models;
 mod teams;
 mod users;
+mod signing_keys;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -28,4 +29,5 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(teams::read, teams::update, teams::delete))
         .routes(routes!(teams::members))
         .routes(routes!(teams::add_member, teams::remove_member))
+        .routes(routes!(signing_keys::rotate))
 }

@@ -92,8 +92,13 @@ pub enum AuthError {
         reason: String,
     },
     /// A password that is too easy.
-    #[error("`password` {0}")]
-    WeakPassword(&'static str),
+    #[error("`{field}` {reason}")]
+    WeakPassword {
+        /// Where it stood.
+        field: &'static str,
+        /// What is asked for.
+        reason: &'static str,
+    },
     /// An address or path that a model may not come from.
     #[error("`source` {0}")]
     SourceNotAllowed(String),
@@ -116,6 +121,15 @@ impl AuthError {
     /// A field that cannot be so.
     pub fn invalid(field: impl Into<String>, reason: impl Into<String>) -> Self {
         Self::Invalid { field: field.into(), reason: reason.into() }
+    }
+
+    /// The same, of a password that stood in a field of another name than `password`.
+    #[must_use]
+    pub fn of_password_in(self, field: &'static str) -> Self {
+        match self {
+            Self::WeakPassword { reason, .. } => Self::WeakPassword { field, reason },
+            other => other,
+        }
     }
 }
 
@@ -144,7 +158,7 @@ impl Failure for AuthError {
             Self::Exists { .. } => Code::AlreadyExists,
             Self::Conflict(_) => Code::StateConflict,
             Self::Invalid { .. } => Code::InvalidValue,
-            Self::WeakPassword(_) => Code::WeakPassword,
+            Self::WeakPassword { .. } => Code::WeakPassword,
             Self::SourceNotAllowed(_) => Code::SourceNotAllowed,
             Self::Store(error) => error.code(),
             Self::Page(error) => error.code(),
@@ -155,7 +169,7 @@ impl Failure for AuthError {
     fn param(&self) -> Option<&str> {
         match self {
             Self::Invalid { field, .. } => Some(field),
-            Self::WeakPassword(_) => Some("password"),
+            Self::WeakPassword { field, .. } => Some(field),
             Self::SourceNotAllowed(_) => Some("source"),
             Self::ModelNotAllowed(_) => Some("model"),
             Self::Page(error) => error.param(),

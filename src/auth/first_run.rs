@@ -49,7 +49,7 @@ impl Auth {
                 (made.clone(), Some(made))
             }
         };
-        Passwords::check_new(&password, &username)?;
+        Passwords::check_new(&password, &username).map_err(|error| error.of_password_in("admin-password"))?;
         let password_hash = self.passwords().hash(password).await?;
         let mut tx = self.store().write().await?;
         // Another replica may have been quicker.

@@ -16,19 +16,23 @@ pub mod models;
 mod opaque_token;
 mod origin;
 mod password;
+mod password_change;
 mod permission;
 mod proof;
 mod session;
+pub mod sessions;
+mod signing_keys;
 mod standing;
 mod subject;
 pub mod teams;
 mod throttle;
+mod ticket;
 mod token;
 pub mod users;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret;
 use subtle::ConstantTimeEq;
@@ -38,7 +42,7 @@ use crate::auth::subject::{CredentialRow, Subject, SubjectKey, Subjects};
 use crate::auth::token::TokenKeys;
 use crate::clock::Clock;
 use crate::config::AuthConfig;
-use crate::store::{Store, StoreError, Tx, revisions, signing_keys};
+use crate::store::{Store, StoreError, Tx, revisions};
 
 pub use api_key::{PlainKey, hash_of};
 pub use audit_chain::{Break, ChainReport, Checkpoint, Flaw, verify_chain};
@@ -51,7 +55,9 @@ pub use origin::Origin;
 pub use password::Passwords;
 pub use permission::{Permission, PermissionSet, Role};
 pub use session::{SignOut, SignedIn, SignedInUser};
+pub use signing_keys::{SigningKeyAdmin, SigningKeyRotated};
 pub use standing::Standing;
+pub use ticket::Ticket;
 pub use token::ACCESS_LIFETIME;
 
 /// How often a replica looks whether another changed something.
@@ -67,6 +73,8 @@ struct Inner {
     config: AuthConfig,
     passwords: Passwords,
     tokens: TokenKeys,
+    /// When the keys that sign were last read for a token whose key was not known.
+    keys_asked_for: Mutex<Option<Instant>>,
     subjects: Subjects,
     /// Counts changes of who may do what.
     authority: watch::Sender<u64>,
@@ -85,6 +93,7 @@ impl Auth {
         let auth = Self(Arc::new(Inner {
             passwords: Passwords::open().await?,
             tokens: TokenKeys::default(),
+            keys_asked_for: Mutex::default(),
             subjects: Subjects::default(),
             authority: watch::Sender::new(0),
             models: watch::Sender::new(0),
@@ -112,8 +121,10 @@ impl Auth {
         let key = if PlainKey::looks_like(credential) {
             SubjectKey::ApiKey(PlainKey::parse(credential).ok_or(AuthError::InvalidApiKey)?.hash())
         } else if credential.split('.').count() == 3 {
-            let claims = self.0.tokens.verify(credential, self.0.clock.now())?;
+            let claims = self.verify(credential).await?;
             SubjectKey::Session { session_id: claims.sid, user_id: claims.sub, version: claims.ver }
+        } else if credential.starts_with(TokenKind::Refresh.mark()) {
+            return Err(AuthError::AccessTokenInvalid);
         } else {
             return Err(AuthError::InvalidApiKey);
         };
@@ -167,8 +178,14 @@ impl Auth {
             SubjectKey::ApiKey(_) => AuthError::InvalidApiKey,
             SubjectKey::Session { .. } => AuthError::AccessTokenInvalid,
         };
-        let subject = self.0.subjects.get(&self.0.store, key).await?.ok_or(unknown)?;
-        subject.check(key, self.0.clock.now())?;
+        let now = self.0.clock.now();
+        let mut found = self.0.subjects.get(&self.0.store, key).await?;
+        if found.as_ref().is_some_and(|subject| subject.may_have_been_extended(now)) {
+            self.0.subjects.forget_one(key);
+            found = self.0.subjects.get(&self.0.store, key).await?;
+        }
+        let subject = found.ok_or(unknown)?;
+        subject.check(key, now)?;
         Ok(subject)
     }
 
@@ -259,30 +276,6 @@ impl Auth {
     fn authority_changed(&self) {
         self.0.subjects.forget();
         self.0.authority.send_modify(|count| *count += 1);
-    }
-
-    /// Reads the keys that sign, and makes the first.
-    async fn read_signing_keys(&self) -> Result<(), AuthError> {
-        if let Some(secret) = &self.0.config.jwt_secret {
-            self.0.tokens.replace(vec![TokenKeys::configured(secret)]);
-            return Ok(());
-        }
-        let mut tx = self.0.store.read().await?;
-        let mut keys = signing_keys::all(&mut tx).await?;
-        drop(tx);
-        if !keys.iter().any(|key| key.retires_at.is_none()) {
-            let mut tx = self.0.store.write().await?;
-            keys = signing_keys::all(&mut tx).await?;
-            // Another replica may have been quicker.
-            if !keys.iter().any(|key| key.retires_at.is_none()) {
-                let key = TokenKeys::generate(self.0.clock.now());
-                signing_keys::insert(&mut tx, &key).await?;
-                keys.insert(0, key);
-            }
-            tx.commit().await?;
-        }
-        self.0.tokens.replace(keys);
-        Ok(())
     }
 
     /// Looks for changes made elsewhere, until it is dropped.

@@ -77,10 +77,10 @@ impl Passwords {
     pub fn check_new(password: &SecretString, username: &str) -> Result<(), AuthError> {
         let text = password.expose_secret();
         if text.len() > LONGEST {
-            return Err(AuthError::WeakPassword("must have at most 1024 bytes"));
+            return Err(weak("must have at most 1024 bytes"));
         }
         if text.chars().count() < SHORTEST {
-            return Err(AuthError::WeakPassword("must have at least 8 characters"));
+            return Err(weak("must have at least 8 characters"));
         }
         // Only the beginning is looked at: a long one is not to be had by guessing anyway.
         let beginning: String = text.chars().take(LOOKED_AT).collect::<String>().to_lowercase();
@@ -91,7 +91,7 @@ impl Passwords {
             .fold(beginning.clone(), |rest, name| rest.replace(name, ""));
         let few = |text: &str| zxcvbn::zxcvbn(text, &[]).guesses() < FEWEST_GUESSES;
         if few(&beginning) || (without_names != beginning && few(&without_names)) {
-            return Err(AuthError::WeakPassword("is too easy to guess: it is common, or made of names"));
+            return Err(weak("is too easy to guess: it is common, or made of names"));
         }
         Ok(())
     }
@@ -119,6 +119,10 @@ impl Passwords {
     pub async fn hash(&self, password: SecretString) -> Result<String, AuthError> {
         self.place().await?.run(move || hash_now(&password)).await?
     }
+}
+
+const fn weak(reason: &'static str) -> AuthError {
+    AuthError::WeakPassword { field: "password", reason }
 }
 
 impl Place {

@@ -28,6 +28,11 @@ impl Standing {
         Self(Some(Arc::new(Watched { auth, key })))
     }
 
+    /// What the credential names; nothing of one that nobody can take away.
+    pub(super) fn key(&self) -> Option<&SubjectKey> {
+        self.0.as_ref().map(|watched| &watched.key)
+    }
+
     /// Returns when the credential is no longer good, with the reason. Within a second of it, wherever it was changed.
     /// While the database cannot be reached, what was good stays good.
     pub async fn ended(&self) -> AuthError {

@@ -89,6 +89,11 @@ impl Subject {
             _ => Err(AuthError::AccessTokenInvalid),
         }
     }
+
+    /// Whether it was a session that goes on only if it was refreshed since this was read: of that nobody is told.
+    pub fn may_have_been_extended(&self, now: Timestamp) -> bool {
+        matches!(&self.credential, CredentialRow::Session(row) if row.expires_at <= now && row.revoked_at.is_none())
+    }
 }
 
 fn check_key(row: &ApiKeyRow, user: &UserRow, hash: &str, now: Timestamp) -> Result<(), AuthError> {
@@ -143,6 +148,11 @@ impl Subjects {
             kept.subjects.insert(key.clone(), (Arc::clone(&subject), Instant::now()));
         }
         Ok(Some(subject))
+    }
+
+    /// Forgets one.
+    pub fn forget_one(&self, key: &SubjectKey) {
+        self.kept.write().unwrap_or_else(PoisonError::into_inner).subjects.remove(key);
     }
 
     /// Forgets all: something changed.

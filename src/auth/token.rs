@@ -114,6 +114,12 @@ impl TokenKeys {
         *self.0.write().unwrap_or_else(PoisonError::into_inner) = keys.collect();
     }
 
+    /// Whether a token says that it was signed with a key that is not here: perhaps one that another replica made.
+    pub fn lacks_key_of(&self, token: &str) -> bool {
+        let Some(kid) = decode_header(token).ok().and_then(|header| header.kid) else { return false };
+        !self.0.read().unwrap_or_else(PoisonError::into_inner).iter().any(|key| key.id == kid)
+    }
+
     /// Signs a token for a session.
     ///
     /// # Errors

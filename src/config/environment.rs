@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// Variables by name; empty ones count as not set.
+/// Variables by name; empty ones count as not set, but where a secret must not be left out by mistake.
 #[derive(Debug, Clone, Default)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
@@ -14,6 +14,11 @@ impl Environment {
         std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect()
+    }
+
+    /// Whether a variable is set, and empty.
+    pub(super) fn is_blank(&self, name: &str) -> bool {
+        self.variables.get(name).is_some_and(|value| value.trim().is_empty())
     }
 
     /// A variable that is set and not empty.

@@ -68,7 +68,7 @@ impl Config {
         let data_dir = data_dir(&mut layers, environment)?;
         let database_url = database_url(&mut layers, &data_dir)?;
         let server = server(&mut layers)?;
-        let auth = auth(&mut layers)?;
+        let auth = auth(&mut layers, environment)?;
         let models = models(&mut layers, environment, &data_dir)?;
         let engine = engine(&mut layers)?;
         let log = LogConfig { filter: layers.value("log")?, format: layers.value("log-format")? };
@@ -141,7 +141,7 @@ fn server(layers: &mut Layers) -> Result<ServerConfig, ConfigError> {
 /// Shortest secret that signs, in bytes: as long as the signature.
 const SHORTEST_JWT_SECRET: usize = 32;
 
-fn auth(layers: &mut Layers) -> Result<AuthConfig, ConfigError> {
+fn auth(layers: &mut Layers, environment: &Environment) -> Result<AuthConfig, ConfigError> {
     let api_key = layers.secret("api-key");
     let api_key = match (api_key, layers.optional::<PathBuf>("api-key-file")?) {
         (Some(_), Some(path)) => {
@@ -156,7 +156,9 @@ fn auth(layers: &mut Layers) -> Result<AuthConfig, ConfigError> {
         return Err(ConfigError::Contradiction("the API key is empty".into()));
     }
     let jwt_secret = layers.secret("jwt-secret");
-    if jwt_secret.as_ref().is_some_and(|secret| !is_good_jwt_secret(secret.expose_secret())) {
+    // Whoever sets it means to: that it is empty is a mistake somewhere else.
+    let is_blank = environment.is_blank("SCONCE_JWT_SECRET");
+    if is_blank || jwt_secret.as_ref().is_some_and(|secret| !is_good_jwt_secret(secret.expose_secret())) {
         return Err(ConfigError::Contradiction(format!(
             "`jwt-secret` must have at least {SHORTEST_JWT_SECRET} bytes that cannot be guessed, as `openssl rand \
              -base64 32` makes them; without it one is made and kept in the database"

@@ -19,16 +19,31 @@ pub async fn insert(
     Ok(())
 }
 
-/// Takes a ticket out: what it was granted for, if it was there and its time was not over. Forgets all others whose time
-/// is over.
+/// Whether there is such a ticket, good or not.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn exists(tx: &mut Tx, hash: &str) -> Result<bool, StoreError> {
+    const SQL: &str = "SELECT COUNT(*) FROM tickets WHERE hash = $1";
+    let found: i64 = on!(tx, connection => sqlx::query_scalar(SQL).bind(hash).fetch_one(connection))?;
+    Ok(found > 0)
+}
+
+/// Takes a ticket out: what it was granted for, if it was there and its time was not over. Of many who try, one gets it.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn take(tx: &mut Tx, hash: &str, now: Timestamp) -> Result<Option<String>, StoreError> {
     const SQL: &str = "DELETE FROM tickets WHERE hash = $1 AND expires_at > $2 RETURNING grant_for";
-    const FORGET: &str = "DELETE FROM tickets WHERE expires_at <= $1";
-    let found =
-        on!(tx, connection => sqlx::query_scalar(SQL).bind(hash).bind(now).fetch_optional(connection))?;
-    execute!(tx, sqlx::query(FORGET).bind(now))?;
-    Ok(found)
+    Ok(on!(tx, connection => sqlx::query_scalar(SQL).bind(hash).bind(now).fetch_optional(connection))?)
+}
+
+/// Forgets the tickets whose time is over.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn forget_expired(tx: &mut Tx, now: Timestamp) -> Result<(), StoreError> {
+    const SQL: &str = "DELETE FROM tickets WHERE expires_at <= $1";
+    execute!(tx, sqlx::query(SQL).bind(now))?;
+    Ok(())
 }

@@ -181,3 +181,29 @@ pub async fn logout(
     let sessions_ended = state.auth().sign_out(request, &origin).await?;
     Ok(Envelope::of(LoggedOut { sessions_ended }))
 }
+
+/// A ticket.
+#[derive(Serialize, ToSchema)]
+pub struct TicketAnswer {
+    /// To be shown as `?ticket=` when a WebSocket is opened.
+    #[schema(example = "tk-3q2-7wEBAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhs")]
+    ticket: String,
+    /// Seconds that it is good for.
+    #[schema(example = 30)]
+    expires_in: u64,
+}
+
+/// Gives a ticket that opens one WebSocket, for browsers, which can send no header there.
+///
+/// # Errors
+/// 40301 or 40302 without the permission `inference`.
+#[utoipa::path(post, path = "/api/v1/auth/ticket", operation_id = "createTicket", tag = "auth",
+    responses((status = 200, description = "A ticket", body = Envelope<TicketAnswer>)))]
+pub async fn ticket(
+    State(state): State<AppState>,
+    caller: Caller,
+) -> Result<Envelope<TicketAnswer>, EnvelopeError> {
+    let ticket = state.auth().issue_ticket(&caller).await?;
+    let (ticket, expires_in) = (ticket.token.reveal().to_owned(), ticket.lifetime.as_secs());
+    Ok(Envelope::of(TicketAnswer { ticket, expires_in }))
+}

@@ -4,6 +4,8 @@
 mod auth;
 mod keys;
 mod me;
+mod password;
+mod sessions;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -16,8 +18,12 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(auth::login))
         .routes(routes!(auth::refresh))
         .routes(routes!(auth::logout))
+        .routes(routes!(auth::ticket))
         .routes(routes!(me::read))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::update, keys::delete))
         .routes(routes!(keys::rotate))
+        .routes(routes!(password::change))
+        .routes(routes!(sessions::list))
+        .routes(routes!(sessions::end))
 }

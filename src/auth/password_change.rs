@@ -1,0 +1,89 @@
+//! A new password for oneself. The only thing, but for signing out, that is allowed to somebody who must change it first.
+
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::json;
+
+use crate::auth::opaque_token::{OpaqueToken, TokenKind};
+use crate::auth::session::give_out;
+use crate::auth::{Auth, AuthError, Caller, Identity, Passwords, Permission, SignedIn};
+use crate::clock::Timestamp;
+use crate::store::audit::{self, AuditEvent};
+use crate::store::sessions::SessionRow;
+use crate::store::users::UserRow;
+use crate::store::{StoreError, Tx, sessions, users};
+
+const ACTION: &str = "user.password_change";
+
+impl Auth {
+    /// Gives the caller another password and ends all their sessions but this one, of which all earlier tokens end too:
+    /// the new ones are returned. To a key, which has no session, none are.
+    ///
+    /// # Errors
+    /// [`AuthError::WeakPassword`]; [`AuthError::WrongPassword`] and [`AuthError::Throttled`] for the present one.
+    pub async fn change_password(
+        &self,
+        caller: &Caller,
+        current: SecretString,
+        new: SecretString,
+    ) -> Result<Option<SignedIn>, AuthError> {
+        self.may_change_password(caller).await?;
+        let user = caller.user().ok_or(AuthError::PermissionMissing(Permission::Account))?;
+        let is_the_same = current.expose_secret() == new.expose_secret();
+        check_new(&new, &user.username, is_the_same)?;
+        let proven = self.prove(&user.username, current, caller.origin(), ACTION).await?;
+        let password_hash = self.passwords().hash(new).await?;
+
+        let mut tx = self.store().write().await?;
+        let now = self.clock().now();
+        let mut row = proven.still_holds(users::find(&mut tx, &user.id).await?)?;
+        row.password_hash = password_hash;
+        row.must_change_password = false;
+        row.token_version += 1;
+        row.updated_at = now;
+        users::update(&mut tx, &row).await?;
+        proven.attempt.forget(&mut tx).await?;
+        let (ended, kept) = keep_only_this(&mut tx, caller, &row, now).await?;
+        let event = caller.event(now, ACTION, ("user", Some(&row.id)));
+        let after = Some(json!({"username": row.username, "sessions_ended": ended}));
+        audit::append(&mut tx, AuditEvent { after, ..event }).await?;
+        self.commit_authority(tx).await?;
+        kept.map(|(session, token)| self.signed_in(&row, &session, token, now)).transpose()
+    }
+
+    /// As [`Caller::permit`], but for one who must change the password.
+    async fn may_change_password(&self, caller: &Caller) -> Result<(), AuthError> {
+        match caller.permit(self, Permission::Account).await {
+            Err(AuthError::PasswordChangeRequired) if caller.permissions().has(Permission::Account) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+fn check_new(new: &SecretString, username: &str, is_the_same: bool) -> Result<(), AuthError> {
+    const FIELD: &str = "new_password";
+    Passwords::check_new(new, username).map_err(|error| error.of_password_in(FIELD))?;
+    match is_the_same {
+        true => Err(AuthError::WeakPassword { field: FIELD, reason: "must not be the present one" }),
+        false => Ok(()),
+    }
+}
+
+/// Ends the other sessions, and gives this one, if there is one, a refresh token in place of all it had.
+async fn keep_only_this(
+    tx: &mut Tx,
+    caller: &Caller,
+    user: &UserRow,
+    now: Timestamp,
+) -> Result<(u64, Option<(SessionRow, OpaqueToken)>), StoreError> {
+    let kept = match caller.identity() {
+        Identity::Session { session_id } => Some(session_id.as_str()),
+        _ => None,
+    };
+    let ended = sessions::revoke_all_but(tx, &user.id, kept, "password_changed", now).await?;
+    let Some(id) = kept else { return Ok((ended, None)) };
+    let Some(session) = sessions::find(tx, id).await? else { return Ok((ended, None)) };
+    sessions::forget_tokens(tx, id).await?;
+    let token = OpaqueToken::generate(TokenKind::Refresh);
+    give_out(tx, &token, id, now).await?;
+    Ok((ended, Some((session, token))))
+}
