@@ -5,3 +5,8 @@
 mod app;
 #[path = "../database/mod.rs"]
 mod database;
+mod own_account;
+mod rig;
+mod security_a;
+mod signing_keys;
+mod tickets;
