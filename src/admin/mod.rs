@@ -3,9 +3,9 @@
 
 mod keys;
 mod models;
+mod signing_keys;
 mod teams;
 mod users;
-mod signing_keys;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
