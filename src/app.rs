@@ -13,11 +13,11 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::auth::{Auth, AuthError, FirstRun};
 use crate::clock::Clock;
-use crate::config::{AuthConfig, Config, ServerConfig};
+use crate::config::{AuthConfig, Config, Explained, ServerConfig};
 use crate::generate::Generator;
 use crate::http::layers::{self, Neighbourhood};
 use crate::http::openapi::{self, Documents};
-use crate::http::{self, AppState, Bounds, EdgeSettings, Registry};
+use crate::http::{self, AppState, Bounds, EdgeSettings, ExplainedSettings, Registry};
 use crate::manager::{ManagerError, ModelManager};
 use crate::shutdown::Shutdown;
 use crate::store::{ServingLock, Store, StoreError};
@@ -76,6 +76,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> R
 pub struct App {
     server: ServerConfig,
     access: AuthConfig,
+    explained: Vec<Explained>,
     store: Store,
     /// The database is this server's alone, where it cannot be shared.
     _lock: Option<ServingLock>,
@@ -100,6 +101,7 @@ impl App {
     /// # Errors
     /// As [`App::open`].
     pub async fn open_by(config: Config, clock: Clock) -> Result<Self, AppError> {
+        let explained = config.explain().to_vec();
         let manager = ModelManager::open(config.models, config.engine, &config.data_dir)?;
         let store = Store::open(&config.database_url).await?;
         let lock = store.lock_for_serving()?;
@@ -111,6 +113,7 @@ impl App {
         Ok(Self {
             server: config.server,
             access: config.auth,
+            explained,
             store,
             _lock: lock,
             auth,
@@ -157,6 +160,7 @@ impl App {
         let mut upkeep = JoinSet::new();
         upkeep.spawn(keep_metrics_tidy(state.metrics().clone()));
         upkeep.spawn(self.auth.clone().watch());
+        upkeep.spawn(self.auth.clone().keep_last_used());
         upkeep.spawn(registry.run());
 
         let drained = shutdown.clone();
@@ -169,6 +173,9 @@ impl App {
             () = self.overstayed(&shutdown) => Ok(()),
         };
         upkeep.shutdown().await;
+        if let Ok(Err(error)) = timeout(LAST_GRACE, self.auth.write_last_used()).await {
+            tracing::warn!(%error, "when keys were last used could not be written");
+        }
         if timeout(LAST_GRACE, self.manager.shutdown()).await.is_err() {
             tracing::warn!("a model is still in use; ending without waiting for it");
         }
@@ -188,6 +195,7 @@ impl App {
             address,
             trusted_proxies: self.access.trusted_proxies.clone().into(),
             allowed_origins: self.access.allowed_origins.clone().into(),
+            explained: ExplainedSettings::new(&self.explained),
         }
     }
 

@@ -1,10 +1,13 @@
 //! What administrators do, under `/api/v1/admin`. Each handler exchanges the caller for a capability of `auth/`, which is
 //! where a permission is checked; a handler has no other way to the database.
 
+mod audit;
 mod keys;
 mod models;
 mod signing_keys;
+mod settings;
 mod teams;
+mod usage;
 mod users;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -30,4 +33,10 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(teams::members))
         .routes(routes!(teams::add_member, teams::remove_member))
         .routes(routes!(signing_keys::rotate))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::verify))
+        .routes(routes!(usage::list))
+        .routes(routes!(usage::totals))
+        .routes(routes!(usage::export))
+        .routes(routes!(settings::read))
 }

@@ -12,6 +12,7 @@ mod error;
 mod first_run;
 mod input;
 pub mod keys;
+mod last_used;
 pub mod models;
 mod opaque_token;
 mod origin;
@@ -19,6 +20,7 @@ mod password;
 mod password_change;
 mod permission;
 mod proof;
+pub mod records;
 mod session;
 pub mod sessions;
 mod signing_keys;
@@ -38,6 +40,7 @@ use secrecy::ExposeSecret;
 use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
+use crate::auth::last_used::LastUsed;
 use crate::auth::subject::{CredentialRow, Subject, SubjectKey, Subjects};
 use crate::auth::token::TokenKeys;
 use crate::clock::Clock;
@@ -80,6 +83,8 @@ struct Inner {
     authority: watch::Sender<u64>,
     /// Counts changes of the registered models.
     models: watch::Sender<u64>,
+    /// When keys were last used, until it is written.
+    last_used: LastUsed,
     /// Keys and sessions that were looked for in the database.
     lookups: AtomicU64,
 }
@@ -95,6 +100,7 @@ impl Auth {
             tokens: TokenKeys::default(),
             keys_asked_for: Mutex::default(),
             subjects: Subjects::default(),
+            last_used: LastUsed::default(),
             authority: watch::Sender::new(0),
             models: watch::Sender::new(0),
             lookups: AtomicU64::new(0),
@@ -162,6 +168,7 @@ impl Auth {
                 {
                     return Err(AuthError::AddressNotAllowed);
                 }
+                self.0.last_used.note(&row.id, self.0.clock.now());
                 caller.identity = Identity::ApiKey { key_id: row.id.clone(), name: row.name.clone() };
                 caller.permissions = role_permissions.and(*scopes);
                 caller.models = row.models.as_ref().map(|models| models.0.clone());

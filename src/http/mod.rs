@@ -18,6 +18,6 @@ pub use envelope::{Envelope, Nothing};
 pub use error::{ApiError, EnvelopeError, OpenAiError};
 pub use extract::{Granted, JsonBody, Path, Query, Small, Typed, credential};
 pub use listen::{Bounds, serve};
-pub use paging::{Listed, PageQuery, Paged};
+pub use paging::{Listed, PageQuery, Paged, QueryPart};
 pub use registry::Registry;
-pub use state::{AppState, EdgeSettings};
+pub use state::{AppState, EdgeSettings, ExplainedSettings};

@@ -64,16 +64,26 @@ fn wrong(name: &str, reason: String) -> ApiError {
     ApiError::new(Code::InvalidValue, format!("`{name}` {reason}")).or_param(name)
 }
 
+/// Parameters that stand in a query beside a filter.
+pub trait QueryPart: DeserializeOwned + Send {
+    /// Their names; all others belong to the filter.
+    const NAMES: &'static [&'static str];
+}
+
+impl QueryPart for PageQuery {
+    const NAMES: &'static [&'static str] = &["limit", "cursor", "sort"];
+}
+
 /// The query of a list: which part of it, and filtered by what. `filter` holds texts, and what is read from text.
 #[derive(Debug, Clone)]
-pub struct Listed<F> {
-    /// Which part.
-    pub page: PageQuery,
+pub struct Listed<F, P = PageQuery> {
+    /// Which part, or what else is said of the list as a whole.
+    pub page: P,
     /// What the items must be.
     pub filter: F,
 }
 
-impl<F: DeserializeOwned + Send> FromRequestParts<AppState> for Listed<F> {
+impl<F: DeserializeOwned + Send, P: QueryPart> FromRequestParts<AppState> for Listed<F, P> {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
@@ -81,12 +91,12 @@ impl<F: DeserializeOwned + Send> FromRequestParts<AppState> for Listed<F> {
     }
 }
 
-impl<F: DeserializeOwned> Listed<F> {
+impl<F: DeserializeOwned, P: QueryPart> Listed<F, P> {
     fn of_uri(uri: &Uri) -> Result<Self, ApiError> {
-        let is_paging = |pair: &&str| matches!(pair.split('=').next(), Some("limit" | "cursor" | "sort"));
+        let is_own = |pair: &&str| pair.split('=').next().is_some_and(|name| P::NAMES.contains(&name));
         let pairs = uri.query().unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-        let (paging, rest): (Vec<&str>, Vec<&str>) = pairs.partition(is_paging);
-        Ok(Self { page: Query::of_text(&paging.join("&"))?.0, filter: Query::of_text(&rest.join("&"))?.0 })
+        let (own, rest): (Vec<&str>, Vec<&str>) = pairs.partition(is_own);
+        Ok(Self { page: Query::of_text(&own.join("&"))?.0, filter: Query::of_text(&rest.join("&"))?.0 })
     }
 }
 
@@ -120,7 +130,7 @@ mod tests {
 
     fn read(query: &str) -> Result<(ListRequest, Filter), (u32, String)> {
         let uri = format!("/list?{query}").parse().expect("it is a URI");
-        let listed = Listed::<Filter>::of_uri(&uri);
+        let listed = Listed::<Filter, PageQuery>::of_uri(&uri);
         let both = listed.and_then(|listed| Ok((listed.page.request(SORTS)?, listed.filter)));
         both.map_err(|error| (error.number(), error.message().into_owned()))
     }

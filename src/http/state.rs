@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use tokio::sync::watch;
 
+use crate::auth::records::SettingsReader;
 use crate::auth::{Auth, Caller};
+use crate::config::Explained;
 use crate::engine::EngineStats;
 use crate::generate::Generator;
 use crate::http::Registry;
@@ -35,6 +37,24 @@ pub struct EdgeSettings {
     pub trusted_proxies: Arc<[IpNet]>,
     /// Web origins whose pages may call this server.
     pub allowed_origins: Arc<[String]>,
+    /// All settings as they are shown.
+    pub explained: ExplainedSettings,
+}
+
+/// All settings with their origins, secrets masked, for those who may see them.
+#[derive(Debug, Clone)]
+pub struct ExplainedSettings(Arc<[Explained]>);
+
+impl ExplainedSettings {
+    /// Of a checked configuration.
+    pub fn new(explained: &[Explained]) -> Self {
+        Self(explained.into())
+    }
+
+    /// What is shown.
+    pub fn to(&self, _: &SettingsReader) -> &[Explained] {
+        &self.0
+    }
 }
 
 /// Handles to everything. Cheap to clone.

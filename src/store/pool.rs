@@ -186,6 +186,14 @@ impl Store {
         Ok(())
     }
 
+    /// Which of the two it is: `sqlite` or `postgres`.
+    pub fn kind(&self) -> &'static str {
+        match &self.database {
+            Database::Sqlite { .. } => "sqlite",
+            Database::Postgres(_) => "postgres",
+        }
+    }
+
     /// The file, where there is one.
     pub fn file(&self) -> Option<&Path> {
         match &self.database {

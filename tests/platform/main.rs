@@ -1,6 +1,9 @@
 //! The platform as its clients see it: who may do what, what is kept, what an attacker tries. One binary, because linking
 //! costs more than running. Nothing here waits by the clock: tests wait for events.
 
+mod administration;
+#[path = "../common/api.rs"]
+mod api;
 #[path = "../common/app.rs"]
 mod app;
 #[path = "../database/mod.rs"]
@@ -10,3 +13,4 @@ mod rig;
 mod security_a;
 mod signing_keys;
 mod tickets;
+mod usage;

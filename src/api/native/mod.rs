@@ -6,6 +6,7 @@ mod keys;
 mod me;
 mod password;
 mod sessions;
+mod usage;
 
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -26,4 +27,6 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(password::change))
         .routes(routes!(sessions::list))
         .routes(routes!(sessions::end))
+        .routes(routes!(usage::list))
+        .routes(routes!(usage::totals))
 }
