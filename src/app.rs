@@ -17,11 +17,12 @@ use crate::config::{AuthConfig, Config, Explained, ServerConfig};
 use crate::generate::Generator;
 use crate::http::layers::{self, Neighbourhood};
 use crate::http::openapi::{self, Documents};
-use crate::http::{self, AppState, Bounds, EdgeSettings, ExplainedSettings, Registry};
+use crate::http::{self, AppState, Bounds, EdgeSettings, ExplainedSettings, Handles, Registry};
 use crate::manager::{ManagerError, ModelManager};
 use crate::shutdown::Shutdown;
 use crate::store::{ServingLock, Store, StoreError};
 use crate::telemetry::metrics::MetricsPage;
+use crate::usage::{Recorder, Scribe};
 use crate::{admin, api};
 
 /// A body that takes longer is given up.
@@ -82,6 +83,8 @@ pub struct App {
     _lock: Option<ServingLock>,
     auth: Auth,
     first_run: Option<FirstRun>,
+    usage: Recorder,
+    scribe: Option<Scribe>,
     manager: Arc<ModelManager>,
     ready: watch::Sender<bool>,
 }
@@ -108,8 +111,9 @@ impl App {
         for step in store.migrate().await? {
             tracing::info!(version = step.version, "brought the database up to {}", step.description);
         }
-        let auth = Auth::open(store.clone(), clock, config.auth.clone()).await?;
+        let auth = Auth::open(store.clone(), clock.clone(), config.auth.clone()).await?;
         let first_run = auth.first_run().await?;
+        let (usage, scribe) = Recorder::open(store.clone(), clock);
         Ok(Self {
             server: config.server,
             access: config.auth,
@@ -118,6 +122,8 @@ impl App {
             _lock: lock,
             auth,
             first_run,
+            usage,
+            scribe: Some(scribe),
             manager,
             ready: watch::Sender::new(false),
         })
@@ -131,6 +137,11 @@ impl App {
     /// Who is let in.
     pub fn auth(&self) -> &Auth {
         &self.auth
+    }
+
+    /// What requests used, to watch it being written.
+    pub fn usage(&self) -> &Recorder {
+        &self.usage
     }
 
     /// The models, to watch them.
@@ -147,7 +158,7 @@ impl App {
     ///
     /// # Errors
     /// [`AppError::Serve`], [`AppError::NoModel`].
-    pub async fn serve(self, listener: TcpListener, shutdown: Shutdown) -> Result<(), AppError> {
+    pub async fn serve(mut self, listener: TcpListener, shutdown: Shutdown) -> Result<(), AppError> {
         let address = listener.local_addr().map_err(|source| self.cannot_serve(source))?;
         let settings = self.edge_settings(address.ip());
         let workers = std::thread::available_parallelism().map_or(2, usize::from);
@@ -155,13 +166,14 @@ impl App {
         let registry = Arc::new(Registry::new(self.auth.clone(), Arc::clone(&self.manager)));
         // What is registered, hidden or disabled counts from the first request on.
         registry.sync().await?;
-        let ready = self.ready.subscribe();
-        let state = AppState::new(settings, Arc::clone(&registry), generator, shutdown.clone(), ready);
+        let handles = Handles { registry: Arc::clone(&registry), usage: self.usage.clone(), generator };
+        let state = AppState::new(settings, handles, shutdown.clone(), self.ready.subscribe());
         let mut upkeep = JoinSet::new();
         upkeep.spawn(keep_metrics_tidy(state.metrics().clone()));
         upkeep.spawn(self.auth.clone().watch());
         upkeep.spawn(self.auth.clone().keep_last_used());
         upkeep.spawn(registry.run());
+        let scribe = self.scribe.take().map(|scribe| tokio::spawn(scribe.run()));
 
         let drained = shutdown.clone();
         let server = http::serve(listener, router(state), Bounds::of_process(), async move {
@@ -178,6 +190,12 @@ impl App {
         }
         if timeout(LAST_GRACE, self.manager.shutdown()).await.is_err() {
             tracing::warn!("a model is still in use; ending without waiting for it");
+        }
+        if timeout(LAST_GRACE, self.usage.flushed()).await.is_err() {
+            tracing::warn!("what some requests used is not written; ending without waiting for it");
+        }
+        if let Some(scribe) = scribe {
+            scribe.abort();
         }
         if timeout(LAST_GRACE, self.store.close()).await.is_err() {
             tracing::warn!("the database is still in use; ending without waiting for it");

@@ -31,3 +31,4 @@ pub mod manager;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;
+pub mod usage;

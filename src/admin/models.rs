@@ -12,14 +12,14 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::auth::AuthError;
 use crate::auth::models::{
     ModelAdmin, ModelLimits, ModelSpecification, ModelViewer, RegisteredModel, Visibility,
 };
+use crate::auth::{AuthError, Capability};
 use crate::clock::Timestamp;
 use crate::error::Code;
 use crate::http::{
-    ApiError, AppState, Envelope, EnvelopeError, Granted, Listed, Nothing, OpenAiError, PageQuery, Paged,
+    ApiError, AppState, Envelope, EnvelopeError, Granted, Interruption, Listed, Nothing, PageQuery, Paged,
     Path, Typed, sse,
 };
 use crate::manager::{ManagerError, ModelManager, ModelState, ModelStatus, Progress};
@@ -591,8 +591,8 @@ async fn act(
     let mut task = tokio::spawn(async move { action.run(&own, &name).await });
     let wants_events = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
     if wants_events.is_some_and(|accept| accept.contains("text/event-stream")) {
-        let progress = progress(manager, id, task);
-        return Ok(sse::openai_events(&app, progress));
+        let interruption = Interruption::of(admin.caller(), ModelAdmin::PERMISSION, app.shutdown());
+        return Ok(sse::events(&app, interruption, progress(manager, id, task), sse::envelope_error));
     }
     // It has begun, or is over, or cannot be.
     tokio::select! {
@@ -612,14 +612,14 @@ fn progress(
     manager: Arc<ModelManager>,
     id: String,
     task: Outcome,
-) -> impl Stream<Item = Result<Vec<Value>, OpenAiError>> + Send {
+) -> impl Stream<Item = Result<Vec<Value>, ApiError>> + Send {
     let changes = manager.watch_one(&id).map(|status| Ok(vec![event(&status)]));
     let last = async move {
         task.await.map_err(|_| ApiError::internal())??;
         Ok::<_, ApiError>(manager.one(&id).iter().map(event).collect::<Vec<_>>())
     };
     // Both the end of the changes and the last word.
-    let last = last.map(|outcome| outcome.map_err(OpenAiError::from)).shared();
+    let last = last.shared();
     changes.take_until(last.clone()).chain(stream::once(last))
 }
 

@@ -1,6 +1,7 @@
 //! Every public URL but those of `admin/`, in one list.
 
 pub mod health;
+mod inference;
 pub mod native;
 pub mod openai;
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::auth::subject::SubjectKey;
-use crate::auth::{Auth, AuthError};
+use crate::auth::{Auth, AuthError, Permission};
 
 /// How often it is looked at by the clock alone: an expiry is nobody's act.
 const TICK: Duration = Duration::from_millis(500);
@@ -36,14 +36,25 @@ impl Standing {
     /// Returns when the credential is no longer good, with the reason. Within a second of it, wherever it was changed.
     /// While the database cannot be reached, what was good stays good.
     pub async fn ended(&self) -> AuthError {
+        self.ended_or_without(None).await
+    }
+
+    /// The same, but also when a permission is gone, by another role of the user or other scopes of the key.
+    pub async fn lost(&self, permission: Permission) -> AuthError {
+        self.ended_or_without(Some(permission)).await
+    }
+
+    async fn ended_or_without(&self, permission: Option<Permission>) -> AuthError {
         let Some(watched) = &self.0 else { return std::future::pending().await };
         let mut changes = watched.auth.changes();
         loop {
-            if let Err(error) = watched.auth.check(&watched.key).await {
-                match error {
-                    AuthError::Store(_) => {}
-                    gone => return gone,
-                }
+            let checked = match (watched.auth.check(&watched.key).await, permission) {
+                (Ok(subject), Some(permission)) => subject.require(permission),
+                (checked, _) => checked.map(drop),
+            };
+            match checked {
+                Ok(()) | Err(AuthError::Store(_)) => {}
+                Err(gone) => return gone,
             }
             // The sender lives in `auth`.
             let _ = tokio::time::timeout(TICK, changes.changed()).await;

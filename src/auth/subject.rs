@@ -94,6 +94,26 @@ impl Subject {
     pub fn may_have_been_extended(&self, now: Timestamp) -> bool {
         matches!(&self.credential, CredentialRow::Session(row) if row.expires_at <= now && row.revoked_at.is_none())
     }
+
+    /// What may be done with the credential: what the role may, and a key's scopes.
+    pub fn permissions(&self) -> PermissionSet {
+        match &self.credential {
+            CredentialRow::ApiKey { scopes, .. } => self.role.permissions().and(*scopes),
+            CredentialRow::Session(_) => self.role.permissions(),
+        }
+    }
+
+    /// Checks one permission.
+    ///
+    /// # Errors
+    /// [`AuthError::ScopeMissing`], [`AuthError::PermissionMissing`].
+    pub fn require(&self, permission: Permission) -> Result<(), AuthError> {
+        match (self.permissions().has(permission), self.role.permissions().has(permission)) {
+            (true, _) => Ok(()),
+            (false, true) => Err(AuthError::ScopeMissing(permission)),
+            (false, false) => Err(AuthError::PermissionMissing(permission)),
+        }
+    }
 }
 
 fn check_key(row: &ApiKeyRow, user: &UserRow, hash: &str, now: Timestamp) -> Result<(), AuthError> {

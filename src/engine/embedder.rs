@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
 use crate::engine::EngineError;
 use crate::engine::drain::DrainRate;
+use crate::engine::tab::{Bill, Tab};
 use crate::engine::worker;
 
 /// A running encoder. Cheap to clone; the thread ends once all handles are gone.
@@ -51,6 +52,8 @@ struct Job {
     outputs: Vec<Vec<f32>>,
     /// The thread sends once, the caller's future receives; dropping that future gives the request up.
     reply: oneshot::Sender<Reply>,
+    /// Where its cost is counted.
+    tab: Tab,
     /// Why it cannot be answered.
     failure: Option<String>,
     /// The pass it last had a part in, or during which it came.
@@ -127,13 +130,25 @@ impl EmbedderHandle {
     /// [`EngineError::Invalid`] and [`EngineError::TooLong`] for a sequence that cannot be run,
     /// [`EngineError::QueueFull`], [`EngineError::Failed`], [`EngineError::Lost`].
     pub async fn embed(&self, sequences: Vec<Vec<u32>>) -> Result<Vec<Vec<f32>>, EngineError> {
-        if self.shared.scores_pairs {
-            return Err(EngineError::Invalid {
-                param: "model",
-                reason: "the model scores pairs of texts".into(),
-            });
-        }
-        self.run(sequences.into_iter().map(|ids| (ids, Vec::new())).collect()).await
+        self.embed_billed(sequences).1.await
+    }
+
+    /// The same, with what it costs.
+    pub fn embed_billed(
+        &self,
+        sequences: Vec<Vec<u32>>,
+    ) -> (Bill, impl Future<Output = Result<Vec<Vec<f32>>, EngineError>>) {
+        let (tab, bill) = Tab::open();
+        let embedding = async move {
+            if self.shared.scores_pairs {
+                return Err(EngineError::Invalid {
+                    param: "model",
+                    reason: "the model scores pairs of texts".into(),
+                });
+            }
+            self.run(sequences.into_iter().map(|ids| (ids, Vec::new())).collect(), tab).await
+        };
+        (bill, embedding)
     }
 
     /// Scores pairs, in their order: (ids, type ids) each.
@@ -148,10 +163,10 @@ impl EmbedderHandle {
         if pairs.iter().any(|(ids, types)| ids.len() != types.len()) {
             return invalid("input", "each token needs a type");
         }
-        self.run(pairs.into()).await
+        self.run(pairs.into(), Tab::open().0).await
     }
 
-    async fn run(&self, inputs: VecDeque<Input>) -> Reply {
+    async fn run(&self, inputs: VecDeque<Input>, tab: Tab) -> Reply {
         if inputs.is_empty() {
             return Ok(Vec::new());
         }
@@ -161,7 +176,7 @@ impl EmbedderHandle {
         let Ok(places) = places else { return Err(self.shared.queue_full()) };
         let (reply, answer) = oneshot::channel();
         let outputs = Vec::with_capacity(inputs.len());
-        let job = Job { inputs, outputs, reply, failure: None, last_turn: 0, places };
+        let job = Job { inputs, outputs, reply, tab, failure: None, last_turn: 0, places };
         match self.jobs.try_send(job) {
             Ok(()) => answer.await.unwrap_or(Err(EngineError::Lost)),
             Err(mpsc::error::TrySendError::Full(_)) => Err(self.shared.queue_full()),
@@ -289,6 +304,7 @@ impl Worker {
                     return (takers, ids, types);
                 }
                 tokens += input.len();
+                job.tab.prompt(input.len(), 0);
                 job.last_turn = self.passes;
                 takers.push(index);
                 ids.push(input);

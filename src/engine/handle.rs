@@ -17,6 +17,7 @@ use crate::engine::pace::Pace;
 use crate::engine::sampler::Sampler;
 use crate::engine::scheduler::{Scheduler, tokens_limit};
 use crate::engine::sequence::{Event, Submission};
+use crate::engine::tab::{Bill, Tab};
 use crate::engine::worker::{self, Worker};
 use crate::engine::{EngineError, EngineLimits, EngineStats, SequenceRequest, TokenEvent};
 
@@ -93,9 +94,11 @@ impl EngineHandle {
         let answer = room.min(request.max_new_tokens as usize);
         // Per choice its tokens and its end; once for all the prompt's event, and a fault.
         let (sender, events) = mpsc::channel::<Event>(choices as usize * (answer + 1) + 2);
-        let submission = Submission { request, events: sender, place: Some(place), arrival: Instant::now() };
+        let (tab, bill) = Tab::open();
+        let submission =
+            Submission { request, events: sender, tab, place: Some(place), arrival: Instant::now() };
         match self.submissions.try_send(submission) {
-            Ok(()) => Ok(TokenStream { events, unfinished: choices, has_ended: false }),
+            Ok(()) => Ok(TokenStream { events, bill, unfinished: choices, has_ended: false }),
             Err(mpsc::error::TrySendError::Full(_)) => Err(self.shared.queue_full()),
             Err(mpsc::error::TrySendError::Closed(_)) => Err(EngineError::Lost),
         }
@@ -154,8 +157,16 @@ impl Shared {
 pub struct TokenStream {
     /// The engine thread sends; it drops its end when the request has ended.
     events: mpsc::Receiver<Event>,
+    bill: Bill,
     unfinished: u32,
     has_ended: bool,
+}
+
+impl TokenStream {
+    /// What the request costs; goes on being counted when this stream is dropped.
+    pub fn bill(&self) -> Bill {
+        self.bill.clone()
+    }
 }
 
 impl Stream for TokenStream {

@@ -26,6 +26,7 @@ pub mod sampler;
 mod scheduler;
 mod sequence;
 mod stats;
+mod tab;
 mod worker;
 
 pub use embedder::EmbedderHandle;
@@ -36,3 +37,4 @@ pub use request::{
     TokenLogprob,
 };
 pub use stats::EngineStats;
+pub use tab::{Bill, Spent};

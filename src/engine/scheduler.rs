@@ -104,7 +104,7 @@ impl Scheduler {
 
     /// Takes a request into the queue. It has been checked: a prompt of known tokens that fits the limit.
     pub(super) fn accept(&mut self, submission: Submission) {
-        let Submission { mut request, events, place, arrival } = submission;
+        let Submission { mut request, events, tab, place, arrival } = submission;
         let prompt = std::mem::take(&mut request.prompt);
         request.choices = request.choices.max(1);
         request.stop_token_ids.sort_unstable();
@@ -134,6 +134,7 @@ impl Scheduler {
             prompt_logprobs: Vec::new(),
             unfinished: request.choices,
             events,
+            tab,
             place,
             arrival,
             request,

@@ -12,6 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use crate::engine::blocks::BlockId;
 use crate::engine::prefix::PrefixHash;
 use crate::engine::sampler::History;
+use crate::engine::tab::Tab;
 use crate::engine::{EngineError, FinishReason, PromptLogprob, SequenceRequest, TokenEvent};
 
 /// What a request's event channel carries.
@@ -24,6 +25,8 @@ pub(super) struct Submission {
     /// The engine sends, the caller's `TokenStream` receives. Has room for every event the request can cause, so
     /// sending never waits. Dropping the receiver cancels; dropping the sender before the end means the engine is lost.
     pub(super) events: mpsc::Sender<Event>,
+    /// Where its cost is counted; dropped when the engine has let go of it.
+    pub(super) tab: Tab,
     /// Its place among those who wait; given back when it starts or ends.
     pub(super) place: Option<OwnedSemaphorePermit>,
     /// When it was submitted.
@@ -40,6 +43,8 @@ pub(super) struct Group {
     pub(super) request: SequenceRequest,
     /// Its events.
     pub(super) events: mpsc::Sender<Event>,
+    /// Where its cost is counted.
+    pub(super) tab: Tab,
     /// Its place in the queue, until it starts.
     pub(super) place: Option<OwnedSemaphorePermit>,
     /// When it was submitted.

@@ -5,7 +5,7 @@ use std::pin::pin;
 
 use futures_util::{Stream, StreamExt};
 
-use crate::generate::{EndReason, GenerateError, GenerationEvent, TextToken, Usage};
+use crate::generate::{EndReason, GenerationEvent, TextToken, Usage};
 
 /// The whole answer.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -32,9 +32,7 @@ impl Answer {
     ///
     /// # Errors
     /// The first error among them.
-    pub async fn collect(
-        events: impl Stream<Item = Result<GenerationEvent, GenerateError>>,
-    ) -> Result<Self, GenerateError> {
+    pub async fn collect<E>(events: impl Stream<Item = Result<GenerationEvent, E>>) -> Result<Self, E> {
         let mut events = pin!(events);
         let mut choices: BTreeMap<u32, AnswerChoice> = BTreeMap::new();
         let mut total = Usage::default();

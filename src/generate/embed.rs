@@ -3,7 +3,7 @@
 use sconce_models::ModelKind;
 
 use crate::engine::EmbedderHandle;
-use crate::generate::{GenerateError, Generator, prompt};
+use crate::generate::{Account, GenerateError, Generator, prompt};
 use crate::manager::{ModelLease, Runner};
 
 /// What is to be embedded.
@@ -25,7 +25,7 @@ pub struct Embeddings {
 }
 
 impl Generator {
-    /// Embeds inputs.
+    /// Embeds inputs; `account` is what it costs.
     ///
     /// # Errors
     /// [`GenerateError`] for what is wrong with an input or the model, and when the model's queue is full.
@@ -33,6 +33,7 @@ impl Generator {
         &self,
         lease: &ModelLease,
         inputs: Vec<EmbedInput>,
+        account: &mut Account,
     ) -> Result<Embeddings, GenerateError> {
         let embedder = embedder(lease)?;
         let (tokenizer, context) = (lease.tokenizer.clone(), lease.spec.context_length);
@@ -46,7 +47,9 @@ impl Generator {
         })
         .await?;
         let prompt_tokens = sequences.iter().map(Vec::len).sum::<usize>();
-        let vectors = embedder.embed(sequences).await?;
+        let (bill, vectors) = embedder.embed_billed(sequences);
+        account.add(bill);
+        let vectors = vectors.await?;
         Ok(Embeddings { vectors, prompt_tokens: u32::try_from(prompt_tokens).unwrap_or(u32::MAX) })
     }
 }

@@ -7,7 +7,7 @@ use tokio::sync::Semaphore;
 
 use crate::engine::{EngineHandle, SequenceRequest};
 use crate::generate::generation::{Echo, Extent, Presentation};
-use crate::generate::{GenerateError, GenerateRequest, Generation, GenerationBatch, Prompt, prompt};
+use crate::generate::{Account, GenerateError, GenerateRequest, Generation, GenerationBatch, Prompt, prompt};
 use crate::manager::{ModelLease, Runner};
 
 /// The door to the engine. Cheap to clone.
@@ -26,7 +26,7 @@ impl Generator {
         &self.workers
     }
 
-    /// Prepares the prompt and hands it to the engine.
+    /// Prepares the prompt and hands it to the engine; `account` is what it costs.
     ///
     /// # Errors
     /// [`GenerateError`] for what is wrong with the request or the model, and when the engine's queue is full.
@@ -34,6 +34,7 @@ impl Generator {
         &self,
         lease: ModelLease,
         request: GenerateRequest,
+        account: &mut Account,
     ) -> Result<Generation, GenerateError> {
         let engine = causal_engine(&lease)?;
         let vocabulary = lease.spec.vocab_size;
@@ -51,10 +52,12 @@ impl Generator {
         };
         let extent = Extent { prompt_tokens: ids.len(), choices: request.choices, max_new_tokens };
         let tokens = engine.submit(sequence(request, &lease, ids, max_new_tokens))?;
+        account.add(tokens.bill());
         Ok(Generation::new(lease, tokens, &extent, presentation))
     }
 
-    /// Starts several requests at once; their choices are numbered through. All start or none does.
+    /// Starts several requests at once; their choices are numbered through. If one cannot start those before it are
+    /// given up, but may have cost something.
     ///
     /// # Errors
     /// As [`Generator::start`], of the first request that cannot start.
@@ -62,10 +65,11 @@ impl Generator {
         &self,
         lease: ModelLease,
         requests: Vec<GenerateRequest>,
+        account: &mut Account,
     ) -> Result<GenerationBatch, GenerateError> {
         let mut generations = Vec::with_capacity(requests.len());
         for request in requests {
-            generations.push(self.start(lease.clone(), request).await?);
+            generations.push(self.start(lease.clone(), request, account).await?);
         }
         Ok(GenerationBatch::new(generations))
     }

@@ -3,6 +3,7 @@
 //! [`Generator::start`] takes a leased model and a [`GenerateRequest`] and gives a [`Generation`]: a stream of
 //! [`GenerationEvent`]. Dropping it stops the engine. This room knows no protocol and no HTTP.
 
+mod account;
 mod answer;
 mod batch;
 mod embed;
@@ -16,6 +17,7 @@ mod request;
 mod text;
 
 pub use crate::engine::{Priority, SamplingParams, TokenLogprob};
+pub use account::Account;
 pub use answer::{Answer, AnswerChoice};
 pub use batch::GenerationBatch;
 pub use embed::{EmbedInput, Embeddings};

@@ -8,15 +8,19 @@ use std::time::{Duration, Instant};
 use ipnet::IpNet;
 use tokio::sync::watch;
 
+use crate::auth::models::ModelLimits;
 use crate::auth::records::SettingsReader;
-use crate::auth::{Auth, Caller};
+use crate::auth::{Auth, Caller, Capability, ModelUser};
 use crate::config::Explained;
 use crate::engine::EngineStats;
 use crate::generate::Generator;
-use crate::http::Registry;
+use crate::http::metered::Record;
+use crate::http::registry::ModelTable;
+use crate::http::{ApiError, Interruption, Registry};
 use crate::manager::{ManagerError, ModelLease, ModelManager, ModelStatus};
 use crate::shutdown::Shutdown;
 use crate::telemetry::metrics::MetricsPage;
+use crate::usage::{Recorder, UsageError};
 
 /// What the edge needs of the configuration.
 #[derive(Debug, Clone)]
@@ -57,45 +61,60 @@ impl ExplainedSettings {
     }
 }
 
+/// Handles to both wings.
+#[derive(Clone)]
+pub struct Handles {
+    /// Who is let in, which models there are, and who may use which.
+    pub registry: Arc<Registry>,
+    /// What requests used.
+    pub usage: Recorder,
+    /// Text in, text out.
+    pub generator: Generator,
+}
+
 /// Handles to everything. Cheap to clone.
 #[derive(Clone)]
 pub struct AppState(Arc<Inner>);
 
 struct Inner {
     settings: EdgeSettings,
-    registry: Arc<Registry>,
-    generator: Generator,
+    handles: Handles,
     shutdown: Shutdown,
     metrics: MetricsPage,
     ready: watch::Receiver<bool>,
+}
+
+impl Inner {
+    fn manager(&self) -> &Arc<ModelManager> {
+        self.handles.registry.manager()
+    }
 }
 
 impl AppState {
     /// Puts the handles together. `ready` says whether the models asked for at the start are there.
     pub fn new(
         settings: EdgeSettings,
-        registry: Arc<Registry>,
-        generator: Generator,
+        handles: Handles,
         shutdown: Shutdown,
         ready: watch::Receiver<bool>,
     ) -> Self {
         let metrics = MetricsPage::of_process();
-        Self(Arc::new(Inner { settings, registry, generator, shutdown, metrics, ready }))
+        Self(Arc::new(Inner { settings, handles, shutdown, metrics, ready }))
     }
 
-    /// The models as this caller may see and use them.
-    pub fn models(&self, _caller: &Caller) -> Models<'_> {
-        Models { manager: self.0.registry.manager() }
+    /// The models as somebody who may use models sees them.
+    pub fn models<'a>(&'a self, user: &'a ModelUser) -> Models<'a> {
+        Models { app: &self.0, table: self.registry().table(), user }
     }
 
     /// The registered models.
     pub fn registry(&self) -> &Registry {
-        &self.0.registry
+        &self.0.handles.registry
     }
 
     /// Text in, text out.
     pub fn generator(&self) -> &Generator {
-        &self.0.generator
+        &self.0.handles.generator
     }
 
     /// When a request that begins now is given up.
@@ -125,44 +144,82 @@ impl AppState {
 
     /// Figures of all running engines, for metrics.
     pub fn engines(&self) -> Vec<(String, EngineStats)> {
-        self.0.registry.manager().engines()
+        self.registry().manager().engines()
     }
 
     /// All models with their state, for metrics and readiness; handlers use [`AppState::models`].
     pub fn model_states(&self) -> Vec<ModelStatus> {
-        self.0.registry.manager().list()
+        self.registry().manager().list()
     }
 
     /// Who is let in, and to what.
     pub fn auth(&self) -> &Auth {
-        self.0.registry.auth()
+        self.registry().auth()
     }
 }
 
-/// The models one caller may use.
+/// The models one caller may see and use: the only way to a model.
 pub struct Models<'a> {
-    manager: &'a Arc<ModelManager>,
+    app: &'a Inner,
+    table: Arc<ModelTable>,
+    user: &'a ModelUser,
 }
 
 impl Models<'_> {
-    /// All of them.
-    pub fn list(&self) -> Vec<ModelStatus> {
-        self.manager.list()
+    /// Whose they are.
+    pub fn caller(&self) -> &Caller {
+        self.user.caller()
     }
 
-    /// One of them, without loading it.
+    /// All that may be used.
+    pub fn list(&self) -> Vec<ModelStatus> {
+        let mut models = self.app.manager().list();
+        models.retain(|model| self.check(&model.id, &model.id).is_ok());
+        models
+    }
+
+    /// One of them by any of its names, without loading it.
     ///
     /// # Errors
-    /// [`ManagerError::Unknown`].
-    pub fn named(&self, id: &str) -> Result<ModelStatus, ManagerError> {
-        self.manager.status(id).ok_or_else(|| ManagerError::Unknown { id: id.to_owned() })
+    /// 404 `model_not_found`, also for one that is not visible; 403 `model_not_allowed` for one that the key may not use.
+    pub fn named(&self, name: &str) -> Result<ModelStatus, ApiError> {
+        let found = self.app.manager().status(name);
+        let model = found.ok_or_else(|| ManagerError::Unknown { id: name.to_owned() })?;
+        self.check(&model.id, name)?;
+        Ok(model)
     }
 
     /// One of them, ready to work; loads it if it must.
     ///
     /// # Errors
-    /// [`ManagerError`].
-    pub async fn lease(&self, id: &str) -> Result<ModelLease, ManagerError> {
-        self.manager.lease(id).await
+    /// As [`Models::named`], and [`ManagerError`].
+    pub async fn lease(&self, name: &str) -> Result<ModelLease, ApiError> {
+        self.named(name)?;
+        let lease = self.app.manager().lease(name).await?;
+        // The name may have come to mean another model meanwhile.
+        self.check(&lease.id, name)?;
+        Ok(lease)
+    }
+
+    /// What is decided about a model goes by its own id, whatever name it was asked for by.
+    fn check(&self, id: &str, name: &str) -> Result<(), ApiError> {
+        if !self.table.is_visible(self.caller(), id) {
+            return Err(ManagerError::Unknown { id: name.to_owned() }.into());
+        }
+        Ok(self.user.check_model(id, name)?)
+    }
+
+    /// The most that a request may ask of the model `id`.
+    pub fn limits(&self, id: &str) -> ModelLimits {
+        self.table.limits(id)
+    }
+
+    /// A record of work with the model `id`, which was asked for as `name`.
+    ///
+    /// # Errors
+    /// [`UsageError`] when no more can be recorded.
+    pub fn record(&self, id: &str, name: &str, endpoint: &'static str) -> Result<Record, UsageError> {
+        let tally = self.app.handles.usage.begin(self.caller(), id, name, endpoint)?;
+        Ok(Record::new(tally, Interruption::of(self.caller(), ModelUser::PERMISSION, &self.app.shutdown)))
     }
 }

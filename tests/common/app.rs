@@ -15,6 +15,7 @@ use sconce::config::{Config, Environment, RawConfig};
 use sconce::engine::{EngineHandle, EngineStats};
 use sconce::manager::{ModelManager, Runner};
 use sconce::shutdown::Shutdown;
+use sconce::usage::Recorder;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -48,6 +49,7 @@ pub struct TestApp {
     pub shutdown: Shutdown,
     pub manager: Arc<ModelManager>,
     pub auth: Auth,
+    pub usage: Recorder,
     pub database_url: String,
     task: Option<JoinHandle<Result<(), AppError>>>,
     _data: TempDir,
@@ -108,6 +110,7 @@ impl TestApp {
         let shutdown = Shutdown::new();
         let app = App::open_by(config, clock).await.expect("it can be built");
         let (manager, auth, mut ready) = (Arc::clone(app.manager()), app.auth().clone(), app.ready());
+        let usage = app.usage().clone();
         let database_url = database.url().to_owned();
         let task = tokio::spawn(app.serve(listener, shutdown.clone()));
         if ready.wait_for(|ready| *ready).await.is_err() {
@@ -120,6 +123,7 @@ impl TestApp {
             shutdown,
             manager,
             auth,
+            usage,
             database_url,
             task: Some(task),
             _data: data,

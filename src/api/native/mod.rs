@@ -2,6 +2,8 @@
 //! envelope of `http/envelope.rs`. What administrators do is in `admin/`.
 
 mod auth;
+mod chat;
+pub mod chat_types;
 mod keys;
 mod me;
 mod password;
@@ -20,6 +22,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(auth::refresh))
         .routes(routes!(auth::logout))
         .routes(routes!(auth::ticket))
+        .routes(routes!(chat::create))
         .routes(routes!(me::read))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::update, keys::delete))

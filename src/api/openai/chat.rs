@@ -3,18 +3,18 @@
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt;
 use serde_json::{Map, Value, json};
 
+use crate::api::inference::{self, Endpoint, Writer};
 use crate::api::openai::fields::{Fields, ParameterError, string};
 use crate::api::openai::sampling::{AnswerOptions, StreamOptions};
 use crate::api::openai::types::{
     ChatChoice, ChatLogprobs, ChunkChoice, Delta, Envelope, Head, Message, finish_reason,
 };
-use crate::api::openai::{messages, schema, start};
-use crate::auth::Caller;
-use crate::generate::{Answer, GenerateRequest, GenerationEvent, Priority, Prompt, TextToken};
-use crate::http::{AppState, JsonBody, OpenAiError, sse};
+use crate::api::openai::{error_event, messages, schema};
+use crate::auth::ModelUser;
+use crate::generate::{Answer, GenerateRequest, GenerationEvent, Prompt, TextToken};
+use crate::http::{AppState, Granted, JsonBody, OpenAiError};
 
 /// Known to OpenAI's clients, refused by name.
 const REFUSED: &[(&str, &str)] = &[
@@ -40,9 +40,14 @@ const WITHOUT_EFFECT: &[&str] = &["metadata", "safety_identifier", "prompt_cache
 /// A request, read and checked.
 #[derive(Debug, PartialEq)]
 pub struct ChatRequest {
-    generate: GenerateRequest,
-    stream: StreamOptions,
+    /// What is to be generated.
+    pub generate: GenerateRequest,
+    /// How it is to be sent.
+    pub stream: StreamOptions,
 }
+
+const ENDPOINT: Endpoint =
+    Endpoint { path: "/v1/chat/completions", prompt: "messages", usual_max_tokens: None };
 
 /// Answers a conversation.
 ///
@@ -60,31 +65,19 @@ pub struct ChatRequest {
         (schema::OpenAiChatCompletionChunk = "text/event-stream")))))]
 pub async fn create(
     State(app): State<AppState>,
-    caller: Caller,
+    Granted(user): Granted<ModelUser>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, OpenAiError> {
-    let ChatRequest { mut generate, stream } = ChatRequest::read(body)?;
-    generate.tenant = caller.tenant();
-    generate.deadline = Some(app.deadline());
+    let ChatRequest { generate, stream } = ChatRequest::read(body)?;
+    let object = if stream.stream { "chat.completion.chunk" } else { "chat.completion" };
     let (model, logprobs) = (generate.model.clone(), generate.sampling.logprobs.is_some());
-    let generation = start::start(&app, &caller, vec![generate], "messages").await?;
-    let writer = Writer {
-        head: Head {
-            id: start::id("chatcmpl"),
-            object: if stream.stream { "chat.completion.chunk" } else { "chat.completion" },
-            created: start::now(),
-            model,
-            system_fingerprint: generation.fingerprint().to_owned(),
-        },
-        logprobs,
-        include_usage: stream.include_usage,
-    };
-    if !stream.stream {
-        let answer = start::whole(&app, Answer::collect(generation)).await?;
-        return Ok(Json(writer.answer(answer)).into_response());
+    let generation = inference::start(&app, &app.models(&user), vec![generate], ENDPOINT).await?;
+    let head = Head::new("chatcmpl", object, model, generation.fingerprint());
+    let writer = ChatWriter { head, logprobs, include_usage: stream.include_usage };
+    if stream.stream {
+        return Ok(inference::events(&app, generation, writer, error_event).await?);
     }
-    let events = start::begun(generation).await?;
-    Ok(sse::openai_events(&app, events.map(move |event| Ok(writer.chunks(event?)))))
+    Ok(Json(inference::whole(generation, &writer).await?).into_response())
 }
 
 impl ChatRequest {
@@ -104,24 +97,7 @@ impl ChatRequest {
         fields.accept(WITHOUT_EFFECT);
         fields.refuse(REFUSED)?;
         fields.finish()?;
-        let generate = GenerateRequest {
-            model,
-            prompt,
-            sampling: options.sampling,
-            choices: options.choices,
-            max_new_tokens,
-            min_new_tokens: options.min_new_tokens,
-            stop: options.stop,
-            stop_token_ids: options.stop_token_ids,
-            ignore_end: options.ignore_end,
-            show_special_tokens: options.show_special_tokens,
-            echo: false,
-            prompt_logprobs: None,
-            tenant: 0,
-            priority: Priority::Normal,
-            deadline: None,
-        };
-        Ok(Self { generate, stream })
+        Ok(Self { generate: options.request(&model, prompt, max_new_tokens), stream })
     }
 }
 
@@ -210,13 +186,13 @@ fn check_fixed_values(fields: &mut Fields) -> Result<(), ParameterError> {
 }
 
 /// Writes events and answers.
-struct Writer {
+struct ChatWriter {
     head: Head,
     logprobs: bool,
     include_usage: bool,
 }
 
-impl Writer {
+impl Writer for ChatWriter {
     fn answer(&self, answer: Answer) -> Value {
         let choices = answer.choices.into_iter().enumerate().map(|(index, choice)| ChatChoice {
             index,
@@ -228,7 +204,7 @@ impl Writer {
         json!(Envelope { head: &self.head, choices: choices.collect(), usage })
     }
 
-    fn chunks(&self, event: GenerationEvent) -> Vec<Value> {
+    fn chunks(&mut self, event: GenerationEvent) -> Vec<Value> {
         match event {
             GenerationEvent::Started { choices, .. } => choices.map(|choice| self.first(choice)).collect(),
             GenerationEvent::Text { choice, text, tokens } => {
@@ -245,7 +221,9 @@ impl Writer {
             GenerationEvent::Done { .. } => Vec::new(),
         }
     }
+}
 
+impl ChatWriter {
     fn first(&self, choice: u32) -> Value {
         let delta = Delta { role: Some("assistant"), content: Some(String::new()), refusal: Some(None) };
         self.chunk(choice, delta, None, None)

@@ -5,17 +5,20 @@ use std::collections::HashMap;
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use futures_util::StreamExt;
 use serde_json::{Value, json};
 
+use crate::api::inference::{self, Endpoint, Writer};
+use crate::api::openai::error_event;
 use crate::api::openai::fields::{Fields, ParameterError, string};
 use crate::api::openai::sampling::{AnswerOptions, MAX_CHOICES, StreamOptions, token_ids};
 use crate::api::openai::schema;
-use crate::api::openai::start;
 use crate::api::openai::types::{Envelope, Head, TextChoice, TextLogprobs, finish_reason};
-use crate::auth::Caller;
-use crate::generate::{Answer, GenerateRequest, GenerationEvent, Priority, Prompt, TextToken};
-use crate::http::{AppState, JsonBody, OpenAiError, sse};
+use crate::auth::ModelUser;
+use crate::generate::{Answer, GenerateRequest, GenerationEvent, Prompt, TextToken};
+use crate::http::{AppState, Granted, JsonBody, OpenAiError};
+
+const ENDPOINT: Endpoint =
+    Endpoint { path: "/v1/completions", prompt: "prompt", usual_max_tokens: Some(DEFAULT_MAX_TOKENS) };
 
 /// OpenAI's own default.
 const DEFAULT_MAX_TOKENS: u32 = 16;
@@ -43,33 +46,21 @@ pub struct CompletionRequest {
         (schema::OpenAiCompletion = "application/json"), (schema::OpenAiCompletion = "text/event-stream")))))]
 pub async fn create(
     State(app): State<AppState>,
-    caller: Caller,
+    Granted(user): Granted<ModelUser>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, OpenAiError> {
-    let CompletionRequest { mut generate, stream } = CompletionRequest::read(body)?;
-    for request in &mut generate {
-        request.tenant = caller.tenant();
-        request.deadline = Some(app.deadline());
-    }
+    let CompletionRequest { generate, stream } = CompletionRequest::read(body)?;
     let (model, logprobs) = match generate.first() {
         Some(first) => (first.model.clone(), first.sampling.logprobs),
         None => (String::new(), None),
     };
-    let generation = start::start(&app, &caller, generate, "prompt").await?;
-    let head = Head {
-        id: start::id("cmpl"),
-        object: "text_completion",
-        created: start::now(),
-        model,
-        system_fingerprint: generation.fingerprint().to_owned(),
-    };
-    let mut writer = Writer { head, logprobs, include_usage: stream.include_usage, offsets: HashMap::new() };
-    if !stream.stream {
-        let answer = start::whole(&app, Answer::collect(generation)).await?;
-        return Ok(Json(writer.answer(answer)).into_response());
+    let generation = inference::start(&app, &app.models(&user), generate, ENDPOINT).await?;
+    let head = Head::new("cmpl", "text_completion", model, generation.fingerprint());
+    let writer = TextWriter { head, logprobs, include_usage: stream.include_usage, offsets: HashMap::new() };
+    if stream.stream {
+        return Ok(inference::events(&app, generation, writer, error_event).await?);
     }
-    let events = start::begun(generation).await?;
-    Ok(sse::openai_events(&app, events.map(move |event| Ok(writer.chunks(event?)))))
+    Ok(Json(inference::whole(generation, &writer).await?).into_response())
 }
 
 impl CompletionRequest {
@@ -90,7 +81,7 @@ impl CompletionRequest {
         }
         options.sampling.logprobs = fields.small_integer("logprobs", 0..=5)?;
         let echo = fields.boolean("echo")?.unwrap_or(false);
-        let max_new_tokens = fields.small_integer("max_tokens", 0..=u32::MAX)?.unwrap_or(DEFAULT_MAX_TOKENS);
+        let max_new_tokens = fields.small_integer("max_tokens", 0..=u32::MAX)?;
         fields.refuse(&[
             ("suffix", "the models here continue a text, they do not fill it in"),
             ("max_completion_tokens", "it is called `max_tokens` here"),
@@ -100,22 +91,11 @@ impl CompletionRequest {
             ("response_format", "answers cannot be constrained yet"),
         ])?;
         fields.finish()?;
+        let prompt_logprobs = options.sampling.logprobs.filter(|_| echo);
         let request = |prompt| GenerateRequest {
-            model: model.clone(),
-            prompt,
-            sampling: options.sampling.clone(),
-            choices: options.choices,
-            max_new_tokens: Some(max_new_tokens),
-            min_new_tokens: options.min_new_tokens,
-            stop: options.stop.clone(),
-            stop_token_ids: options.stop_token_ids.clone(),
-            ignore_end: options.ignore_end,
-            show_special_tokens: options.show_special_tokens,
             echo,
-            prompt_logprobs: options.sampling.logprobs.filter(|_| echo),
-            tenant: 0,
-            priority: Priority::Normal,
-            deadline: None,
+            prompt_logprobs,
+            ..options.clone().request(&model, prompt, max_new_tokens)
         };
         Ok(Self { generate: prompts.into_iter().map(request).collect(), stream })
     }
@@ -148,7 +128,7 @@ fn prompts(fields: &mut Fields) -> Result<Vec<Prompt>, ParameterError> {
 }
 
 /// Writes events and answers.
-struct Writer {
+struct TextWriter {
     head: Head,
     logprobs: Option<u32>,
     include_usage: bool,
@@ -156,7 +136,7 @@ struct Writer {
     offsets: HashMap<u32, usize>,
 }
 
-impl Writer {
+impl Writer for TextWriter {
     fn answer(&self, answer: Answer) -> Value {
         let choices = answer.choices.into_iter().enumerate().map(|(index, choice)| TextChoice {
             index,
@@ -185,7 +165,9 @@ impl Writer {
             GenerationEvent::Done { .. } => Vec::new(),
         }
     }
+}
 
+impl TextWriter {
     fn chunk(
         &self,
         choice: u32,

@@ -6,13 +6,17 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
+use crate::api::inference;
 use crate::api::openai::fields::{Fields, ParameterError, string};
 use crate::api::openai::sampling::token_ids;
 use crate::api::openai::schema;
-use crate::api::openai::start;
-use crate::auth::Caller;
+use crate::auth::ModelUser;
+use crate::engine::EngineError;
 use crate::generate::EmbedInput;
-use crate::http::{ApiError, AppState, JsonBody, OpenAiError};
+use crate::http::{ApiError, AppState, Granted, JsonBody, OpenAiError};
+use crate::usage::Outcome;
+
+const PATH: &str = "/v1/embeddings";
 
 /// Most inputs of one request, as at OpenAI.
 pub const MAX_INPUTS: usize = 2048;
@@ -42,21 +46,32 @@ pub struct EmbeddingRequest {
     responses((status = 200, description = "The vectors, in the order of the texts", body = schema::OpenAiEmbeddings)))]
 pub async fn create(
     State(app): State<AppState>,
-    caller: Caller,
+    Granted(user): Granted<ModelUser>,
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, OpenAiError> {
     let request = EmbeddingRequest::read(body)?;
-    start::refuse_while_draining(&app)?;
-    let lease = app.models(&caller).lease(&request.model).await?;
+    inference::refuse_while_draining(&app)?;
+    let models = app.models(&user);
+    let lease = models.lease(&request.model).await?;
     let size = lease.spec.embedding_size;
     if size > 0 && request.dimensions.is_some_and(|wanted| wanted != size as u64) {
         let reason = format!("this model's vectors have {size} dimensions and cannot be cut");
         return Err(ParameterError::unsupported("dimensions", reason).into());
     }
-    let embedding = app.generator().embed(&lease, request.inputs);
-    let embeddings =
-        tokio::time::timeout_at(app.deadline().into(), embedding).await.map_err(|_| timed_out())?;
-    let embeddings = embeddings.map_err(|error| ApiError::from(error).or_param("input"))?;
+    let mut record = models.record(&lease.id, &request.model, PATH)?;
+    let interruption = record.interruption().clone();
+    let embedding = app.generator().embed(&lease, request.inputs, record.account());
+    let embedding = tokio::select! {
+        biased;
+        embedding = embedding => embedding,
+        () = tokio::time::sleep_until(app.deadline().into()) => Err(EngineError::DeadlineExceeded.into()),
+        error = interruption.happened() => return Err(error.into()),
+    };
+    let embeddings = embedding.map_err(|error| {
+        record.failed(&error);
+        ApiError::from(error).or_param("input")
+    })?;
+    record.ended(Outcome::Stop);
     let data = embeddings.vectors.iter().enumerate();
     let data: Vec<Value> = data
         .map(|(index, vector)| {
@@ -70,10 +85,6 @@ pub async fn create(
         "model": request.model,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     })))
-}
-
-fn timed_out() -> ApiError {
-    ApiError::from(crate::engine::EngineError::DeadlineExceeded)
 }
 
 fn encoded(vector: &[f32], encoding: Encoding) -> Value {

@@ -8,5 +8,13 @@ mod messages;
 pub mod models;
 mod sampling;
 pub mod schema;
-mod start;
-mod types;
+pub(in crate::api) mod types;
+
+use serde_json::Value;
+
+use crate::http::{ApiError, OpenAiError};
+
+/// An error within a stream.
+fn error_event(error: ApiError) -> Value {
+    OpenAiError::from(error).to_json()
+}

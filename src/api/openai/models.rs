@@ -6,8 +6,8 @@ use axum::extract::{Path, State};
 use serde_json::{Value, json};
 
 use crate::api::openai::schema::{OpenAiModel, OpenAiModels};
-use crate::auth::Caller;
-use crate::http::{AppState, OpenAiError};
+use crate::auth::ModelUser;
+use crate::http::{AppState, Granted, OpenAiError};
 use crate::manager::ModelStatus;
 
 /// Lists the models the caller may use, loaded or not.
@@ -16,8 +16,11 @@ use crate::manager::ModelStatus;
 /// For a caller who is not known.
 #[utoipa::path(get, path = "/v1/models", operation_id = "openaiListModels", tag = "openai",
     responses((status = 200, description = "The models", body = OpenAiModels)))]
-pub async fn list(State(app): State<AppState>, caller: Caller) -> Result<Json<Value>, OpenAiError> {
-    let data: Vec<Value> = app.models(&caller).list().iter().map(model).collect();
+pub async fn list(
+    State(app): State<AppState>,
+    Granted(user): Granted<ModelUser>,
+) -> Result<Json<Value>, OpenAiError> {
+    let data: Vec<Value> = app.models(&user).list().iter().map(model).collect();
     Ok(Json(json!({"object": "list", "data": data})))
 }
 
@@ -31,12 +34,12 @@ pub async fn list(State(app): State<AppState>, caller: Caller) -> Result<Json<Va
     responses((status = 200, description = "The model", body = OpenAiModel)))]
 pub async fn retrieve(
     State(app): State<AppState>,
-    caller: Caller,
+    Granted(user): Granted<ModelUser>,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Value>, OpenAiError> {
     // A name that is not even text is the name of no model.
     let Path(id) = id.unwrap_or_else(|_| Path("\u{fffd}".to_owned()));
-    Ok(Json(model(&app.models(&caller).named(&id)?)))
+    Ok(Json(model(&app.models(&user).named(&id)?)))
 }
 
 fn model(status: &ModelStatus) -> Value {

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::api::openai::fields::{Fields, ParameterError, integer, number, string};
-use crate::generate::Sampling;
+use crate::generate::{GenerateRequest, Priority, Prompt, Sampling};
 
 /// Most answers to one prompt.
 pub const MAX_CHOICES: u32 = 64;
@@ -31,7 +31,7 @@ const REFUSED: &[(&str, &str)] = &[
 ];
 
 /// What both endpoints know about an answer, before it is put into a request.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct AnswerOptions {
     /// How tokens are chosen; `logprobs` is the endpoint's own business.
     pub sampling: Sampling,
@@ -68,6 +68,27 @@ impl AnswerOptions {
         fields.string("user")?;
         fields.refuse(REFUSED)?;
         Ok(options)
+    }
+
+    /// A request with these options; nobody's yet.
+    pub fn request(self, model: &str, prompt: Prompt, max_new_tokens: Option<u32>) -> GenerateRequest {
+        GenerateRequest {
+            model: model.to_owned(),
+            prompt,
+            sampling: self.sampling,
+            choices: self.choices,
+            max_new_tokens,
+            min_new_tokens: self.min_new_tokens,
+            stop: self.stop,
+            stop_token_ids: self.stop_token_ids,
+            ignore_end: self.ignore_end,
+            show_special_tokens: self.show_special_tokens,
+            echo: false,
+            prompt_logprobs: None,
+            tenant: 0,
+            priority: Priority::Normal,
+            deadline: None,
+        }
     }
 }
 

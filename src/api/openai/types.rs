@@ -3,6 +3,7 @@
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
+use crate::api::inference;
 use crate::generate::{EndReason, TextToken, Usage as Count};
 
 /// Smaller than any log-probability that is sent: JSON has no infinity.
@@ -56,6 +57,19 @@ pub struct Head {
     pub model: String,
     /// Same fingerprint, same request and seed: same answer.
     pub system_fingerprint: String,
+}
+
+impl Head {
+    /// That of an answer that begins now.
+    pub fn new(prefix: &str, object: &'static str, model: String, fingerprint: &str) -> Self {
+        Self {
+            id: inference::id(prefix),
+            object,
+            created: inference::now(),
+            model,
+            system_fingerprint: fingerprint.to_owned(),
+        }
+    }
 }
 
 /// An answer or a chunk: the head, choices of either kind, and the usage where it belongs.

@@ -184,6 +184,7 @@ impl Scheduler {
         group.started = true;
         group.place = None;
         group.cached_tokens = cached_tokens;
+        group.tab.prompt(group.prompt_tokens, cached_tokens);
         if self.limits.prefix_cache {
             self.figures.prefix_queries += group.prompt_tokens as u64;
             self.figures.prefix_hits += cached_tokens as u64;

@@ -95,14 +95,15 @@ impl Scheduler {
                 let mut sibling = sequence.fork(choice);
                 let sampled = sample(group, &sibling, values, sampler)?;
                 take_token(group, &mut sibling, sampled);
+                self.figures.generated_tokens += 1;
                 forked.push(sibling);
             }
         }
         let sampled = sample(group, sequence, values, sampler)?;
         take_token(group, sequence, sampled);
-        let tokens = if is_first { u64::from(group.request.choices) } else { 1 };
-        self.figures.generated_tokens += tokens;
-        self.fairness.charge(group.request.tenant, group.request.weight, GENERATED_TOKEN * tokens as f64);
+        self.figures.generated_tokens += 1;
+        let tokens = if is_first { group.request.choices } else { 1 };
+        self.fairness.charge(group.request.tenant, group.request.weight, GENERATED_TOKEN * f64::from(tokens));
         Ok(())
     }
 
@@ -195,6 +196,7 @@ fn take_token(group: &mut Group, sequence: &mut Sequence, sampled: Sampled) {
     let Sampled { id, logprob } = sampled;
     let may_stop = sequence.generated >= group.request.min_new_tokens;
     sequence.generated += 1;
+    group.tab.generated();
     sequence.phase = Phase::Decoding;
     let ended = if may_stop && group.request.stop_token_ids.binary_search(&id).is_ok() {
         Some(FinishReason::Stop(id))

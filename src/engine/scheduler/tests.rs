@@ -8,6 +8,7 @@ use tokio::sync::mpsc;
 use super::*;
 use crate::engine::sampler::Sampler;
 use crate::engine::sequence::Event;
+use crate::engine::tab::{Bill, Spent, Tab};
 use crate::engine::{PromptLogprob, SamplingParams, SequenceRequest, TokenLogprob};
 use fake::FakeModel;
 
@@ -17,6 +18,7 @@ mod fake;
 /// One caller.
 struct Client {
     events: Option<mpsc::Receiver<Event>>,
+    bill: Bill,
     received: Vec<Event>,
     /// Leaves after this many events.
     leaves_after: Option<usize>,
@@ -55,8 +57,9 @@ impl Simulation {
     fn submit(&mut self, request: SequenceRequest) -> usize {
         let room = request.choices as usize * (request.max_new_tokens as usize + 1) + 2;
         let (sender, events) = mpsc::channel(room);
-        self.scheduler.accept(Submission { request, events: sender, place: None, arrival: self.now });
-        self.clients.push(Client { events: Some(events), received: Vec::new(), leaves_after: None });
+        let (tab, bill) = Tab::open();
+        self.scheduler.accept(Submission { request, events: sender, tab, place: None, arrival: self.now });
+        self.clients.push(Client { events: Some(events), bill, received: Vec::new(), leaves_after: None });
         self.clients.len() - 1
     }
 
@@ -118,6 +121,20 @@ impl Simulation {
     fn assert_all_free(&self) {
         assert_eq!(self.scheduler.blocks.available(), self.scheduler.blocks.total());
         assert_eq!(self.scheduler.groups.iter().count(), 0);
+        self.check_bills();
+    }
+
+    /// What the requests cost is what the engine did, whoever was there to read it.
+    fn check_bills(&self) {
+        let sum = |of: fn(Spent) -> u32| {
+            self.clients.iter().map(|client| u64::from(of(client.bill.so_far()))).sum::<u64>()
+        };
+        let figures = &self.scheduler.figures;
+        assert_eq!(sum(|spent| spent.generated_tokens), figures.generated_tokens);
+        if self.scheduler.limits.prefix_cache {
+            assert_eq!(sum(|spent| spent.prompt_tokens), figures.prefix_queries);
+            assert_eq!(sum(|spent| spent.cached_tokens), figures.prefix_hits);
+        }
     }
 }
 

@@ -1,0 +1,115 @@
+//! Work that is written down: where a place in the records (platform) and what an engine counts (inference) meet, so
+//! that neither wing learns of the other.
+//!
+//! Dropping it is the end of the work, and settles its record with what the engine counted, however far that had come.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use futures_util::Stream;
+
+use crate::engine::EngineError;
+use crate::generate::{Account, EndReason, GenerateError, GenerationBatch, GenerationEvent, Usage};
+use crate::http::{ApiError, Interruption};
+use crate::usage::{Outcome, Tally, Tokens};
+
+/// A record of work that begins. Without an open account nothing is written when it is dropped: no engine was asked.
+pub struct Record {
+    tally: Option<Tally>,
+    account: Account,
+    interruption: Interruption,
+    /// How it ended; none while it goes on.
+    outcome: Option<Outcome>,
+}
+
+impl Record {
+    /// Of work that may be interrupted.
+    pub fn new(tally: Tally, interruption: Interruption) -> Self {
+        Self { tally: Some(tally), account: Account::default(), interruption, outcome: None }
+    }
+
+    /// Where the work's cost is counted.
+    pub fn account(&mut self) -> &mut Account {
+        &mut self.account
+    }
+
+    /// Says how the work ended; the first word counts.
+    pub fn ended(&mut self, outcome: Outcome) {
+        self.outcome.get_or_insert(outcome);
+    }
+
+    /// Says that the work failed, and how.
+    pub fn failed(&mut self, error: &GenerateError) {
+        self.ended(match error {
+            GenerateError::Engine(EngineError::DeadlineExceeded) => Outcome::Timeout,
+            _ => Outcome::Failed,
+        });
+    }
+
+    /// What may end the work early.
+    pub fn interruption(&self) -> &Interruption {
+        &self.interruption
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let Some(tally) = self.tally.take().filter(|_| self.account.is_open()) else { return };
+        let outcome = self.outcome.or_else(|| self.interruption.cause()).unwrap_or(Outcome::ClientGone);
+        let account = std::mem::take(&mut self.account);
+        tally.settle(outcome, async move { tokens(account.settled().await) });
+    }
+}
+
+fn tokens(usage: Usage) -> Tokens {
+    Tokens { prompt: usage.prompt_tokens, cached: usage.cached_tokens, completion: usage.completion_tokens }
+}
+
+/// Generations with their record.
+pub struct Metered {
+    // Dropped before the record: the engine may let go.
+    generation: GenerationBatch,
+    record: Record,
+    longest: bool,
+}
+
+impl Metered {
+    /// Puts them together.
+    pub fn new(generation: GenerationBatch, record: Record) -> Self {
+        Self { generation, record, longest: false }
+    }
+
+    /// As [`GenerationBatch::fingerprint`].
+    pub fn fingerprint(&self) -> &str {
+        self.generation.fingerprint()
+    }
+
+    /// What may end the work early.
+    pub fn interruption(&self) -> &Interruption {
+        self.record.interruption()
+    }
+
+    fn note(&mut self, event: &Result<GenerationEvent, GenerateError>) {
+        match event {
+            Ok(GenerationEvent::Ended { reason: EndReason::Length, .. }) => self.longest = true,
+            Ok(GenerationEvent::Done { .. }) => {
+                self.record.ended(if self.longest { Outcome::Length } else { Outcome::Stop });
+            }
+            Ok(_) => {}
+            Err(error) => self.record.failed(error),
+        }
+    }
+}
+
+impl Stream for Metered {
+    type Item = Result<GenerationEvent, ApiError>;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        let event = ready!(Pin::new(&mut this.generation).poll_next(context));
+        if let Some(event) = &event {
+            this.note(event);
+        }
+        Poll::Ready(event.map(|event| event.map_err(ApiError::from)))
+    }
+}
