@@ -44,6 +44,11 @@ impl DatabaseArguments {
 /// For one that is not, or that cannot be reached.
 pub async fn open_current(config: &Config) -> Result<Store, Box<dyn Error>> {
     let store = Store::open_existing(&config.database_url).await?;
-    store.require_current_schema().await?;
-    Ok(store)
+    match store.require_current_schema().await {
+        Ok(()) => Ok(store),
+        Err(error) => {
+            store.close().await;
+            Err(error.into())
+        }
+    }
 }

@@ -50,6 +50,16 @@ pub struct Messages {
     pub forgotten: &'static str,
     /// The answer was cut by Ctrl-C.
     pub interrupted: &'static str,
+    /// A user was made, and the password follows.
+    pub user_made: &'static str,
+    /// A password was reset, and follows.
+    pub password_reset: &'static str,
+    /// A key was made, and follows.
+    pub key_made: &'static str,
+    /// A backup is in the database's place.
+    pub restored: &'static str,
+    /// Before the path of the replaced database.
+    pub before_restore: &'static str,
 }
 
 const ENGLISH: Messages = Messages {
@@ -68,6 +78,11 @@ const ENGLISH: Messages = Messages {
     chat_help: "/reset forgets the conversation, /exit or Ctrl-D ends, Ctrl-C stops an answer",
     forgotten: "the conversation is forgotten",
     interrupted: "(stopped)",
+    user_made: "made; the password, shown this once and to be changed at the first sign-in:",
+    password_reset: "all sessions have ended; the new password, shown this once and to be changed at the next sign-in:",
+    key_made: "a new key, shown this once:",
+    restored: "restored; everybody must sign in again, and keys are as they were when the backup was made",
+    before_restore: "what was there before",
 };
 
 const CHINESE: Messages = Messages {
@@ -86,6 +101,11 @@ const CHINESE: Messages = Messages {
     chat_help: "/reset 忘记对话,/exit 或 Ctrl-D 退出,Ctrl-C 停止回答",
     forgotten: "对话已清空",
     interrupted: "(已停止)",
+    user_made: "已创建;密码仅显示这一次,首次登录时必须修改:",
+    password_reset: "所有会话均已结束;新密码仅显示这一次,下次登录时必须修改:",
+    key_made: "新密钥,仅显示这一次:",
+    restored: "已恢复;所有人须重新登录,密钥回到备份时的状态",
+    before_restore: "原有数据库",
 };
 
 #[cfg(test)]

@@ -1,7 +1,9 @@
 //! The command line: `serve`, `chat`, `pull`, `models`, `doctor`, `check-config`; and for the person who runs the machine
-//! `migrate`, `audit`. Without a command it serves.
+//! `migrate`, `backup`, `restore`, `admin`, `audit`. Without a command it serves.
 
+mod admin;
 mod audit;
+mod backup;
 mod chat;
 mod check_config;
 mod database;
@@ -11,6 +13,7 @@ mod migrate;
 mod models;
 mod output;
 mod pull;
+mod restore;
 mod serve;
 
 use std::error::Error;
@@ -70,6 +73,15 @@ enum Command {
     ///
     /// The server does so at its start; this is for pipelines that want it done, or checked, before.
     Migrate(migrate::MigrateArguments),
+    /// Copy the SQLite database into a file, also while a server uses it
+    Backup(backup::BackupArguments),
+    /// Put a backup in the SQLite database's place; the old one stays beside it
+    ///
+    /// No server may be running. Everybody must sign in again, and what was changed since the backup is as it was then.
+    Restore(restore::RestoreArguments),
+    /// Users, passwords and keys, without signing in: for whoever runs the machine
+    #[command(subcommand)]
+    Admin(admin::AdminCommand),
     /// Check the audit, or print it
     #[command(subcommand)]
     Audit(audit::AuditCommand),
@@ -91,6 +103,9 @@ pub fn main() -> ExitCode {
         Command::Doctor { settings } => doctor::doctor(&runtime, settings),
         Command::CheckConfig { settings } => check_config::check_config(settings),
         Command::Migrate(arguments) => migrate::migrate(&runtime, arguments),
+        Command::Backup(arguments) => backup::backup(&runtime, arguments),
+        Command::Restore(arguments) => restore::restore(&runtime, arguments),
+        Command::Admin(command) => admin::admin(&runtime, command),
         Command::Audit(command) => audit::audit(&runtime, command),
     };
     // Threads that read files or wait for a terminal must not hold up the end.

@@ -18,13 +18,13 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::layers::Layers;
-use crate::config::quantity::{Network, OrAuto, OrOff, Time, Truth};
+use crate::config::quantity::{Network, OrAuto, OrOff, Truth};
 
 pub use environment::Environment;
 pub use error::ConfigError;
 pub use layers::{Explained, Origin};
 pub use model_argument::{ModelArgument, is_model_id};
-pub use quantity::{MemoryBudget, Size};
+pub use quantity::{MemoryBudget, Size, Time};
 pub use raw::RawConfig;
 pub use sections::{
     AuthConfig, EngineConfig, FetchConfig, HubConfig, LogConfig, LogFormat, ModelsConfig, ServerConfig,

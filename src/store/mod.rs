@@ -6,6 +6,7 @@
 
 pub mod api_keys;
 pub mod audit;
+mod backup;
 mod columns;
 mod error;
 mod list;
@@ -22,6 +23,7 @@ pub mod tickets;
 pub mod usage;
 pub mod users;
 
+pub use backup::{BackupError, Replacement};
 pub use columns::JsonText;
 pub use error::StoreError;
 pub use list::{ListRequest, Order, Page, PageError};

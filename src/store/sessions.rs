@@ -231,3 +231,13 @@ pub async fn forget_ended(tx: &mut Tx, user_id: &str, before: Timestamp) -> Resu
     execute!(tx, sqlx::query(SESSIONS).bind(user_id).bind(before))?;
     Ok(())
 }
+
+/// Ends all sessions of all users.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn revoke_of_everybody(tx: &mut Tx, because: &str, now: Timestamp) -> Result<(), StoreError> {
+    const SQL: &str = "UPDATE sessions SET revoked_at = $2, revoked_because = $1 WHERE revoked_at IS NULL";
+    execute!(tx, sqlx::query(SQL).bind(because).bind(now))?;
+    Ok(())
+}
