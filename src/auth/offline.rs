@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use crate::auth::first_run::{event, make_password};
 use crate::auth::{
     Auth, AuthError, Checkpoint, Passwords, Permission, PermissionSet, PlainKey, Role, checked_username,
-    new_id,
+    new_id, throttle,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config::AuthConfig;
@@ -110,7 +110,8 @@ impl Operator {
         Ok(made.map(|password| MadePassword { username, password }))
     }
 
-    /// Makes a new password for a user (the only owner, where none is named), ends their sessions.
+    /// Makes a new password for a user (the only owner, where none is named), ends their sessions, and forgets
+    /// how often somebody tried the old one.
     ///
     /// # Errors
     /// [`AuthError::NotFound`], or [`AuthError::Conflict`] if it is not clear who is meant.
@@ -125,6 +126,7 @@ impl Operator {
         user.updated_at = now;
         users::update(&mut tx, &user).await?;
         sessions::revoke_all_but(&mut tx, &user.id, None, "password_reset", now).await?;
+        throttle::forget_account(&mut tx, &user.username).await?;
         let after = json!({"username": user.username, "must_change_password": true});
         self.record(&mut tx, "user.password_reset", ("user", &user.id), after).await?;
         self.auth.commit_authority(tx).await?;

@@ -63,9 +63,9 @@ impl Attempt {
     pub(super) fn new(username: Option<&str>, known: bool, address: IpAddr) -> Self {
         let address = network(address);
         // Only a hash: people type passwords where their name belongs.
-        let account = username.map(|name| match known {
-            false => format!("account:{}", hash_of(name)),
-            true => format!("account:{}:{address}", hash_of(name)),
+        let account = username.map(account).map(|account| match known {
+            false => account,
+            true => format!("{account}:{address}"),
         });
         Self { account, address: format!("address:{address}") }
     }
@@ -112,6 +112,16 @@ impl Attempt {
             None => Ok(()),
         }
     }
+}
+
+/// The subject of an account's counter; those of its known addresses begin with it.
+fn account(username: &str) -> String {
+    format!("account:{}", hash_of(username))
+}
+
+/// Forgets all failures of an account, wherever they came from: it has a new password.
+pub(super) async fn forget_account(tx: &mut Tx, username: &str) -> Result<(), StoreError> {
+    sign_in_failures::forget_all_of(tx, &account(username)).await
 }
 
 /// What one customer of a network provider has: an address of version 4, a network of 64 bits of version 6.

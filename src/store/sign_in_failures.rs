@@ -53,6 +53,17 @@ pub async fn forget(tx: &mut Tx, subject: &str) -> Result<(), StoreError> {
     Ok(())
 }
 
+/// Forgets a subject and those whose names go on after it with a colon.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn forget_all_of(tx: &mut Tx, subject: &str) -> Result<(), StoreError> {
+    const SQL: &str =
+        "DELETE FROM sign_in_failures WHERE subject = $1 OR SUBSTR(subject, 1, LENGTH($1) + 1) = $1 || ':'";
+    execute!(tx, sqlx::query(SQL).bind(subject))?;
+    Ok(())
+}
+
 /// Forgets everything older than a time: the table stays small.
 ///
 /// # Errors

@@ -7,5 +7,7 @@ mod database;
 #[path = "../process/mod.rs"]
 mod process;
 
+mod admin;
 mod audit;
+mod backup;
 mod migrate;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
 
 use sconce::config::Environment;
+use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
@@ -171,6 +172,11 @@ impl Said {
     }
 }
 
+/// A client that goes straight to the server.
+pub fn client() -> reqwest::Client {
+    reqwest::Client::builder().no_proxy().build().expect("a client")
+}
+
 /// A server that is ready. Killed when dropped.
 pub struct Server {
     pub url: String,
@@ -203,6 +209,34 @@ impl Server {
         }
         let status = child.wait().await.expect("it ended");
         Err(format!("{status}\n{}", log.await.expect("it was read")))
+    }
+
+    /// Sends a request with a key or an access token; status and JSON.
+    pub async fn send(&self, request: reqwest::RequestBuilder, token: &str) -> (u16, Value) {
+        let answer = request.bearer_auth(token).send().await.expect("the server answers");
+        let status = answer.status().as_u16();
+        (status, answer.json().await.expect("it is JSON"))
+    }
+
+    pub async fn get(&self, path: &str, token: &str) -> (u16, Value) {
+        self.send(client().get(format!("{}{path}", self.url)), token).await
+    }
+
+    pub async fn post(&self, path: &str, token: &str, body: &Value) -> (u16, Value) {
+        self.send(client().post(format!("{}{path}", self.url)).json(body), token).await
+    }
+
+    /// Signs in; status and JSON.
+    pub async fn sign_in(&self, username: &str, password: &str) -> (u16, Value) {
+        let body = json!({"username": username, "password": password});
+        self.post("/api/v1/auth/login", "", &body).await
+    }
+
+    /// The owner's access token, where the password is [`OWNER_PASSWORD`].
+    pub async fn owner_token(&self) -> String {
+        let (status, body) = self.sign_in(OWNER, OWNER_PASSWORD).await;
+        assert_eq!(status, 200, "{body}");
+        body["data"]["access_token"].as_str().expect("it is given").to_owned()
     }
 
     pub fn process(&self) -> u32 {
