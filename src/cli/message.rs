@@ -34,8 +34,14 @@ pub struct Messages {
     pub first_key: &'static str,
     /// Before the first user's name and password.
     pub owner: &'static str,
-    /// That they are shown once.
+    /// In place of a password that was not made here.
+    pub configured_password: &'static str,
+    /// Before the first key.
+    pub first_api_key: &'static str,
+    /// That the password and the key are shown once.
     pub owner_once: &'static str,
+    /// That the key is.
+    pub key_once: &'static str,
     /// Before the line to paste.
     pub try_it: &'static str,
     /// How to end.
@@ -70,7 +76,10 @@ const ENGLISH: Messages = Messages {
     key: "send a key as `Authorization: Bearer KEY`; `sconce admin create-key` makes one",
     first_key: "send a key as `Authorization: Bearer KEY`; the line below has the first one",
     owner: "administrator",
-    owner_once: "shown this once: keep it; the password must be changed at the first sign-in",
+    configured_password: "the password of SCONCE_ADMIN_PASSWORD",
+    first_api_key: "first API key",
+    owner_once: "shown this once: keep them; the password must be changed at the first sign-in",
+    key_once: "the key is shown this once: keep it",
     try_it: "try it",
     stop: "Ctrl-C lets running answers finish and ends",
     stopped: "ended",
@@ -93,7 +102,10 @@ const CHINESE: Messages = Messages {
     key: "以 `Authorization: Bearer 密钥` 发送;用 `sconce admin create-key` 创建密钥",
     first_key: "以 `Authorization: Bearer 密钥` 发送;下面一行已含第一个密钥",
     owner: "管理员",
-    owner_once: "仅显示这一次,请妥善保存;首次登录时必须修改密码",
+    configured_password: "SCONCE_ADMIN_PASSWORD 所设的密码",
+    first_api_key: "第一个 API 密钥",
+    owner_once: "密码与密钥仅显示这一次,请妥善保存;首次登录时必须修改密码",
+    key_once: "密钥仅显示这一次,请妥善保存",
     try_it: "试一试",
     stop: "按 Ctrl-C:等正在进行的回答结束后退出",
     stopped: "已结束",

@@ -13,7 +13,7 @@ use tokio::net::{TcpListener, TcpSocket};
 use tokio::runtime::Runtime;
 
 use crate::app::{App, AppError};
-use crate::auth::FirstRun;
+use crate::auth::{FirstRun, PlainKey};
 use crate::cli::message::{Messages, language_of, messages};
 use crate::cli::output;
 use crate::cli::pull::Bars;
@@ -42,6 +42,10 @@ pub fn serve(runtime: &Runtime, settings: RawConfig) -> Result<(), Box<dyn Error
         shutdown.follow_signals();
         let mut app = App::open(config).await?;
         let first_run = app.take_first_run();
+        if let Some(first) = &first_run {
+            // Now, and not once the models are there: whatever becomes of those, this is never shown again.
+            let _ = output::show(first_access(messages, first));
+        }
         if std::io::stderr().is_terminal() {
             app.manager().report_to(Arc::new(Bars::default()));
         }
@@ -50,7 +54,7 @@ pub fn serve(runtime: &Runtime, settings: RawConfig) -> Result<(), Box<dyn Error
         let announcement = tokio::spawn(async move {
             if ready.wait_for(|ready| *ready).await.is_ok() {
                 // Nobody may be reading; that is no reason not to serve.
-                let access = Access { asks_for_key, first_run };
+                let access = Access { asks_for_key, first_key: first_run.map(|first| first.key) };
                 let _ = output::line(banner(messages, address, &access, &manager));
             }
         });
@@ -88,8 +92,19 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, AppError> {
 /// How one gets in.
 struct Access {
     asks_for_key: bool,
-    /// Made at this very start, shown this once.
-    first_run: Option<FirstRun>,
+    /// Made at this very start.
+    first_key: Option<PlainKey>,
+}
+
+/// What was made at the first start, shown this once.
+fn first_access(messages: &Messages, first: &FirstRun) -> String {
+    let (password, note) = match &first.password {
+        Some(made) => (made.expose_secret(), messages.owner_once),
+        None => (messages.configured_password, messages.key_once),
+    };
+    let (owner, key) = (messages.owner, messages.first_api_key);
+    let (username, api_key) = (&first.username, first.key.reveal());
+    format!("\n  {owner}: {username} / {password}\n  {key}: {api_key}\n  ({note})\n")
 }
 
 /// What a person at the terminal needs to know.
@@ -98,7 +113,7 @@ fn banner(messages: &Messages, address: SocketAddr, access: &Access, manager: &M
     let url = format!("http://{}", reachable(address));
     let version = env!("CARGO_PKG_VERSION");
     let mut text = format!("\nsconce {version} {} {url}\n\n", messages.ready);
-    let sign_in = match (&access.first_run, access.asks_for_key) {
+    let sign_in = match (&access.first_key, access.asks_for_key) {
         (_, false) => messages.no_key,
         (Some(_), true) => messages.first_key,
         (None, true) => messages.key,
@@ -108,16 +123,11 @@ fn banner(messages: &Messages, address: SocketAddr, access: &Access, manager: &M
         let _ = writeln!(text, "  {label}: {content}");
     };
     line(messages.models, &names(&models));
-    if let Some(first) = &access.first_run {
-        let password = first.password.as_ref().map_or("SCONCE_ADMIN_PASSWORD", |made| made.expose_secret());
-        line(messages.owner, &format!("{} / {password}", first.username));
-        line("", messages.owner_once);
-    }
     line(messages.sign_in, sign_in);
     let key = match access {
         Access { asks_for_key: false, .. } => None,
-        Access { first_run: Some(first), .. } => Some(first.key.reveal()),
-        Access { first_run: None, .. } => Some("$SCONCE_API_KEY"),
+        Access { first_key: Some(key), .. } => Some(key.reveal()),
+        Access { first_key: None, .. } => Some("$SCONCE_API_KEY"),
     };
     if let Some(command) = example(&url, key, &models) {
         line(messages.try_it, &format!("\n\n{command}\n"));

@@ -12,7 +12,8 @@ use crate::process::Machine;
 
 const ROWS: i64 = 9;
 
-fn event(number: i64) -> AuditEvent {
+/// Something that happened.
+pub fn event(number: i64) -> AuditEvent {
     AuditEvent {
         at: Timestamp::from_millis(1_700_000_000_000 + number),
         actor_kind: "user",

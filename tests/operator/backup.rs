@@ -3,10 +3,14 @@
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
+use sconce::auth::verify_chain;
+use sconce::store::{Store, audit};
+use secrecy::SecretString;
 use serde_json::json;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 
+use crate::audit::event;
 use crate::database::Backend;
 use crate::process::{Machine, OWNER, OWNER_PASSWORD, ask};
 
@@ -36,6 +40,34 @@ async fn a_backup_made_while_a_server_runs_is_whole_and_nobody_elses() {
     let error = machine.run(&["backup", text(&machine.path("no/such/folder.db"))]).await.refused();
     assert!(error.contains("no/such/folder.db"), "{error}");
     drop(server);
+}
+
+#[tokio::test]
+async fn a_backup_is_of_one_moment_whatever_is_written_meanwhile() {
+    let machine = Machine::on(Backend::Sqlite).await;
+    let store = Store::open(&SecretString::from(machine.database_url())).await.unwrap();
+    store.migrate().await.unwrap();
+    let writer = store.clone();
+    let writing = tokio::spawn(async move {
+        loop {
+            let mut tx = writer.write().await.unwrap();
+            audit::append(&mut tx, event(1)).await.unwrap();
+            tx.commit().await.unwrap();
+        }
+    });
+    let mut rows = Vec::new();
+    for name in ["1.db", "2.db", "3.db"] {
+        let file = machine.path(name);
+        machine.run(&["backup", text(&file)]).await.ok();
+        let copy =
+            Store::open_existing(&SecretString::from(format!("sqlite://{}", text(&file)))).await.unwrap();
+        let report = verify_chain(&copy, None).await.unwrap();
+        assert_eq!(report.broken, None);
+        rows.push(report.sound);
+    }
+    assert!(!writing.is_finished(), "it was written to all the time");
+    assert!(rows[0] < rows[1] && rows[1] < rows[2], "{rows:?}");
+    writing.abort();
 }
 
 #[tokio::test]

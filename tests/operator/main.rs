@@ -10,4 +10,5 @@ mod process;
 mod admin;
 mod audit;
 mod backup;
+mod first_run;
 mod migrate;
