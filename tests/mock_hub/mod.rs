@@ -34,8 +34,12 @@ pub enum Fault {
     Status(u16),
     /// `Content-Length` says this; as much as there is comes, then the connection is closed.
     SayLength(u64),
+    /// `Content-Length` says this; the connection is closed after so many bytes of the body.
+    SayLengthAndCut(u64, usize),
     /// No `Content-Length`, and zeros without end.
     Endless,
+    /// One byte after the other, with a pause after each, without end.
+    Drip(std::time::Duration),
     /// Says it is compressed.
     Compressed,
     /// From this request on the content is another, under another ETag.
@@ -250,7 +254,9 @@ async fn serve(
     }
     match &fault {
         Some(Fault::Endless) => {}
-        Some(Fault::SayLength(length)) => head.push_str(&format!("Content-Length: {length}\r\n")),
+        Some(Fault::SayLength(length) | Fault::SayLengthAndCut(length, _)) => {
+            head.push_str(&format!("Content-Length: {length}\r\n"))
+        }
         Some(Fault::Compressed) => {
             head.push_str(&format!("Content-Length: {}\r\nContent-Encoding: gzip\r\n", body.len()));
         }
@@ -260,7 +266,7 @@ async fn serve(
     // The client may hang up at any time: that is its right, and often the point.
     let _ = stream.write_all(head.as_bytes()).await;
     match fault {
-        Some(Fault::CutAfter(bytes)) => {
+        Some(Fault::CutAfter(bytes) | Fault::SayLengthAndCut(_, bytes)) => {
             let _ = stream.write_all(&body[..bytes.min(body.len())]).await;
             let _ = stream.flush().await;
         }
@@ -269,6 +275,14 @@ async fn serve(
             state.lock().unwrap().stalled.push(stream);
         }
         Some(Fault::Endless) => while stream.write_all(&[0; 4096]).await.is_ok() {},
+        Some(Fault::Drip(pause)) => {
+            for byte in body {
+                if stream.write_all(&[*byte]).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(pause).await;
+            }
+        }
         _ => {
             let _ = stream.write_all(body).await;
         }

@@ -21,12 +21,13 @@ use crate::manager::sources::client::{Relation, cause};
 use crate::manager::sources::{Means, RemoteFile, SourceError};
 use crate::manager::tally::Tally;
 
-/// Tries in a row that bring not a single byte.
+/// Tries in a row that bring next to nothing.
 const FRUITLESS_TRIES: u32 = 4;
 /// Tries in all, however much each brings.
 const TRIES: u32 = 1000;
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
-/// A transfer that is slower than this over a whole stall time is as good as stalled.
+/// A transfer that is slower than this over a whole stall time is as good as stalled, and a try that brings less than
+/// this is as good as none.
 const LEAST_BYTES: u64 = 16 << 10;
 
 /// Fetches the files of one model from one server.
@@ -113,7 +114,8 @@ impl Downloader<'_> {
                 }
                 Ok(Try::Cut(reason)) => {
                     let after = half.length();
-                    fruitless = if after > before { 0 } else { fruitless + 1 };
+                    // A server that gives a few bytes at a time would hold this up for days.
+                    fruitless = if after >= before.saturating_add(LEAST_BYTES) { 0 } else { fruitless + 1 };
                     tally.notice(&format!("{}: {reason} at {}; going on from there", file.name, Size(after)));
                 }
                 // Gone before it ever answered: the next source is nearer than a server that may come back.
