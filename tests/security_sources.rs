@@ -17,6 +17,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use app::{TestApp, read_error};
@@ -591,12 +592,30 @@ async fn d7_a_length_that_is_a_lie_fills_no_disk() {
     assert!(scene.written() < 1 << 20);
 }
 
+/// Remembers the most that was there of a download.
+#[derive(Default)]
+struct HighWater(AtomicU64);
+
+impl ProgressSink for HighWater {
+    fn notice(&self, _model: &str, _text: &str) {}
+
+    fn progress(&self, _model: &str, progress: &Progress) {
+        self.0.fetch_max(progress.bytes, Ordering::Relaxed);
+    }
+
+    fn end(&self, _model: &str) {}
+}
+
 #[tokio::test]
 async fn d7_more_than_was_said_and_more_than_is_allowed_is_cut_off() {
     let scene = scene(&[("max-download", "1MiB")]).await;
+    let most = Arc::new(HighWater::default());
+    scene.house.report_to(most.clone());
     scene.hub.put_in("owner/name", "model.gguf", Served::large(content(10)).with([Fault::Endless]));
     scene.used("hf:owner/name@main/model.gguf").await;
     assert!(scene.detail().contains("more than the 1048576 bytes"), "{}", scene.detail());
+    let most = most.0.load(Ordering::Relaxed);
+    assert!(most > 0 && most <= 1 << 20, "{most} bytes were taken");
     assert!(scene.written() < 1 << 20, "what came is of no use, and gone");
 }
 
