@@ -20,11 +20,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use app::{TestApp, read_error};
+use app::{OWNER, OWNER_PASSWORD, TestApp, bearer, read_error};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use mock_hub::{Fault, MockHub, Served, content, sha256};
 use model_house::{House, PATIENCE, house, llama};
+use reqwest::Method;
 use sconce::error::{Code, Failure};
 use sconce::manager::{Checksum, ManagerError, ModelDefinition, ModelState, Progress, ProgressSink};
 use serde_json::json;
@@ -216,6 +217,38 @@ async fn d1_texts_that_two_parsers_could_read_in_two_ways_are_refused() {
     assert!(scene.refused(&format!("https://example.com/{}", "x".repeat(5000))).await);
     assert!(!scene.refused("http://allowed.example/x.gguf").await, "what the operator named is let through");
     assert!(!scene.refused("https://1.1.1.1/x.gguf").await);
+}
+
+#[tokio::test]
+async fn d1_d4_what_is_refused_is_refused_to_an_administrator_over_http() {
+    let (app, inside) = (TestApp::start().await, Tripwire::set());
+    let token = app.sign_in(OWNER, OWNER_PASSWORD).await;
+    let send = async |method: Method, path: &str, body: serde_json::Value| {
+        let request = app.client.request(method, format!("{}/api/v1/admin/models{path}", app.url));
+        let answer = request.headers(bearer(&token)).json(&body).send().await.unwrap();
+        let status = answer.status().as_u16();
+        (status, answer.json::<serde_json::Value>().await.unwrap()["code"].as_u64().unwrap())
+    };
+    let known = json!({"id": "known", "sources": ["hf:owner/name@main/model.gguf"]});
+    assert_eq!(send(Method::POST, "", known).await, (201, 0));
+    for source in [
+        format!("https://127.0.0.1:{}/x.gguf", inside.port),
+        format!("http://127.0.0.1:{}/x.gguf", inside.port),
+        format!("https://localhost.:{}/x.gguf", inside.port),
+        "https://[::ffff:169.254.169.254]/x.gguf".into(),
+        "http://evil\\@allowed/x.gguf".into(),
+        "/etc/passwd".into(),
+        llama(),
+        "../model.gguf".into(),
+        "file:///etc/passwd".into(),
+    ] {
+        let hostile = json!({"id": "hostile", "sources": ["hf:owner/name@main/model.gguf", source]});
+        assert_eq!(send(Method::POST, "", hostile).await, (400, 40011), "{source}");
+        assert_eq!(send(Method::PUT, "/known", json!({"sources": [source]})).await, (400, 40011), "{source}");
+    }
+    assert!(app.manager.one("hostile").is_none());
+    assert_eq!(app.manager.one("known").unwrap().sources, ["hf:owner/name@main/model.gguf"]);
+    assert!(!inside.was_touched());
 }
 
 #[tokio::test]

@@ -112,10 +112,9 @@ impl Registry {
     /// # Errors
     /// 400, naming the field at fault or the source that is not allowed.
     pub async fn check(&self, model: &ModelSpecification) -> Result<(), ApiError> {
+        // First, so that what is no source at all is refused as a source.
+        self.manager.source_policy().check_all(&model.sources).await?;
         definition(model)?;
-        for source in &model.sources {
-            self.manager.source_policy().check(source).await?;
-        }
         // Names of registered models are compared where they are written; those of configured ones are known here.
         let is_taken = |alias: &&String| **alias != model.id && self.manager.one(alias).is_some();
         if let Some(alias) = model.aliases.iter().find(is_taken) {

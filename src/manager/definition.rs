@@ -10,7 +10,7 @@ use crate::manager::source::Source;
 
 /// Most other names of one model, sources, and pinned files.
 const MOST_ALIASES: usize = 64;
-const MOST_SOURCES: usize = 16;
+pub(super) const MOST_SOURCES: usize = 16;
 const MOST_FILES: usize = 1024;
 
 /// A registered model.

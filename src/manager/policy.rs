@@ -10,9 +10,11 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use reqwest::Url;
 
 use crate::error::{Code, Failure};
+use crate::manager::definition::MOST_SOURCES;
 use crate::manager::roots::Roots;
 use crate::manager::source::Source;
 use crate::manager::sources::address::{Passage, TrustedHost, is_public, judge, private};
@@ -66,6 +68,15 @@ impl SourcePolicy {
             Ok(found.map(|address| address.ip()).collect())
         };
         self.check_with(text, look_up).await.map_err(|reason| SourceRefusal { reason })
+    }
+
+    /// The same for all sources of a model, all at once. More than a model may have are not looked at.
+    ///
+    /// # Errors
+    /// [`SourceRefusal`] of the first that is refused.
+    pub async fn check_all(&self, texts: &[String]) -> Result<Vec<Source>, SourceRefusal> {
+        let checks = texts.iter().take(MOST_SOURCES).map(|text| self.check(text));
+        join_all(checks).await.into_iter().collect()
     }
 
     async fn check_with<F>(&self, text: &str, look_up: impl Fn(String) -> F) -> Result<Source, String>
