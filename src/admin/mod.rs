@@ -6,6 +6,7 @@ mod keys;
 mod models;
 mod signing_keys;
 mod settings;
+mod signing_keys;
 mod teams;
 mod usage;
 mod users;

@@ -8,6 +8,7 @@ mod api;
 mod app;
 #[path = "../database/mod.rs"]
 mod database;
+mod models;
 mod own_account;
 mod rig;
 mod security_a;

@@ -61,8 +61,12 @@ fn ids(list: &Value) -> Vec<&str> {
 async fn a_registered_model_is_loaded_watched_used_by_its_alias_disabled_and_deleted() {
     let app = start().await;
     let owner = Owner::of(&app).await;
-    let (status, _, model) = owner.register("mine", json!({"aliases": ["gpt-4o"], "description": "A test"})).await;
-    assert_eq!((status, model["origin"].as_str(), model["status"]["state"].as_str()), (201, Some("registry"), Some("absent")));
+    let (status, _, model) =
+        owner.register("mine", json!({"aliases": ["gpt-4o"], "description": "A test"})).await;
+    assert_eq!(
+        (status, model["origin"].as_str(), model["status"]["state"].as_str()),
+        (201, Some("registry"), Some("absent"))
+    );
 
     // Its progress is told until it is there.
     let url = format!("{}/api/v1/admin/models/mine/load", app.url);
@@ -80,7 +84,8 @@ async fn a_registered_model_is_loaded_watched_used_by_its_alias_disabled_and_del
     let own = app.ask("/v1/chat/completions", &greeting("mine")).await;
     assert_eq!(answer["choices"][0]["message"], own["choices"][0]["message"]);
 
-    let (status, _, model) = owner.ask(Method::PUT, "/admin/models/mine", Some(json!({"enabled": false}))).await;
+    let (status, _, model) =
+        owner.ask(Method::PUT, "/admin/models/mine", Some(json!({"enabled": false}))).await;
     assert_eq!((status, model["enabled"].as_bool()), (200, Some(false)));
     assert_eq!(app.refused("/v1/chat/completions", &greeting("gpt-4o")).await.0, 404);
     let list: Value = app.get("/v1/models").send().await.expect("an answer").json().await.expect("JSON");
@@ -92,7 +97,8 @@ async fn a_registered_model_is_loaded_watched_used_by_its_alias_disabled_and_del
     assert_eq!(owner.ask(Method::GET, "/admin/models/mine", None).await.1, 40402);
     assert_eq!(owner.ask(Method::DELETE, "/admin/models/mine", None).await.1, 40401);
     let (_, _, audit) = owner.ask(Method::GET, "/admin/audit?target_id=mine", None).await;
-    let actions: Vec<_> = audit["items"].as_array().expect("rows").iter().map(|row| row["action"].clone()).collect();
+    let actions: Vec<_> =
+        audit["items"].as_array().expect("rows").iter().map(|row| row["action"].clone()).collect();
     assert_eq!(actions, ["model.delete", "model.load", "model.update", "model.load", "model.create"]);
 }
 
@@ -116,7 +122,8 @@ async fn a_configured_model_is_taken_over_by_a_change_and_given_back() {
 async fn defaults_and_limits_hold_for_requests() {
     let app = start().await;
     let owner = Owner::of(&app).await;
-    let more = json!({"limits": {"max_tokens": 3, "n": 1, "temperature": 0.5}, "defaults": {"temperature": 0.0}});
+    let more =
+        json!({"limits": {"max_tokens": 3, "n": 1, "temperature": 0.5}, "defaults": {"temperature": 0.0}});
     assert_eq!(owner.register("bounded", more).await.0, 201);
     let message = json!([{"role": "user", "content": "hello"}]);
     let body = |name: &str, value: Value| {
@@ -155,14 +162,21 @@ async fn what_makes_no_sense_is_refused_by_its_field() {
     assert_eq!(refused(json!({"created_at": "2026-01-01T00:00:00Z"})).await.0, 40004);
     assert_eq!(refused(json!({"context_length": 0})).await, (40003, "context_length".into()));
     assert_eq!(refused(json!({"aliases": ["a b"]})).await, (40003, "aliases".into()));
-    assert_eq!(refused(json!({"sources": ["nonsense:x"]})).await.1, "sources");
+    assert_eq!(refused(json!({"sources": ["nonsense:x"]})).await.0, 40011);
     assert_eq!(refused(json!({"defaults": {"temperature": 9}})).await.0, 40003);
     assert_eq!(refused(json!({"limits": {"max_tokens": 0}})).await.0, 40003);
-    assert_eq!(refused(json!({"visibility": "teams", "team_ids": ["team_none"]})).await, (40003, "team_ids".into()));
+    assert_eq!(
+        refused(json!({"visibility": "teams", "team_ids": ["team_none"]})).await,
+        (40003, "team_ids".into())
+    );
     assert_eq!(refused(json!({"sources": ["/etc/passwd"]})).await.0, 40011);
     assert_eq!(refused(json!({"sources": ["https://169.254.169.254/x.gguf"]})).await.0, 40011);
     assert_eq!(owner.register(CHAT, json!({})).await.0, 201, "a configured model may be registered");
     assert_eq!(owner.register(CHAT, json!({})).await.1, 40901);
+    assert_eq!(owner.register("new", json!({"aliases": [CHAT]})).await.1, 40901, "an alias shadows no model");
+    assert_eq!(owner.register("one", json!({"aliases": ["same"]})).await.0, 201);
+    assert_eq!(owner.register("two", json!({"aliases": ["same"]})).await.1, 40901);
+    assert_eq!(owner.register("same", json!({})).await.1, 40901);
 }
 
 #[tokio::test]
@@ -179,7 +193,8 @@ async fn a_model_of_a_team_is_there_for_its_members_only() {
         let (status, _, user) = owner.ask(Method::POST, "/admin/users", Some(body)).await;
         assert_eq!(status, 201, "{user}");
         let user = user["id"].as_str().or(user["user"]["id"].as_str()).expect("an id").to_owned();
-        let (_, _, key) = owner.ask(Method::POST, "/admin/keys", Some(json!({"user_id": user, "name": "k"}))).await;
+        let (_, _, key) =
+            owner.ask(Method::POST, "/admin/keys", Some(json!({"user_id": user, "name": "k"}))).await;
         keys.push(key["key"].as_str().expect("a key").to_owned());
     }
     for (key, sees) in [(&keys[0], true), (&keys[1], false)] {
