@@ -4,7 +4,6 @@
 mod audit;
 mod keys;
 mod models;
-mod signing_keys;
 mod settings;
 mod signing_keys;
 mod teams;

@@ -147,19 +147,12 @@ impl ListQuery {
         self
     }
 
-    /// A condition that stands or does not.
-    pub(super) fn only_if(mut self, condition: &'static str, stands: bool) -> Self {
-        if stands {
-            self.sql.push_str(&format!(" AND {condition}"));
-        }
-        self
-    }
-
-    /// Rows of which one of the columns contains the text, whatever its case; `%` and `_` are ordinary characters.
+    /// Rows of which one of the columns contains the text, whatever its case (on SQLite, the case of ASCII letters alone); `%`
+    /// and `_` are ordinary characters.
     pub(super) fn search(mut self, columns: &[&'static str], text: Option<&str>) -> Self {
         let Some(text) = text else { return self };
         let mut pattern = String::from("%");
-        for character in text.to_lowercase().chars() {
+        for character in text.chars() {
             if "%_!".contains(character) {
                 pattern.push('!');
             }
@@ -168,7 +161,7 @@ impl ListQuery {
         pattern.push('%');
         let place = self.bind(pattern.as_str());
         let any: Vec<_> =
-            columns.iter().map(|column| format!("LOWER({column}) LIKE {place} ESCAPE '!'")).collect();
+            columns.iter().map(|column| format!("LOWER({column}) LIKE LOWER({place}) ESCAPE '!'")).collect();
         self.sql.push_str(&format!(" AND ({})", any.join(" OR ")));
         self
     }
