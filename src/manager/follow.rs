@@ -45,8 +45,9 @@ impl Lifecycle {
         for id in ids {
             self.settle(&mut registry, &id);
         }
+        let known = std::mem::replace(&mut registry.notices, notices.clone());
         drop(registry);
-        for notice in &notices {
+        for notice in notices.iter().filter(|notice| !known.contains(notice)) {
             tracing::warn!("{notice}");
         }
         self.changed();

@@ -91,7 +91,7 @@ impl ModelManager {
         let configured = known.into_iter().map(|model| Desired::configured(model, &config.pinned, created));
         let configured: Vec<_> = configured.collect();
         let slots = configured.iter().map(|model| Slot::new(model.clone(), Leases::new(Arc::clone(&idle))));
-        let registry = Registry { slots: slots.collect(), configured, closing: false };
+        let registry = Registry { slots: slots.collect(), configured, ..Registry::default() };
         if let Some(id) = config.pinned.iter().find(|id| registry.find(Asker::Client, id).is_none()) {
             return Err(setup(format!("`pin` names `{id}`, which is not served")));
         }

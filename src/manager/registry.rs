@@ -8,7 +8,7 @@ use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
 use crate::engine::EngineStats;
-use crate::manager::desired::{Desired, Recipe};
+use crate::manager::desired::{Desired, FollowNotice, Recipe};
 use crate::manager::lease::{Leases, LoadedEntry, ModelLease, Runner, Waiting};
 use crate::manager::source::Source;
 use crate::manager::{ManagerError, ModelState, ModelStatus, Progress};
@@ -250,6 +250,8 @@ pub(super) struct Registry {
     pub slots: Vec<Slot>,
     /// What the configuration says, whatever was registered over it.
     pub configured: Vec<Desired>,
+    /// What was said of the definitions that are followed now.
+    pub notices: Vec<FollowNotice>,
     /// Set once: nothing is loaded any more.
     pub closing: bool,
 }
