@@ -131,11 +131,12 @@ impl Pump {
             Err(TrySendError::Full(message)) => message,
         };
         let sent = tokio::select! {
-            sent = self.sender.send_timeout(message, self.patience) => sent,
+            biased;
             error = interrupted => {
                 self.break_off(error);
                 return false;
             }
+            sent = self.sender.send_timeout(message, self.patience) => sent,
         };
         if let Err(SendTimeoutError::Timeout(_)) = sent {
             tracing::warn!("the client does not read; its stream is cut");

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use crate::api::inference::{self, Endpoint, Writer};
 use crate::api::native::chat_types::{
     AssistantMessage, ChatCompletion, ChatCompletionChoice, ChatCompletionChunk, ChatCompletionChunkChoice,
-    ChatCompletionRequest, ChatDelta, TokenUsage,
+    ChatDelta, TokenUsage,
 };
 use crate::api::openai::chat::ChatRequest;
+use crate::api::openai::schema::ChatCompletionRequest;
 use crate::api::openai::types::{ChatLogprobs, finish_reason};
 use crate::auth::ModelUser;
 use crate::generate::{Answer, GenerationEvent, TextToken};

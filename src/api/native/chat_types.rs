@@ -1,110 +1,11 @@
-//! What goes in and out of chat under `/api/v1`: the members that the API specification shows, in its order, and those
-//! that only come when they are asked for.
-//!
-//! Requests are read member by member (`openai/chat.rs`); [`ChatCompletionRequest`] only describes them. A test reads
-//! every member it names.
+//! What comes out of chat under `/api/v1`: the members that the API specification shows, in its order, and those that only
+//! come when they are asked for. What goes in is the same as for OpenAI's clients (`openai/schema/chat.rs`).
 
 use serde::Serialize;
-use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::api::openai::types::ChatLogprobs;
 use crate::generate::Usage;
-
-/// A conversation to be continued. What is not known here is refused by its name; what is `null` is as if it were not
-/// there.
-#[derive(Debug, ToSchema)]
-#[schema(example = json!({
-    "model": "gpt-4o",
-    "messages": [
-        {"role": "system", "content": "You are a helpful assistant."},
-        {"role": "user", "content": "Hello!"}
-    ],
-    "stream": false,
-    "temperature": 0.7,
-    "max_tokens": 1024
-}))]
-pub struct ChatCompletionRequest {
-    /// The model's id, or another name for it. The answer repeats it.
-    #[schema(example = "gpt-4o")]
-    pub model: String,
-    /// The conversation, oldest first.
-    #[schema(min_items = 1, max_items = 10000)]
-    pub messages: Vec<ChatMessage>,
-    /// Send the answer in pieces, as it is made.
-    #[schema(default = false, example = false)]
-    pub stream: Option<bool>,
-    /// How streams are sent.
-    pub stream_options: Option<ChatStreamOptions>,
-    /// 0 takes the likeliest token each time; more is more varied. Without it, what the model suggests.
-    #[schema(minimum = 0.0, maximum = 2.0, example = 0.7)]
-    pub temperature: Option<f32>,
-    /// Only the likeliest tokens that have this probability together.
-    #[schema(minimum = 0.0, maximum = 1.0)]
-    pub top_p: Option<f32>,
-    /// Only so many of the likeliest tokens; 0 for all.
-    #[schema(minimum = -1)]
-    pub top_k: Option<i64>,
-    /// Only tokens that are at least this probable, relative to the likeliest.
-    #[schema(minimum = 0.0, maximum = 1.0)]
-    pub min_p: Option<f32>,
-    /// Most tokens of an answer; without it, as many as the context leaves.
-    #[schema(minimum = 1, example = 1024)]
-    pub max_tokens: Option<u32>,
-    /// The newer name of `max_tokens`.
-    #[schema(minimum = 1)]
-    pub max_completion_tokens: Option<u32>,
-    /// Answers to the same conversation.
-    #[schema(minimum = 1, maximum = 64, default = 1)]
-    pub n: Option<u32>,
-    /// A text, or up to 16, that end an answer; not shown.
-    #[schema(value_type = Option<Vec<String>>)]
-    pub stop: Option<Value>,
-    /// The same seed gives the same answer.
-    #[schema(minimum = 0)]
-    pub seed: Option<u64>,
-    /// Taken off what is in the answer already.
-    #[schema(minimum = -2.0, maximum = 2.0)]
-    pub presence_penalty: Option<f32>,
-    /// Taken off for each time that it is in the answer already.
-    #[schema(minimum = -2.0, maximum = 2.0)]
-    pub frequency_penalty: Option<f32>,
-    /// Above 1, what was said before becomes less likely.
-    #[schema(minimum = 0.01, maximum = 10.0)]
-    pub repetition_penalty: Option<f32>,
-    /// Token ids, and what is added to their logits.
-    #[schema(value_type = Option<Object>)]
-    pub logit_bias: Option<Value>,
-    /// Tell how probable each token was.
-    #[schema(default = false)]
-    pub logprobs: Option<bool>,
-    /// So many alternatives to each token, with their probability.
-    #[schema(minimum = 0, maximum = 20)]
-    pub top_logprobs: Option<u32>,
-    /// Whose request it is, in the client's words; without effect.
-    pub user: Option<String>,
-}
-
-/// One message of a conversation.
-#[derive(Debug, ToSchema)]
-pub struct ChatMessage {
-    /// `system` (or `developer`), `user` or `assistant`.
-    #[schema(example = "user")]
-    pub role: String,
-    /// What was said.
-    #[schema(example = "Hello!")]
-    pub content: String,
-    /// Who said it, where several have the same role.
-    pub name: Option<String>,
-}
-
-/// How streams are sent.
-#[derive(Debug, ToSchema)]
-pub struct ChatStreamOptions {
-    /// End with a piece that tells the usage.
-    #[schema(default = false)]
-    pub include_usage: Option<bool>,
-}
 
 /// A whole answer.
 #[derive(Debug, Serialize, ToSchema)]
@@ -144,7 +45,6 @@ pub struct ChatCompletionChoice {
     pub message: AssistantMessage,
     /// How probable its tokens were, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
     pub logprobs: Option<ChatLogprobs>,
     /// Why it ended: `stop` or `length`.
     #[schema(example = "stop")]
@@ -220,7 +120,6 @@ pub struct ChatCompletionChunkChoice {
     pub delta: ChatDelta,
     /// How probable the new tokens were, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>)]
     pub logprobs: Option<ChatLogprobs>,
     /// Why it ended: `stop`, `length`, or over a WebSocket `cancelled`; `null` before that.
     pub finish_reason: Option<&'static str>,
