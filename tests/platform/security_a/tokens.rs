@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use jsonwebtoken::{Algorithm, EncodingKey};
 use reqwest::Method;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
 use sconce::auth::{ACCESS_LIFETIME, PlainKey};
@@ -232,16 +232,19 @@ async fn a6_forged_tokens_are_refused_each_by_what_is_wrong_with_it() {
         ("an empty part more", format!("{good}.")),
         ("the refresh token", refresh_token),
     ];
+    let mut accepted = Vec::new();
     for (what, token) in forged {
         let reply = get(&app, ME, &token).await;
-        let four_parts = token.split('.').count() != 3 && !token.starts_with("rt-");
-        let expected = if four_parts { 40001 } else { 40104 };
-        assert_eq!(reply.is(), (401, expected), "{what}: {}", reply.body);
+        let has_three_parts = token.split('.').count() == 3 || token.starts_with("rt-");
+        let expected = if has_three_parts { 40104 } else { 40001 };
+        if reply.is() != (401, expected) {
+            accepted.push(format!("{what}: {}", reply.body));
+        }
     }
+    assert!(accepted.is_empty(), "{accepted:#?}");
     let past = victim.with_claims(&json!({"exp": now - 60, "nbf": now - 960, "iat": now - 960}));
     assert_eq!(get(&app, ME, &past).await.is(), (401, 40103), "a good one whose time is over");
     assert_eq!(get(&app, ME, &good).await.status, 200, "and the good one is good");
-    let _ = Header::default();
 }
 
 #[tokio::test]
