@@ -65,7 +65,7 @@ async fn of_many_who_show_the_same_ticket_one_gets_in() {
 async fn a_ticket_is_good_for_half_a_minute_and_does_not_lie_about() {
     let clock = start();
     let app = TestApp::start_by(&[], clock.clone()).await.without_key();
-    let (early, late) = (ticket(&app, KEY).await, ticket(&app, KEY).await);
+    let (early, late, later) = (ticket(&app, KEY).await, ticket(&app, KEY).await, ticket(&app, KEY).await);
     assert_eq!(
         number(&app, &format!("SELECT COUNT(*) FROM tickets WHERE hash = '{early}'")).await,
         0,
@@ -76,6 +76,8 @@ async fn a_ticket_is_good_for_half_a_minute_and_does_not_lie_about() {
     clock.advance(Duration::from_millis(1));
     let refused = app.auth.redeem_ticket(&late, here()).await;
     assert!(matches!(refused, Err(AuthError::TicketInvalid)), "{refused:?}");
+    clock.advance(Duration::from_secs(3600));
+    assert!(app.auth.redeem_ticket(&later, here()).await.is_err());
     ticket(&app, KEY).await;
     assert_eq!(number(&app, "SELECT COUNT(*) FROM tickets").await, 1, "those whose time is over are gone");
 }

@@ -206,6 +206,7 @@ async fn a6_forged_tokens_are_refused_each_by_what_is_wrong_with_it() {
         ),
         ("a path for a key", victim.with_header(&json!({"kid": "../../../../dev/null"}), b"")),
         ("an SQL statement for a key", victim.with_header(&json!({"kid": "x' UNION SELECT ''--"}), b"")),
+        ("an unknown key, and the right secret", victim.with_header(&json!({"kid": "../x"}), secret)),
         ("no name of a key", victim.with_header(&json!({"kid": null}), secret)),
         ("two algorithms", Forger::sign(&double_alg, &victim.claims.to_string(), secret, Algorithm::HS256)),
         ("good from tomorrow", victim.with_claims(&json!({"nbf": now + 86_400}))),
