@@ -16,6 +16,9 @@ CREATE TABLE users (
 );
 -- A deleted user's name is free again; the row stays, for what it did.
 CREATE UNIQUE INDEX users_username ON users (username) WHERE deleted_at IS NULL;
+-- Lists follow them.
+CREATE INDEX users_created_at ON users (created_at, id) WHERE deleted_at IS NULL;
+CREATE INDEX users_updated_at ON users (updated_at, id) WHERE deleted_at IS NULL;
 
 CREATE TABLE teams (
     id TEXT NOT NULL PRIMARY KEY,
@@ -61,6 +64,10 @@ CREATE TABLE api_keys (
 CREATE UNIQUE INDEX api_keys_hash ON api_keys (hash);
 CREATE INDEX api_keys_previous_hash ON api_keys (previous_hash);
 CREATE INDEX api_keys_user ON api_keys (user_id);
+-- Lists follow them.
+CREATE INDEX api_keys_created_at ON api_keys (created_at, id) WHERE deleted_at IS NULL;
+CREATE INDEX api_keys_updated_at ON api_keys (updated_at, id) WHERE deleted_at IS NULL;
+CREATE INDEX api_keys_name ON api_keys (name, id) WHERE deleted_at IS NULL;
 
 -- A session is a family of refresh tokens: one sign-in on one device.
 CREATE TABLE sessions (

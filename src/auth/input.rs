@@ -40,15 +40,15 @@ pub(super) fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     Option::deserialize(deserializer).map(Some)
 }
 
-/// A text for people: no control characters, no white space round it, not too long.
+/// A text for people: one line without control characters, no white space round it, not too long.
 ///
 /// # Errors
 /// [`AuthError::Invalid`].
 pub(super) fn line(field: &str, text: &str, longest: usize) -> Result<String, AuthError> {
-    let text = text.trim();
-    if text.chars().any(char::is_control) {
+    if text.chars().any(|character| character.is_control() || "\u{2028}\u{2029}".contains(character)) {
         return Err(AuthError::invalid(field, "must be one line of text"));
     }
+    let text = text.trim();
     if text.chars().count() > longest {
         return Err(AuthError::invalid(field, format!("must have at most {longest} characters")));
     }
@@ -98,7 +98,7 @@ mod tests {
     #[test]
     fn texts_are_trimmed_and_bounded_and_have_no_control_characters() {
         assert_eq!(line("f", "  密钥 a ", 4).expect("it is right"), "密钥 a");
-        for wrong in ["a\nb", "\0", "a\u{1b}[0m", "\u{85}x", "abcde"] {
+        for wrong in ["a\nb", "\0", "a\u{1b}[0m", "\u{85}x", "a\u{2028}", "a\n", "abcde"] {
             assert!(line("f", wrong, 4).is_err(), "{wrong:?}");
         }
         assert!(line("f", " ", 4).is_ok() && name("f", " ", 4).is_err());

@@ -100,7 +100,8 @@ impl<F: DeserializeOwned, P: QueryPart> Listed<F, P> {
     }
 }
 
-/// A part of a list.
+/// A part of a list. It may have fewer items than were asked for and yet not be the last: a search looks at so many rows
+/// at a time.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct Paged<T> {
     /// The items.

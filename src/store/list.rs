@@ -124,13 +124,50 @@ pub(super) trait Row:
 pub(super) struct ListQuery {
     sql: String,
     binds: Vec<Bind>,
+    search: Option<Search>,
     id_column: &'static str,
+}
+
+/// Most rows that one page of a search looks at: so that no search, of whatever, keeps the database busy for long.
+const SEARCHED: i64 = 50_000;
+
+/// A text, and the columns it is looked for in.
+struct Search {
+    columns: &'static [&'static str],
+    text: String,
+}
+
+impl Search {
+    /// SQLite knows the case of ASCII alone, so other characters are also looked for as they stand.
+    fn condition(&self, query: &mut ListQuery) -> String {
+        let lower = query.bind(pattern(&self.text.to_lowercase()).as_str());
+        let as_it_stands = (!self.text.is_ascii()).then(|| query.bind(pattern(&self.text).as_str()));
+        let mut any = Vec::new();
+        for column in self.columns {
+            any.push(format!("LOWER({column}) LIKE {lower} ESCAPE '!'"));
+            any.extend(as_it_stands.iter().map(|place| format!("{column} LIKE {place} ESCAPE '!'")));
+        }
+        any.join(" OR ")
+    }
+}
+
+/// What `LIKE` finds a text by.
+fn pattern(text: &str) -> String {
+    let mut pattern = String::from("%");
+    for character in text.chars() {
+        if "%_!".contains(character) {
+            pattern.push('!');
+        }
+        pattern.push(character);
+    }
+    pattern.push('%');
+    pattern
 }
 
 impl ListQuery {
     /// `select` ends in a `WHERE` with at least one condition.
     pub(super) fn new(select: &'static str, id_column: &'static str) -> Self {
-        Self { sql: select.to_owned(), binds: Vec::new(), id_column }
+        Self { sql: select.to_owned(), binds: Vec::new(), search: None, id_column }
     }
 
     fn bind(&mut self, value: impl Into<Bind>) -> String {
@@ -147,26 +184,14 @@ impl ListQuery {
         self
     }
 
-    /// Rows of which one of the columns contains the text, whatever its case (on SQLite, the case of ASCII letters alone); `%`
-    /// and `_` are ordinary characters.
-    pub(super) fn search(mut self, columns: &[&'static str], text: Option<&str>) -> Self {
-        let Some(text) = text else { return self };
-        let mut pattern = String::from("%");
-        for character in text.chars() {
-            if "%_!".contains(character) {
-                pattern.push('!');
-            }
-            pattern.push(character);
-        }
-        pattern.push('%');
-        let place = self.bind(pattern.as_str());
-        let any: Vec<_> =
-            columns.iter().map(|column| format!("LOWER({column}) LIKE LOWER({place}) ESCAPE '!'")).collect();
-        self.sql.push_str(&format!(" AND ({})", any.join(" OR ")));
+    /// Rows of which one of the columns contains the text, whatever its case; `%` and `_` are ordinary characters.
+    pub(super) fn search(mut self, columns: &'static [&'static str], text: Option<&str>) -> Self {
+        self.search = text.map(|text| Search { columns, text: text.to_owned() });
         self
     }
 
-    /// Reads one page.
+    /// Reads one page. For a search it looks at no more than [`SEARCHED`] rows; where that was not enough the page is
+    /// short, and the next goes on from there.
     pub(super) async fn page<T: Row>(
         mut self,
         tx: &mut Tx,
@@ -182,15 +207,34 @@ impl ListQuery {
             let (key, id) = (self.bind(key), self.bind(id));
             self.sql.push_str(&format!(" AND ({column}, {id_column}) {comparison} ({key}, {id})"));
         }
+        self.sql.push_str(&format!(" ORDER BY {column} {direction}, {id_column} {direction}"));
+        let last_searched = self.search.is_some().then(|| self.last_searched());
+        if let Some(search) = self.search.take() {
+            let condition = search.condition(&mut self);
+            let order = format!("ORDER BY {column} {direction}, {id_column} {direction}");
+            self.sql = format!(
+                "SELECT * FROM ({} LIMIT {SEARCHED}) AS searched WHERE ({condition}) {order}",
+                self.sql
+            );
+        }
         // One more than asked for, to know whether there is a next page.
         let limit = self.bind(i64::from(request.limit) + 1);
-        self.sql.push_str(&format!(" ORDER BY {column} {direction}, {id_column} {direction} LIMIT {limit}"));
+        self.sql.push_str(&format!(" LIMIT {limit}"));
         let mut items: Vec<T> = self.fetch(tx).await.map_err(StoreError::from)?;
         let more = items.len() > request.limit as usize;
         items.truncate(request.limit as usize);
-        let last = items.last().filter(|_| more);
-        let next = last.map(|last| write_cursor(column, &last.sort_key(column), &last.id()));
+        let cursor = |row: &T| write_cursor(column, &row.sort_key(column), &row.id());
+        let next = match last_searched {
+            Some(query) if !more => query.fetch(tx).await.map_err(StoreError::from)?.first().map(cursor),
+            _ => items.last().filter(|_| more).map(cursor),
+        };
         Ok(Page { items, next })
+    }
+
+    /// The row at which a search ends though the list goes on; none if it does not.
+    fn last_searched(&self) -> Self {
+        let sql = format!("{} LIMIT 1 OFFSET {}", self.sql, SEARCHED - 1);
+        Self { sql, binds: self.binds.clone(), search: None, id_column: self.id_column }
     }
 
     /// Reads sums: groups by the select list's `subject`.
