@@ -21,6 +21,7 @@ use crate::store::users::UserRow;
 use crate::store::{JsonText, ListRequest, Page, Tx, api_keys};
 
 pub use crate::store::api_keys::SORTS;
+pub(super) use limits::LONGEST_NAME;
 pub use shape::{ApiKey, ApiKeyChange, ApiKeyWithSecret, KeyStatus, NewApiKey, Rotation};
 
 /// Most keys that a user may have.

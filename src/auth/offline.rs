@@ -8,9 +8,11 @@ use secrecy::SecretString;
 use serde_json::{Value, json};
 
 use crate::auth::first_run::{event, make_password};
+use crate::auth::keys::{ApiKey, LONGEST_NAME, MOST_KEYS};
+use crate::auth::users::seen;
 use crate::auth::{
     Auth, AuthError, Checkpoint, Passwords, Permission, PermissionSet, PlainKey, Role, checked_username,
-    new_id, throttle,
+    input, new_id, throttle,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config::AuthConfig;
@@ -18,9 +20,6 @@ use crate::store::api_keys::ApiKeyRow;
 use crate::store::audit::{self, AuditEvent};
 use crate::store::users::{UserFilter, UserRow};
 use crate::store::{JsonText, ListRequest, Order, Store, StoreError, Tx, api_keys, sessions, users};
-
-/// Longest name of a key, in characters.
-const LONGEST_NAME: usize = 100;
 
 /// The person at the machine.
 pub struct Operator {
@@ -104,8 +103,8 @@ impl Operator {
             }
             inserted => inserted?,
         }
-        let after = json!({"username": user.username, "role": user.role, "status": user.status});
-        self.record(&mut tx, "user.create", ("user", &user.id), after).await?;
+        let after = seen(&mut tx, user).await?;
+        self.record(&mut tx, "user.create", ("user", &after.id), (None, json!(after))).await?;
         self.auth.commit_authority(tx).await?;
         Ok(made.map(|password| MadePassword { username, password }))
     }
@@ -120,6 +119,7 @@ impl Operator {
         let password_hash = self.auth.passwords().hash(password.clone()).await?;
         let (mut tx, now) = (self.auth.store().write().await?, self.now());
         let mut user = find(&mut tx, username).await?;
+        let before = json!(seen(&mut tx, user.clone()).await?);
         user.password_hash = password_hash;
         user.must_change_password = true;
         user.token_version += 1;
@@ -127,10 +127,11 @@ impl Operator {
         users::update(&mut tx, &user).await?;
         sessions::revoke_all_but(&mut tx, &user.id, None, "password_reset", now).await?;
         throttle::forget_account(&mut tx, &user.username).await?;
-        let after = json!({"username": user.username, "must_change_password": true});
-        self.record(&mut tx, "user.password_reset", ("user", &user.id), after).await?;
+        let after = seen(&mut tx, user).await?;
+        let states = (Some(before), json!(after));
+        self.record(&mut tx, "user.password_reset", ("user", &after.id), states).await?;
         self.auth.commit_authority(tx).await?;
-        Ok(MadePassword { username: user.username, password })
+        Ok(MadePassword { username: after.username, password })
     }
 
     /// Makes a key; gives it and whose it is.
@@ -139,7 +140,7 @@ impl Operator {
     /// [`AuthError::Invalid`] for what a key cannot have, [`AuthError::NotFound`] and [`AuthError::Conflict`] for whom it
     /// cannot be made.
     pub async fn create_key(&self, new: NewKey) -> Result<(String, PlainKey), AuthError> {
-        let name = checked_name(&new.name)?;
+        let name = input::name("name", &new.name, LONGEST_NAME)?;
         let (mut tx, now) = (self.auth.store().write().await?, self.now());
         if new.expires_at.is_some_and(|end| end <= now) {
             return Err(AuthError::invalid("expires", "is in the past"));
@@ -147,6 +148,9 @@ impl Operator {
         let user = find(&mut tx, new.username.as_deref()).await?;
         if user.status != "active" {
             return Err(AuthError::Conflict("the user is disabled: their keys are not accepted"));
+        }
+        if api_keys::count_of_user(&mut tx, &user.id).await? >= MOST_KEYS {
+            return Err(AuthError::Conflict("the user has a thousand keys: delete some first"));
         }
         let scopes: PermissionSet = new.scopes.iter().copied().collect();
         let role: Role = user.role.parse().map_err(|reason| AuthError::invalid("role", reason))?;
@@ -156,14 +160,8 @@ impl Operator {
         let key = PlainKey::generate();
         let row = new_key(&key, &user.id, name, (scopes, new.expires_at), now);
         api_keys::insert(&mut tx, &row).await?;
-        let after = json!({
-            "user_id": row.user_id,
-            "name": row.name,
-            "prefix": row.prefix,
-            "scopes": row.scopes.0,
-            "expires_at": row.expires_at,
-        });
-        self.record(&mut tx, "key.create", ("key", &row.id), after).await?;
+        let after = ApiKey::of(row, now);
+        self.record(&mut tx, "key.create", ("key", &after.id), (None, json!(after))).await?;
         self.auth.commit_authority(tx).await?;
         Ok((user.username, key))
     }
@@ -223,9 +221,10 @@ impl Operator {
         tx: &mut Tx,
         action: &'static str,
         target: (&'static str, &str),
-        after: Value,
+        (before, after): (Option<Value>, Value),
     ) -> Result<(), AuthError> {
-        Ok(audit::append(tx, AuditEvent { after: Some(after), ..self.event(action, target) }).await?)
+        let event = AuditEvent { before, after: Some(after), ..self.event(action, target) };
+        Ok(audit::append(tx, event).await?)
     }
 }
 
@@ -243,14 +242,6 @@ async fn find(tx: &mut Tx, username: Option<&str>) -> Result<UserRow, AuthError>
         (Some(_), false) => Err(AuthError::Conflict("there are several owners: say whom you mean")),
         (None, _) => Err(AuthError::Conflict("there is no owner yet: start the server once")),
     }
-}
-
-fn checked_name(name: &str) -> Result<String, AuthError> {
-    let name = name.trim();
-    if name.is_empty() || name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control) {
-        return Err(AuthError::invalid("name", "must have 1 to 100 characters, and none that controls"));
-    }
-    Ok(name.to_owned())
 }
 
 fn new_user(

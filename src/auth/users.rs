@@ -390,7 +390,7 @@ pub(super) async fn find(tx: &mut Tx, id: &str) -> Result<UserRow, AuthError> {
 }
 
 /// What may be shown of a user.
-async fn seen(tx: &mut Tx, row: UserRow) -> Result<User, AuthError> {
+pub(super) async fn seen(tx: &mut Tx, row: UserRow) -> Result<User, AuthError> {
     let team_ids = teams::of_user(tx, &row.id).await?;
     Ok(User::of(row, team_ids))
 }

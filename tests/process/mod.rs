@@ -4,6 +4,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Output, Stdio};
+use std::sync::Arc;
 
 use sconce::config::Environment;
 use serde_json::{Value, json};
@@ -30,7 +31,7 @@ pub fn golden(name: &str) -> PathBuf {
 /// A data folder and a database.
 pub struct Machine {
     folder: TempDir,
-    database: TestDatabase,
+    database: Arc<TestDatabase>,
 }
 
 impl Machine {
@@ -41,7 +42,13 @@ impl Machine {
 
     pub async fn on(backend: Backend) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Self { folder, database: TestDatabase::fresh(backend).await }
+        Self { folder, database: Arc::new(TestDatabase::fresh(backend).await) }
+    }
+
+    /// Another machine with the same database.
+    pub fn beside(&self) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        Self { folder, database: Arc::clone(&self.database) }
     }
 
     /// A path in the data folder.
@@ -224,6 +231,24 @@ impl Server {
 
     pub async fn post(&self, path: &str, token: &str, body: &Value) -> (u16, Value) {
         self.send(client().post(format!("{}{path}", self.url)).json(body), token).await
+    }
+
+    pub async fn put(&self, path: &str, token: &str, body: &Value) -> (u16, Value) {
+        self.send(client().put(format!("{}{path}", self.url)).json(body), token).await
+    }
+
+    /// All items of a list.
+    pub async fn all(&self, path: &str, token: &str) -> Vec<Value> {
+        let (mut items, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let (status, mut body) = self.get(&format!("{path}?limit=100{cursor}"), token).await;
+            assert_eq!(status, 200, "{body}");
+            items.extend(body["data"]["items"].as_array_mut().expect("a list").drain(..));
+            match body["data"]["next_cursor"].as_str() {
+                Some(next) => cursor = format!("&cursor={next}"),
+                None => return items,
+            }
+        }
     }
 
     /// Signs in; status and JSON.

@@ -13,7 +13,7 @@ use crate::store::users::UserRow;
 use crate::store::{JsonText, Tx, api_keys, teams};
 
 /// Longest name, in characters; and longest name of a model in a key's list.
-const LONGEST_NAME: usize = 128;
+pub(in crate::auth) const LONGEST_NAME: usize = 128;
 const LONGEST_MODEL: usize = 256;
 
 /// Most models, and most networks, in a key's lists.

@@ -76,7 +76,7 @@ pub struct ApiKey {
 }
 
 impl ApiKey {
-    pub(super) fn of(row: ApiKeyRow, now: Timestamp) -> Self {
+    pub(in crate::auth) fn of(row: ApiKeyRow, now: Timestamp) -> Self {
         Self {
             id: row.id,
             user_id: row.user_id,
