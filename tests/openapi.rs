@@ -3,6 +3,8 @@
 //! Runs `tests/openapi/check.py` in a virtual environment of its own (made on first use), against a sample of an API and
 //! against the real server.
 
+#[path = "common/api.rs"]
+mod api;
 #[path = "common/app.rs"]
 mod app;
 #[path = "database/mod.rs"]
@@ -14,10 +16,11 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
 
-use app::TestApp;
+use api::Api;
+use app::{CHAT, OWNER, OWNER_PASSWORD, TestApp};
 use sample::{ADMIN, Fault, MODEL, OTHER, PASSWORD};
 use sconce::http::{Bounds, serve};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 fn workspace() -> &'static Path {
@@ -92,6 +95,36 @@ async fn the_servers_own_document_is_valid_openapi_3_0() {
     names_are_of_one_thing_each(&document);
 }
 
+/// The tokens of the owner and of another administrator.
+async fn two_administrators(app: &TestApp) -> (String, String) {
+    let owner = Api::owner(app).await;
+    let password = "velvet-harbour-spruce-73";
+    let new =
+        json!({"username": "second", "password": password, "role": "admin", "must_change_password": false});
+    let made = owner.post("/admin/users", new).await;
+    assert_eq!(made.status, 201, "{}", made.text);
+    (owner.token, app.sign_in("second", password).await)
+}
+
+#[tokio::test]
+async fn the_server_keeps_to_its_document_whatever_it_is_sent() {
+    let app = TestApp::start().await;
+    let (owner, second) = two_administrators(&app).await;
+    let (is_right, said) = check(&["fuzz", &app.url, &owner, &second]).await;
+    println!("{said}");
+    assert!(is_right, "{said}");
+}
+
+#[tokio::test]
+async fn a_client_made_from_the_servers_document_signs_in_makes_a_key_and_chats() {
+    let app = TestApp::start().await;
+    let (is_right, said) = check(&["client", &app.url, OWNER, OWNER_PASSWORD, CHAT]).await;
+    assert!(is_right, "{said}");
+    for path in ["/api/v1/chat/completions: ", "/v1/chat/completions: "] {
+        assert!(said.lines().any(|line| line.starts_with(path)), "{said}");
+    }
+}
+
 /// Of two types with one name only one gets into the document: the other is then written out where it is an argument.
 fn names_are_of_one_thing_each(document: &Value) {
     let schemas = document["components"]["schemas"].as_object().expect("there are schemas");
@@ -150,6 +183,7 @@ async fn a_server_that_does_not_is_found_wrong() {
         (Fault::Shape, "Response violates schema"),
         (Fault::Header, "Missing required response headers"),
         (Fault::Stream, "an event of no known kind"),
+        (Fault::Event, "an event that is not as described"),
     ] {
         let url = start(fault).await;
         let (is_right, said) = check(&["fuzz", &url, ADMIN, OTHER]).await;

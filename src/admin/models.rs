@@ -10,7 +10,9 @@ use futures_util::{FutureExt, Stream, StreamExt, stream};
 use serde::de::Error;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use utoipa::{IntoParams, ToSchema};
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::Schema;
+use utoipa::{IntoParams, PartialSchema, ToSchema};
 
 use crate::auth::models::{
     ModelAdmin, ModelLimits, ModelSpecification, ModelViewer, RegisteredModel, Visibility,
@@ -18,6 +20,7 @@ use crate::auth::models::{
 use crate::auth::{AuthError, Capability};
 use crate::clock::Timestamp;
 use crate::error::Code;
+use crate::http::openapi::joined;
 use crate::http::{
     ApiError, AppState, Envelope, EnvelopeError, Granted, Interruption, Listed, Nothing, PageQuery, Paged,
     Path, Typed, sse,
@@ -125,29 +128,48 @@ pub struct ProgressView {
 #[serde(deny_unknown_fields)]
 pub struct ModelDefaults {
     /// Within 0 and 2.
-    #[schema(example = 0.2)]
+    #[schema(example = 0.2, minimum = 0, maximum = 2)]
     #[serde(skip_serializing_if = "Option::is_none")]
     temperature: Option<f32>,
-    /// Within 0 and 1.
+    /// Above 0, and 1 at most.
+    #[schema(exclusive_minimum = 0, maximum = 1)]
     #[serde(skip_serializing_if = "Option::is_none")]
     top_p: Option<f32>,
     /// How many tokens are chosen among.
     #[serde(skip_serializing_if = "Option::is_none")]
     top_k: Option<u32>,
     /// 1 changes nothing.
+    #[schema(exclusive_minimum = 0, maximum = 10)]
     #[serde(skip_serializing_if = "Option::is_none")]
     repetition_penalty: Option<f32>,
 }
 
 /// A model to register.
-#[derive(Debug, ToSchema)]
+#[derive(Debug)]
 pub struct CreateModel {
+    id: String,
+    rest: UpdateModel,
+}
+
+/// What a model to register has beside what can be changed of it.
+#[derive(ToSchema)]
+#[allow(dead_code, reason = "only the description of the API is made from it")]
+struct ModelName {
     /// The name clients will ask for.
     #[schema(example = "smollm2", min_length = 1, max_length = 128)]
     id: String,
-    /// Everything else.
-    #[schema(inline)]
-    rest: UpdateModel,
+}
+
+impl PartialSchema for CreateModel {
+    fn schema() -> RefOr<Schema> {
+        joined("A model to register.", ModelName::schema(), UpdateModel::schema())
+    }
+}
+
+impl ToSchema for CreateModel {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        UpdateModel::schemas(schemas);
+    }
 }
 
 /// Read in two parts, since serde refuses unknown fields only where nothing is flattened.

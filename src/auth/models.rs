@@ -42,12 +42,15 @@ impl Visibility {
 #[serde(default, deny_unknown_fields)]
 pub struct ModelLimits {
     /// Most tokens of one answer.
+    #[schema(minimum = 1)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_tokens: Option<u32>,
     /// Most choices of one request.
+    #[schema(minimum = 1)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub n: Option<u32>,
     /// Highest temperature.
+    #[schema(minimum = 0, maximum = 2)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f32>,
 }

@@ -95,7 +95,7 @@ impl<T: DeserializeOwned> FromRequest<AppState> for Typed<T> {
 /// What somebody may send who has not yet shown who they are, in bytes.
 const SMALL: usize = 16 * 1024;
 
-/// As [`Typed`], of at most 16 KiB: for those who have not yet shown who they are. An `Option` of it may be absent.
+/// As [`Typed`], of at most 16 KiB: for those who have not yet shown who they are. An `Option` of it may be absent or null.
 pub struct Small<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<AppState> for Small<T> {
@@ -114,7 +114,11 @@ impl<T: DeserializeOwned> OptionalFromRequest<AppState> for Small<T> {
         if request.body().is_end_stream() {
             return Ok(None);
         }
-        <Self as FromRequest<AppState>>::from_request(request, state).await.map(Some)
+        let limit = SMALL.min(state.settings().max_body_bytes);
+        match read_json(request, state, limit).await? {
+            Value::Null => Ok(None),
+            body => typed(body).map(|body| Some(Self(body))),
+        }
     }
 }
 

@@ -9,9 +9,11 @@ afterwards, whose models cannot be fetched from anywhere (offline, no hub), and 
 """
 
 import argparse
+import functools
 import importlib
 import inspect
 import json
+import random
 import subprocess
 import sys
 import tempfile
@@ -20,8 +22,12 @@ import urllib.request
 from collections import Counter, defaultdict
 from pathlib import Path
 
+from jsonschema import Draft202012Validator
+
 DOCUMENT = "/api/v1/openapi.json"
+NEWER_DOCUMENT = "/api/v1/openapi-3.1.json"
 ME = "/api/v1/me"
+MODELS = "/v1/models"
 
 # Whoever changes something here acts on itself, and is nobody once one of the endings was reached.
 ONESELF = (ME, "/api/v1/auth/logout")
@@ -29,6 +35,18 @@ ENDINGS = ("POST /api/v1/auth/logout", f"DELETE {ME}")
 
 # Answers that say nothing about an operation: it was not reached.
 NOT_REACHED = {401, 408, 421, 429, 503}
+
+# What is never right by chance: a password, a token of somebody, an upgrade to a socket.
+NEVER_RIGHT = {
+    "POST /api/v1/auth/login",
+    "POST /api/v1/auth/refresh",
+    f"POST {ME}/password",
+    f"DELETE {ME}/sessions/{{sessionId}}",
+    "GET /api/v1/chat/stream",
+}
+
+# What is refused without another parameter, which is no matter of chance either.
+NEEDS = {"stream_options": ("stream", True), "top_logprobs": ("logprobs", True)}
 
 SEED = 20250101
 EXAMPLES = 15
@@ -99,16 +117,93 @@ def own_ids(url, token):
     return found
 
 
-def stream_conformance(_context, response, _case):
-    """Every event of a stream is a JSON object, or the word for its end, after which nothing comes."""
+class Known:
+    """What the server has told of: with made-up ids alone nothing would be found to show, change or delete."""
+
+    def __init__(self, url, token, protected):
+        self.url, self.token, self.protected = url, token, protected
+        self.chance = random.Random(SEED)
+        self.ids = defaultdict(list)
+        self.models = defaultdict(list)
+
+    def learn(self, path, answer):
+        """Keeps the ids in the answer of a collection: of what was made, or of what is listed."""
+        data = answer.get("data") if isinstance(answer, dict) else None
+        for item in [data, *(data.get("items") or [] if isinstance(data, dict) else data or [])]:
+            found = item.get("id") if isinstance(item, dict) else None
+            if isinstance(found, str) and found not in self.protected and found not in self.ids[noun(path)]:
+                self.ids[noun(path)].append(found)
+
+    def learn_models(self):
+        """Which models answer at all."""
+        for model in fetch(self.url + MODELS, self.token)["data"]:
+            self.models[model["kind"]].append(model["id"])
+            self.protected.add(model["id"])
+
+    def one_of(self, ids, value):
+        """Mostly something that is there, instead of `value`."""
+        return self.chance.choice(ids) if ids and self.chance.random() < 0.7 else value
+
+    def use(self, case):
+        """Names in a request what is there."""
+        for name, value in (case.path_parameters or {}).items():
+            case.path_parameters[name] = self.one_of(self.ids[name.removesuffix("Id")], value)
+        if not isinstance(case.body, dict):
+            return
+        for name, value in case.body.items():
+            if name == "model":
+                kind = "embedding" if "embeddings" in case.operation.path else "causal"
+                case.body[name] = self.one_of(self.models[kind], value)
+            elif name.endswith("_id") and isinstance(value, str):
+                case.body[name] = self.one_of(self.ids[name.removesuffix("_id")], value)
+        for name, (needed, value) in NEEDS.items():
+            if case.body.get(name) is not None:
+                case.body[needed] = self.one_of([value], case.body.get(needed))
+
+
+def noun(path):
+    """What a collection is of: `/api/v1/admin/users` is of things that are called user."""
+    return path.rsplit("/", 1)[-1].removesuffix("s")
+
+
+def stream_conformance(_context, response, case):
+    """Every event of a stream is as the schema says, or an error, or the word for its end; after these nothing comes."""
     if not is_stream(response):
         return
+    # By the newer document: in the older one tools differ on whether a reference may be null.
+    document = newer_document(case.operation.base_url.rstrip("/"))
+    answer = document["paths"][case.operation.path][case.method.lower()]["responses"][str(response.status_code)]
+    schema = answer["content"]["text/event-stream"]["schema"]
+    validator = Draft202012Validator({"allOf": [schema], "components": document["components"]})
     events = [line[5:].strip() for line in response.content.decode().splitlines() if line.startswith("data:")]
     assert events, "a stream without an event"
     for event in events[:-1]:
-        assert event != "[DONE]", "an event after the last"
+        assert event != "[DONE]" and not is_error(event), "an event after the last"
     for event in events:
-        assert event == "[DONE]" or isinstance(json.loads(event), dict), f"an event of no known kind: {event}"
+        if event != "[DONE]" and not is_error(event):
+            wrong = next(validator.iter_errors(json.loads(event)), None)
+            assert wrong is None, f"an event that is not as described: {wrong.message}: {event}"
+
+
+@functools.cache
+def newer_document(url):
+    return fetch(url + NEWER_DOCUMENT)
+
+
+def is_error(event):
+    try:
+        return set(json.loads(event)) == {"error"}
+    except ValueError:
+        raise AssertionError(f"an event of no known kind: {event}") from None
+    except TypeError:
+        return False
+
+
+def as_json(response):
+    try:
+        return json.loads(response.content)
+    except ValueError:
+        return None
 
 
 def is_stream(response):
@@ -160,9 +255,15 @@ def fuzz(url, token, other=None):
     protected = set().union(*(own_ids(url, caller) for caller in (token, other) if caller))
     answers = defaultdict(Counter)
 
+    known = Known(url, token, protected)
+    document = fetch(url + DOCUMENT)
+    if MODELS in document["paths"]:
+        known.learn_models()
+
     @schemathesis.hook
     def before_call(context, case, arguments):
         """Keeps the caller alive: what it must not lose is not named in a request that changes something."""
+        known.use(case)
         if case.method.upper() != "GET":
             for name, value in (case.path_parameters or {}).items():
                 if str(value) in protected:
@@ -170,7 +271,7 @@ def fuzz(url, token, other=None):
 
     @schemathesis.hook
     def filter_failure(context, failure, case, response):
-        """In 3.0 the schema of a stream is that of all its text; the fuzzer takes it for that of an event."""
+        """The fuzzer takes the word for the end, too, for an event that must be as the schema says."""
         return not (is_stream(response) and failure.title == "SSE event violates schema")
 
     schemathesis.check(stream_conformance)
@@ -178,8 +279,10 @@ def fuzz(url, token, other=None):
     @schemathesis.hook
     def after_call(context, case, response):
         answers[f"{case.method.upper()} {case.operation.path}"][response.status_code] += 1
+        if response.status_code < 300 and not is_stream(response) and "{" not in case.operation.path:
+            known.learn(case.operation.path, as_json(response))
 
-    names = [f"{method} {path}" for path, method, _ in operations(fetch(url + DOCUMENT))]
+    names = [f"{method} {path}" for path, method, _ in operations(document)]
     endings = [name for name in names if name in ENDINGS]
     oneself = [name for name in names if is_change_of_oneself(name) and name not in endings]
     rest = [name for name in names if name not in endings + oneself]
@@ -194,6 +297,8 @@ def fuzz(url, token, other=None):
         print(f"{name}: " + ", ".join(f"{count} x {status}" for status, count in sorted(answers[name].items())))
         if set(answers[name]) <= NOT_REACHED:
             problems.append(f"{name} was never reached")
+        elif name not in NEVER_RIGHT and min(answers[name]) >= 300:
+            problems.append(f"{name} never did what it is for")
     if not other and oneself + endings:
         print("left out, since they want the token of another: " + ", ".join(oneself + endings))
     try:

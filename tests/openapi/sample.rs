@@ -55,6 +55,8 @@ pub enum Fault {
     Header,
     /// Streams what is no event.
     Stream,
+    /// Streams events that say too little.
+    Event,
 }
 
 #[derive(Clone)]
@@ -313,7 +315,7 @@ async fn list_users(
     }
     let users: Vec<User> = sample.users().values().take(limit).cloned().collect();
     Ok(match sample.fault {
-        Fault::None | Fault::Stream => Envelope::of(users).into_response(),
+        Fault::None | Fault::Stream | Fault::Event => Envelope::of(users).into_response(),
         Fault::Teapot => StatusCode::IM_A_TEAPOT.into_response(),
         Fault::Broken => ApiError::internal().into_response(),
         Fault::Shape => Json(json!({"code": 0, "message": "Success", "data": null})).into_response(),
@@ -373,7 +375,7 @@ async fn delete_user(
 /// Chat, enveloped.
 #[utoipa::path(post, path = "/api/v1/chat/completions", tag = "chat", operation_id = "createChatCompletion",
     request_body = ChatRequest,
-    responses((status = OK, content((Envelope<ChatCompletion> = "application/json"), (String = "text/event-stream")))))]
+    responses((status = OK, content((Envelope<ChatCompletion> = "application/json"), (ChatCompletion = "text/event-stream")))))]
 async fn chat(
     State(sample): State<Sample>,
     _: Caller,
@@ -381,6 +383,7 @@ async fn chat(
 ) -> Result<Response, ApiError> {
     Ok(match request.stream {
         true if sample.fault == Fault::Stream => streamed(&["nonsense"]),
+        true if sample.fault == Fault::Event => streamed(&["{}", "[DONE]"]),
         true => streamed(&[&json!(answer(request)?).to_string(), "[DONE]"]),
         false => Envelope::of(answer(request)?).into_response(),
     })
@@ -397,7 +400,7 @@ async fn chat_stream(_: Caller) -> ApiError {
 /// Chat as OpenAI's clients do.
 #[utoipa::path(post, path = "/v1/chat/completions", tag = "openai", operation_id = "openaiCreateChatCompletion",
     request_body = ChatRequest,
-    responses((status = OK, content((ChatCompletion = "application/json"), (String = "text/event-stream")))))]
+    responses((status = OK, content((ChatCompletion = "application/json"), (ChatCompletion = "text/event-stream")))))]
 async fn openai_chat(_: Caller, Body(request): Body<ChatRequest>) -> Result<Response, ApiError> {
     Ok(match request.stream {
         true => streamed(&[&json!(answer(request)?).to_string(), "[DONE]"]),

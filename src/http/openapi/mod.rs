@@ -7,9 +7,11 @@
 mod about;
 mod complete;
 mod downgrade;
+mod joined;
 mod page;
 
 pub use about::about;
 pub use complete::complete;
 pub use downgrade::{VERSION, downgrade};
+pub use joined::joined;
 pub use page::{Documents, routes};

@@ -7,8 +7,9 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::Schema;
 use utoipa::{PartialSchema, ToSchema};
 
-use super::{AnswerParameters, joined, only_false, written};
+use super::{AnswerParameters, only_false, written};
 use crate::api::openai::types::{ChatChoice, ChunkChoice, Usage};
+use crate::http::openapi::joined;
 
 /// A conversation, and how it is to be answered.
 pub struct ChatCompletionRequest;

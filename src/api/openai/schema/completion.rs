@@ -5,9 +5,10 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::Schema;
 use utoipa::{PartialSchema, ToSchema};
 
-use super::{AnswerParameters, joined, texts_or_tokens};
+use super::{AnswerParameters, texts_or_tokens};
 use crate::api::openai::completions::MAX_PROMPTS;
 use crate::api::openai::types::{TextChoice, Usage};
+use crate::http::openapi::joined;
 
 /// Texts to go on with, and how.
 pub struct CompletionRequest;

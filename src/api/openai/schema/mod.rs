@@ -16,8 +16,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
 use utoipa::ToSchema;
-use utoipa::openapi::RefOr;
-use utoipa::openapi::schema::{AdditionalProperties, ObjectBuilder, Schema};
+use utoipa::openapi::schema::Schema;
 
 pub use chat::{ChatCompletionRequest, OpenAiChatCompletion, OpenAiChatCompletionChunk};
 pub use completion::{CompletionRequest, OpenAiCompletion};
@@ -28,7 +27,7 @@ pub use model::{OpenAiModel, OpenAiModels};
 #[derive(ToSchema)]
 pub(super) struct AnswerParameters {
     /// Send the answer piece by piece, as server-sent events.
-    #[schema(default = false, example = false)]
+    #[schema(default = false, example = true)]
     stream: Option<bool>,
     /// Only with `stream`.
     stream_options: Option<StreamOptions>,
@@ -128,17 +127,4 @@ fn texts_or_tokens(description: &str, example: Value, most: usize) -> Schema {
     let text = json!({"type": "string"});
     written(json!({"description": description, "example": example,
         "oneOf": [text, list(text.clone()), tokens, list(tokens.clone())]}))
-}
-
-/// One object with the members of both, and no others. (`flatten` would make it two schemas of which each lets through
-/// what the other forbids.)
-fn joined(description: &str, one: RefOr<Schema>, other: RefOr<Schema>) -> RefOr<Schema> {
-    let mut object = ObjectBuilder::new().description(Some(description)).build();
-    for part in [one, other] {
-        let RefOr::T(Schema::Object(part)) = part else { continue };
-        object.properties.extend(part.properties);
-        object.required.extend(part.required);
-    }
-    object.additional_properties = Some(Box::new(AdditionalProperties::FreeForm(false)));
-    object.into()
 }

@@ -50,25 +50,25 @@ struct OpenAiModelStatus {
     #[schema(schema_with = state)]
     state: String,
     /// Why it failed, where it did.
-    #[schema(value_type = String, example = "the files of this model are damaged")]
+    #[schema(nullable = false, example = "the files of this model are damaged")]
     reason: Option<String>,
     /// While it is downloaded: the file that is being fetched.
-    #[schema(value_type = String, example = "model.gguf")]
+    #[schema(nullable = false, example = "model.gguf")]
     file: Option<String>,
     /// While it is downloaded: that file's number, from 1.
-    #[schema(value_type = u64, example = 1)]
+    #[schema(nullable = false, example = 1)]
     file_number: Option<u64>,
     /// While it is downloaded: files in all.
-    #[schema(value_type = u64, example = 4)]
+    #[schema(nullable = false, example = 4)]
     files: Option<u64>,
     /// While it is downloaded: bytes of all files fetched so far.
-    #[schema(value_type = u64, example = 73400320)]
+    #[schema(nullable = false, example = 73400320)]
     bytes: Option<u64>,
     /// While it is downloaded: bytes of all files, if known.
     #[schema(example = 144810464)]
     total_bytes: Option<u64>,
     /// While it is downloaded: how long it will take at its present pace, where that is no guess.
-    #[schema(value_type = u64, example = 12)]
+    #[schema(nullable = false, example = 12)]
     eta_seconds: Option<u64>,
 }
 
