@@ -3,13 +3,15 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use reqwest::Method;
 use sconce::auth::Origin;
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 
 use crate::app::{OWNER, OWNER_PASSWORD, TestApp};
 use crate::rig::{
-    LOGOUT, ME, add_user, audited, change, get, number, post, post_from, refresh, replica, sign_in, start,
+    LOGOUT, ME, add_user, audited, change, get, number, post, post_from, refresh, replica, request, send,
+    sign_in, sign_in_from, start,
 };
 
 const USED: &str = "SELECT COUNT(*) FROM refresh_tokens WHERE used_at IS NOT NULL";
@@ -154,26 +156,49 @@ async fn a10_a_new_password_ends_tokens_everywhere_within_a_second() {
     assert_eq!(refresh(&app, &new("refresh_token")).await.status, 200);
 }
 
+/// What an owner changes of a user.
+async fn administer(app: &TestApp, user_id: &str, change: &Value) {
+    let (owner, _) = sign_in(app, OWNER).await;
+    let path = format!("/api/v1/admin/users/{user_id}");
+    let reply = send(request(app, Method::PUT, &path, &owner, change)).await;
+    assert_eq!(reply.status, 200, "{}", reply.body);
+}
+
 #[tokio::test]
 async fn a10_a_disabled_user_is_out_everywhere_within_a_second() {
     let app = TestApp::start().await.without_key();
-    add_user(&app, "ada", "admin", |_| {}).await;
+    let ada = add_user(&app, "ada", "admin", |_| {}).await;
     let (access, refresh_token) = sign_in(&app, "ada").await;
-    let disable = change(&app, "UPDATE users SET status = 'disabled' WHERE username = 'ada'");
-    dies_within_a_second(&app, &access, &refresh_token, disable).await;
+    let disable = json!({"status": "disabled"});
+    dies_within_a_second(&app, &access, &refresh_token, administer(&app, &ada, &disable)).await;
+    assert_eq!(sign_in_from(&app, None, "ada", OWNER_PASSWORD).await.is(), (403, 40305));
 }
 
 #[tokio::test]
 async fn a10_a_lower_role_counts_everywhere_within_a_second() {
+    let app = TestApp::start().await.without_key();
+    let ada = add_user(&app, "ada", "admin", |_| {}).await;
+    let (access, refresh_token) = sign_in(&app, "ada").await;
+    let demote = json!({"role": "user"});
+    dies_within_a_second(&app, &access, &refresh_token, administer(&app, &ada, &demote)).await;
+    let (access, _) = sign_in(&app, "ada").await;
+    assert_eq!(get(&app, "/api/v1/admin/models", &access).await.is(), (403, 40301));
+}
+
+#[tokio::test]
+async fn a10_what_another_replica_wrote_counts_here_within_a_second() {
     const ADMIN_ONLY: &str = "/api/v1/admin/models";
     let app = TestApp::start().await.without_key();
     add_user(&app, "ada", "admin", |_| {}).await;
     let (access, _) = sign_in(&app, "ada").await;
     assert_eq!(get(&app, ADMIN_ONLY, &access).await.status, 200);
     change(&app, "UPDATE users SET role = 'user' WHERE username = 'ada'").await;
-    // The change was made by another replica: here it counts when this one next looks.
+    // Nobody's session was ended: the role is read live.
     let demoted = async { while get(&app, ADMIN_ONLY, &access).await.is() != (403, 40301) {} };
     timeout(Duration::from_secs(1), demoted).await.expect("within a second");
+    change(&app, "UPDATE users SET status = 'disabled' WHERE username = 'ada'").await;
+    let disabled = async { while get(&app, ME, &access).await.is() != (401, 40104) {} };
+    timeout(Duration::from_secs(1), disabled).await.expect("within a second");
 }
 
 #[tokio::test]

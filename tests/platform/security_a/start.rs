@@ -160,9 +160,20 @@ async fn a20_who_must_change_the_password_can_do_nothing_else() {
     crate::rig::add_user(&app, "new", "owner", |user| user.must_change_password = true).await;
     let (access, refresh_token) = sign_in(&app, "new").await;
     let chat = json!({"model": "tiny", "messages": [{"role": "user", "content": "x"}]});
-    let closed: [(&str, Option<&Value>); 5] = [
-        ("/api/v1/me/sessions", None),
+    let closed: [(&str, Option<&Value>); 16] = [
+        ("/v1/models", None),
+        ("/v1/models/tiny", None),
+        ("/v1/chat/completions", Some(&chat)),
+        ("/v1/completions", Some(&chat)),
+        ("/v1/embeddings", Some(&chat)),
+        ("/api/v1/chat/completions", Some(&chat)),
         ("/api/v1/auth/ticket", Some(&Value::Null)),
+        ("/api/v1/me/sessions", None),
+        ("/api/v1/me/keys", None),
+        ("/api/v1/admin/users", None),
+        ("/api/v1/admin/users", Some(&chat)),
+        ("/api/v1/admin/keys", None),
+        ("/api/v1/admin/audit", None),
         ("/api/v1/admin/models", None),
         ("/api/v1/admin/models", Some(&chat)),
         ("/api/v1/admin/signing-keys/rotate", Some(&Value::Null)),
