@@ -25,6 +25,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(models::pull))
         .routes(routes!(users::list, users::create))
         .routes(routes!(users::read, users::update, users::delete))
+        .routes(routes!(users::sessions, users::end_sessions))
+        .routes(routes!(users::end_session))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::read, keys::update, keys::delete))
         .routes(routes!(keys::rotate))

@@ -5,8 +5,11 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use crate::auth::Role;
-use crate::auth::users::{NewUser, User, UserAdmin, UserChange, UserReader, UserStatus, UserWithPassword};
-use crate::http::{Envelope, EnvelopeError, Granted, Listed, Nothing, PageQuery, Paged, Path, Typed};
+use crate::auth::sessions::{SORTS as SESSION_SORTS, Session};
+use crate::auth::users::{
+    EndedSessions, NewUser, User, UserAdmin, UserChange, UserReader, UserStatus, UserWithPassword,
+};
+use crate::http::{Envelope, EnvelopeError, Granted, Listed, Nothing, PageQuery, Paged, Path, Query, Typed};
 use crate::store::users::{SORTS, UserFilter};
 
 /// Which users a list shows.
@@ -102,5 +105,55 @@ pub async fn delete(
     Path(id): Path<String>,
 ) -> Result<Envelope<Nothing>, EnvelopeError> {
     users.delete(&id).await?;
+    Ok(Envelope::of(Nothing))
+}
+
+/// Lists a user's sessions that go on.
+///
+/// # Errors
+/// 403 without `users:read`; 404.
+#[utoipa::path(get, path = "/api/v1/admin/users/{userId}/sessions", operation_id = "listUserSessions",
+    tag = "sessions",
+    params(("userId" = String, Path, description = "The user's id"), PageQuery),
+    responses((status = 200, description = "A page of the sessions", body = Envelope<Paged<Session>>)))]
+pub async fn sessions(
+    Granted(users): Granted<UserReader>,
+    Path(id): Path<String>,
+    Query(page): Query<PageQuery>,
+) -> Result<Envelope<Paged<Session>>, EnvelopeError> {
+    Ok(Envelope::of(users.sessions(&id, &page.request(SESSION_SORTS)?).await?.into()))
+}
+
+/// Ends all of a user's sessions: their tokens are not accepted any more.
+///
+/// # Errors
+/// 403 without `users:manage`, and for users who may do as much as the caller; 404.
+#[utoipa::path(delete, path = "/api/v1/admin/users/{userId}/sessions", operation_id = "endUserSessions",
+    tag = "sessions",
+    params(("userId" = String, Path, description = "The user's id")),
+    responses((status = 200, description = "The sessions are ended", body = Envelope<EndedSessions>)))]
+pub async fn end_sessions(
+    Granted(users): Granted<UserAdmin>,
+    Path(id): Path<String>,
+) -> Result<Envelope<EndedSessions>, EnvelopeError> {
+    Ok(Envelope::of(users.end_sessions(&id).await?))
+}
+
+/// Ends one of a user's sessions.
+///
+/// # Errors
+/// 403 without `users:manage`, and for users who may do as much as the caller; 404.
+#[utoipa::path(delete, path = "/api/v1/admin/users/{userId}/sessions/{sessionId}", operation_id = "endUserSession",
+    tag = "sessions",
+    params(
+        ("userId" = String, Path, description = "The user's id"),
+        ("sessionId" = String, Path, description = "The session's id")
+    ),
+    responses((status = 200, description = "The session is ended", body = Envelope<Nothing>)))]
+pub async fn end_session(
+    Granted(users): Granted<UserAdmin>,
+    Path((id, session_id)): Path<(String, String)>,
+) -> Result<Envelope<Nothing>, EnvelopeError> {
+    users.end_session(&id, &session_id).await?;
     Ok(Envelope::of(Nothing))
 }

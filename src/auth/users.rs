@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use crate::auth::capability::Deed;
 use crate::auth::first_run::make_password;
 use crate::auth::input::{self, Password, nullable};
+use crate::auth::sessions::{Session, list_sessions, revoke_session};
 use crate::auth::{
     AuthError, Caller, Capability, Passwords, Permission, PermissionSet, Permit, Role, checked_username,
     new_id,
@@ -160,6 +161,14 @@ pub struct UserChange {
     pub reset_password: Option<bool>,
 }
 
+/// What ending a user's sessions did.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct EndedSessions {
+    /// How many went on until then.
+    #[schema(example = 2)]
+    pub ended: u64,
+}
+
 /// May see all users.
 pub struct UserReader(Permit);
 
@@ -196,6 +205,17 @@ impl UserReader {
         let mut tx = self.0.store().read().await?;
         let row = find(&mut tx, id).await?;
         seen(&mut tx, row).await
+    }
+
+    /// One page of a user's sessions that go on.
+    ///
+    /// # Errors
+    /// [`AuthError::NotFound`], [`AuthError::Page`].
+    pub async fn sessions(&self, id: &str, request: &ListRequest) -> Result<Page<Session>, AuthError> {
+        let mut tx = self.0.store().read().await?;
+        find(&mut tx, id).await?;
+        drop(tx);
+        list_sessions(&self.0, Some(id), request).await
     }
 }
 
@@ -338,6 +358,36 @@ impl UserAdmin {
         sessions::revoke_all_but(&mut tx, id, None, "user_deleted", now).await?;
         self.0.record(&mut tx, deed("user.delete", Some(&before), None)).await?;
         self.0.auth().commit_authority(tx).await
+    }
+
+    /// Ends one session of a user.
+    ///
+    /// # Errors
+    /// [`AuthError::NotFound`]; [`AuthError::NotAbove`] by the rules of rank.
+    pub async fn end_session(&self, id: &str, session_id: &str) -> Result<(), AuthError> {
+        let mut tx = self.0.store().read().await?;
+        let allowed = may_administer(self.0.caller(), &find(&mut tx, id).await?);
+        drop(tx);
+        self.0.or_record_refusal(("user", Some(id)), allowed).await?;
+        revoke_session(&self.0, session_id, Some(id)).await
+    }
+
+    /// Ends all sessions of a user, one's own included.
+    ///
+    /// # Errors
+    /// [`AuthError::NotFound`]; [`AuthError::NotAbove`] by the rules of rank.
+    pub async fn end_sessions(&self, id: &str) -> Result<EndedSessions, AuthError> {
+        self.0.or_record_refusal(("user", Some(id)), self.try_end_sessions(id).await).await
+    }
+
+    async fn try_end_sessions(&self, id: &str) -> Result<EndedSessions, AuthError> {
+        let mut tx = self.0.store().write().await?;
+        may_administer(self.0.caller(), &find(&mut tx, id).await?)?;
+        let ended = sessions::revoke_all_but(&mut tx, id, None, "revoked", self.0.now()).await?;
+        let (target, after) = (("user", id.to_owned()), Some(json!({"ended": ended})));
+        self.0.record(&mut tx, Deed { action: "session.revoke", target, before: None, after }).await?;
+        self.0.auth().commit_authority(tx).await?;
+        Ok(EndedSessions { ended })
     }
 
     /// Gives the user a password: the one that was said, or one that is made and returned.

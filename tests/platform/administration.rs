@@ -106,6 +106,34 @@ async fn a_deleted_user_is_gone_and_the_name_is_free() {
 }
 
 #[tokio::test]
+async fn a_users_sessions_are_seen_and_ended() {
+    let app = TestApp::start().await;
+    let owner = Api::owner(&app).await;
+    let (id, first) = owner.colleague("ada", "user").await;
+    let second = Api::showing(&app, app.sign_in("ada", &password_of("ada")).await);
+    let path = format!("/admin/users/{id}/sessions");
+    let listed = owner.get(&format!("{path}?sort=created_at")).await.data();
+    let sessions: Vec<_> =
+        listed["items"].as_array().expect("items").iter().map(|item| text(item, "id")).collect();
+    assert_eq!(sessions.len(), 2);
+    owner.delete(&format!("{path}/{}", sessions[0])).await.data();
+    assert_eq!(owner.delete(&format!("{path}/{}", sessions[0])).await.refusal(), (404, 40401));
+    assert_eq!(first.get("/me").await.refusal(), (401, 40104));
+    assert_eq!(second.get("/me").await.status, 200);
+    // The session must be that user's.
+    let other = owner.make_user("bob", "user").await;
+    let wrong = format!("/admin/users/{other}/sessions/{}", sessions[1]);
+    assert_eq!(owner.delete(&wrong).await.refusal(), (404, 40401));
+    assert_eq!(owner.delete(&path).await.data(), json!({"ended": 1}));
+    assert_eq!(second.get("/me").await.refusal(), (401, 40104));
+    assert_eq!(owner.get(&path).await.data()["items"], json!([]));
+    for missing in ["/admin/users/usr_none/sessions", "/admin/users/%00/sessions"] {
+        assert_eq!(owner.get(missing).await.refusal(), (404, 40401));
+        assert_eq!(owner.delete(missing).await.refusal(), (404, 40401));
+    }
+}
+
+#[tokio::test]
 async fn lists_are_paged_sorted_filtered_and_searched() {
     let app = TestApp::start().await;
     let owner = Api::owner(&app).await;
