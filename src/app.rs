@@ -28,9 +28,6 @@ use crate::{admin, api};
 /// A body that takes longer is given up.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A stream whose client reads nothing for this long is cut.
-const SLOW_CLIENT_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// After the drain: time for the last events to leave and for engines to free their memory.
 const LAST_GRACE: Duration = Duration::from_secs(5);
 
@@ -209,7 +206,7 @@ impl App {
             body_timeout: BODY_TIMEOUT.min(self.server.request_timeout),
             request_timeout: self.server.request_timeout,
             keep_alive: self.server.keep_alive,
-            slow_client_timeout: SLOW_CLIENT_TIMEOUT,
+            slow_client_timeout: self.server.slow_client_timeout,
             address,
             trusted_proxies: self.access.trusted_proxies.clone().into(),
             allowed_origins: self.access.allowed_origins.clone().into(),
@@ -252,8 +249,11 @@ impl App {
 /// All URLs, with what is done to every request.
 fn router(state: AppState) -> Router {
     let settings = state.settings();
-    let neighbourhood =
-        Neighbourhood { address: settings.address, trusted_proxies: Arc::clone(&settings.trusted_proxies) };
+    let neighbourhood = Neighbourhood {
+        address: settings.address,
+        trusted_proxies: Arc::clone(&settings.trusted_proxies),
+        allowed_origins: Arc::clone(&settings.allowed_origins),
+    };
     let described = OpenApiRouter::with_openapi(openapi::about()).merge(api::routes()).merge(admin::routes());
     let (routes, collected) = described.split_for_parts();
     let routes = routes.merge(openapi::routes(Documents::new(&collected)));

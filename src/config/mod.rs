@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::layers::Layers;
-use crate::config::quantity::{Network, OrAuto, OrOff, Truth};
+use crate::config::quantity::{Network, OrAuto, OrOff, Truth, WebOrigin};
 
 pub use environment::Environment;
 pub use error::ConfigError;
@@ -135,6 +135,7 @@ fn server(layers: &mut Layers) -> Result<ServerConfig, ConfigError> {
         request_timeout: layers.value::<Time>("request-timeout")?.0,
         drain_timeout: layers.value::<Time>("drain-timeout")?.0,
         keep_alive: layers.value::<Time>("keep-alive")?.0,
+        slow_client_timeout: layers.value::<Time>("slow-client-timeout")?.0,
     })
 }
 
@@ -175,7 +176,11 @@ fn auth(layers: &mut Layers, environment: &Environment) -> Result<AuthConfig, Co
             .into_iter()
             .map(|network| network.0)
             .collect(),
-        allowed_origins: layers.values("allowed-origin")?,
+        allowed_origins: layers
+            .values::<WebOrigin>("allowed-origin")?
+            .into_iter()
+            .map(|origin| origin.0)
+            .collect(),
     })
 }
 

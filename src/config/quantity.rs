@@ -146,6 +146,31 @@ impl FromStr for Network {
     }
 }
 
+/// A web origin as browsers send it: `https://console.example`, `http://localhost:5173`. Kept as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WebOrigin(pub String);
+
+impl FromStr for WebOrigin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = |part: &str, also: &str| {
+            let right = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || also.contains(c);
+            !part.is_empty() && part.chars().all(right)
+        };
+        let is_origin = text.split_once("://").is_some_and(|(scheme, host)| {
+            plain(scheme, "+-.") && plain(host, ".-_:[]") && !host.ends_with(':')
+        });
+        match is_origin {
+            true => Ok(Self(text.to_owned())),
+            false => Err(format!(
+                "`{text}` is not a web origin as browsers send it; write https://console.example, in lower case, \
+                 without a path"
+            )),
+        }
+    }
+}
+
 fn number_and_unit(text: &str) -> Option<(u64, &str)> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
@@ -184,6 +209,28 @@ mod tests {
         assert_eq!("1GiB".parse(), Ok(MemoryBudget::Bytes(1 << 30)));
         for text in ["0%", "101%", "%", "much"] {
             assert!(text.parse::<MemoryBudget>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn c1_an_origin_is_exact_and_never_a_pattern() {
+        for text in
+            ["https://console.example", "http://localhost:5173", "http://[::1]:80", "app://obsidian.md"]
+        {
+            assert_eq!(text.parse(), Ok(WebOrigin(text.to_owned())), "{text}");
+        }
+        for text in [
+            "*",
+            "null",
+            "https://*.example",
+            "https://a.example/",
+            "https://A.example",
+            "a.example",
+            "https://",
+            "https://u@a.example",
+            "https://a.example, https://b.example",
+        ] {
+            assert!(text.parse::<WebOrigin>().is_err(), "{text}");
         }
     }
 }

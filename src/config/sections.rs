@@ -24,6 +24,8 @@ pub struct ServerConfig {
     pub drain_timeout: Duration,
     /// How often a silent stream sends a comment.
     pub keep_alive: Duration,
+    /// A stream whose client reads nothing for this long is cut.
+    pub slow_client_timeout: Duration,
 }
 
 /// Who is let in.

@@ -84,6 +84,7 @@ pub const SETTINGS: &[Setting] = &[
     one("request-timeout", "TIME", "10m", "Longest time one request may take"),
     one("drain-timeout", "TIME", "30s", "How long running requests may go on after a stop signal"),
     one("keep-alive", "TIME", "15s", "How often a silent stream sends a comment"),
+    one("slow-client-timeout", "TIME", "30s", "A stream whose client reads nothing for this long is cut"),
     // models
     many(
         "model",

@@ -1,20 +1,26 @@
-//! What is done to every request and every answer: request id, access log, panics, hosts, headers.
+//! What is done to every request and every answer: request id, access log, panics, hosts, other origins, headers.
 
 use std::any::Any;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::header::{ACCEPT_LANGUAGE, CACHE_CONTROL, HOST, USER_AGENT};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use axum::http::header::{
+    ACCEPT_LANGUAGE, AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HOST, RETRY_AFTER,
+    STRICT_TRANSPORT_SECURITY, USER_AGENT,
+};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 use metrics::{counter, histogram};
+use tower::util::option_layer;
 use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 use tracing::{Instrument, debug, info, info_span};
 use uuid::Uuid;
 
@@ -26,6 +32,25 @@ use crate::telemetry::metrics::{HTTP_DURATION, HTTP_REQUESTS, PANICS};
 /// Asked every few seconds by others' programs: logged at a lower level while all is well.
 const PROBES: [&str; 5] = ["/health", "/healthz", "/health/ready", "/readyz", "/metrics"];
 
+/// What common client libraries send from a page besides what they must.
+const CLIENT_HEADERS: [&str; 12] = [
+    "openai-organization",
+    "openai-project",
+    "x-stainless-arch",
+    "x-stainless-async",
+    "x-stainless-helper-method",
+    "x-stainless-lang",
+    "x-stainless-os",
+    "x-stainless-package-version",
+    "x-stainless-retry-count",
+    "x-stainless-runtime",
+    "x-stainless-runtime-version",
+    "x-stainless-timeout",
+];
+
+/// How long a browser may remember what an origin may do.
+const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Who asks and who is believed.
@@ -34,8 +59,10 @@ pub struct Neighbourhood {
     /// What is listened on: on a loopback address only requests to a local name are answered, so that a web page cannot
     /// reach the server through a name of its own.
     pub address: IpAddr,
-    /// Proxies whose `X-Forwarded-For` is believed.
+    /// Proxies whose `X-Forwarded-For` and `X-Forwarded-Proto` are believed.
     pub trusted_proxies: Arc<[IpNet]>,
+    /// Web origins whose pages may call this server.
+    pub allowed_origins: Arc<[String]>,
 }
 
 /// The address at the other end of a connection, as the accept loop found it.
@@ -47,9 +74,31 @@ pub fn wrap<S: Clone + Send + Sync + 'static>(routes: Router<S>, neighbourhood: 
     routes
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
-        .layer(from_fn_with_state(neighbourhood.address.is_loopback(), check_host))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(option_layer(cors(&neighbourhood.allowed_origins)))
+        .layer(from_fn_with_state(neighbourhood.address.is_loopback(), check_host))
         .layer(from_fn_with_state(neighbourhood, observe))
+}
+
+/// Lets the pages of these origins, and of no others, call the server with a token. Never with credentials of the
+/// browser's own: there are none here. Without any origin nothing is said to anybody.
+fn cors(origins: &Arc<[String]>) -> Option<CorsLayer> {
+    if origins.is_empty() {
+        return None;
+    }
+    let origins = Arc::clone(origins);
+    let is_allowed = move |origin: &HeaderValue, _: &Parts| {
+        origins.iter().any(|allowed| allowed.as_bytes() == origin.as_bytes())
+    };
+    let own = [AUTHORIZATION, CONTENT_TYPE, ACCEPT_LANGUAGE, REQUEST_ID];
+    let headers = own.into_iter().chain(CLIENT_HEADERS.map(HeaderName::from_static));
+    let layer = CorsLayer::new()
+        .allow_origin(AllowOrigin::predicate(is_allowed))
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers(headers.collect::<Vec<_>>())
+        .expose_headers([REQUEST_ID, HeaderName::from_static("x-error-code"), RETRY_AFTER])
+        .max_age(PREFLIGHT_AGE);
+    Some(layer)
 }
 
 async fn not_found(uri: Uri) -> ApiError {
@@ -77,6 +126,7 @@ async fn observe(State(neighbourhood): State<Neighbourhood>, mut request: Reques
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let route = route.unwrap_or_else(|| "other".to_owned());
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let is_behind_tls = is_behind_tls(&neighbourhood, &request);
     let span = info_span!("request", id = id.to_str().unwrap_or_default());
     let begun = Instant::now();
 
@@ -92,19 +142,38 @@ async fn observe(State(neighbourhood): State<Neighbourhood>, mut request: Reques
     counter!(HTTP_REQUESTS, "route" => route.clone(), "code" => status.to_string()).increment(1);
     histogram!(HTTP_DURATION, "route" => route).record(took);
     put_headers(response.headers_mut(), id);
+    if is_behind_tls {
+        response
+            .headers_mut()
+            .insert(STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=31536000"));
+    }
     response
 }
 
 fn context(neighbourhood: &Neighbourhood, request: &Request, id: &HeaderValue) -> RequestContext {
     let text = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
-    let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([127, 0, 0, 1]), |peer| peer.0);
     RequestContext {
         id: id.to_str().unwrap_or_default().to_owned(),
         language: Language::of_accept_language(text(ACCEPT_LANGUAGE).unwrap_or_default()),
         surface: Surface::of_path(request.uri().path()),
-        address: client_address(peer, request.headers(), &neighbourhood.trusted_proxies),
+        address: client_address(peer(request), request.headers(), &neighbourhood.trusted_proxies),
         user_agent: text(USER_AGENT).unwrap_or_default().chars().take(256).collect(),
     }
+}
+
+fn peer(request: &Request) -> IpAddr {
+    let peer = request.extensions().get::<Peer>().map_or(IpAddr::from([127, 0, 0, 1]), |peer| peer.0);
+    peer.to_canonical()
+}
+
+/// Whether a trusted proxy says that the client speaks to it by TLS. Where there are several, the last one counts: it
+/// is the one that was asked to be trusted.
+fn is_behind_tls(neighbourhood: &Neighbourhood, request: &Request) -> bool {
+    let peer = peer(request);
+    let said = request.headers().get_all("x-forwarded-proto").iter().next_back();
+    let last = said.and_then(|value| value.to_str().ok()).and_then(|text| text.rsplit(',').next());
+    last.is_some_and(|scheme| scheme.trim().eq_ignore_ascii_case("https"))
+        && neighbourhood.trusted_proxies.iter().any(|network| network.contains(&peer))
 }
 
 /// The client's address: the peer's, unless that is a trusted proxy; then the last address of `X-Forwarded-For` that is
@@ -112,7 +181,7 @@ fn context(neighbourhood: &Neighbourhood, request: &Request, id: &HeaderValue) -
 fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted =
         |address: IpAddr| trusted.iter().any(|network| network.contains(&address.to_canonical()));
-    let mut address = peer.to_canonical();
+    let mut address = peer;
     let all = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
     let hops: Vec<&str> = all.flat_map(|value| value.split(',')).map(str::trim).collect();
     for hop in hops.iter().rev() {
@@ -131,6 +200,7 @@ fn put_headers(headers: &mut HeaderMap, id: HeaderValue) {
         ("x-content-type-options", "nosniff"),
         ("referrer-policy", "no-referrer"),
         ("content-security-policy", "default-src 'none'; frame-ancestors 'none'"),
+        ("cross-origin-opener-policy", "same-origin"),
         ("cross-origin-resource-policy", "same-origin"),
     ] {
         headers.entry(name).or_insert(HeaderValue::from_static(value));
@@ -191,7 +261,10 @@ mod tests {
         }
         let routes = Router::new().route("/fine", get(|| async { "fine" })).route("/broken", get(broken));
         let address = IpAddr::from([127, 0, 0, 1]);
-        wrap(routes, Neighbourhood { address, trusted_proxies: Arc::from([]) })
+        wrap(
+            routes,
+            Neighbourhood { address, trusted_proxies: Arc::from([]), allowed_origins: Arc::from([]) },
+        )
     }
 
     async fn ask(path: &str, headers: &[(&str, &str)]) -> (StatusCode, HeaderMap, String) {
@@ -207,9 +280,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_panic_is_an_answer_in_json_and_tells_nothing() {
+    async fn c4_a_panic_is_an_answer_in_json_with_all_headers_and_tells_nothing() {
         let (status, headers, body) = ask("/broken", &[]).await;
         assert_eq!(status, StatusCode::INTERNAL_SERVER_ERROR);
+        for name in ["content-security-policy", "x-content-type-options", "referrer-policy", "cache-control"]
+        {
+            assert_eq!(headers.get(name), ask("/fine", &[]).await.1.get(name), "{name}");
+        }
         assert!(headers.contains_key("x-request-id") && headers["x-error-code"] == "50001");
         assert!(body.contains("\"code\":\"internal_error\"") && !body.contains("forced"), "{body}");
     }

@@ -24,6 +24,9 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Most connections, where the process may open that many files.
 const MOST_CONNECTIONS: u64 = 8192;
 
+/// Most of an answer that is held for a client that reads slowly, and most of a request's head.
+const BUFFER: usize = 64 * 1024;
+
 /// Open files that are not connections: weights, databases, pipes.
 const OTHER_FILES: u64 = 128;
 
@@ -98,6 +101,7 @@ async fn serve_one(
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(head_timeout)
+        .max_buf_size(BUFFER)
         .serve_connection(TokioIo::new(stream), TowerToHyperService::new(router))
         .with_upgrades();
     let mut connection = std::pin::pin!(connection);

@@ -507,5 +507,6 @@ pub fn app(fault: Fault) -> Router {
     };
     let routes = collected().0.merge(description(documents()));
     let address = IpAddr::from([127, 0, 0, 1]);
-    wrap(routes, Neighbourhood { address, trusted_proxies: Arc::from([]) }).with_state(sample)
+    wrap(routes, Neighbourhood { address, trusted_proxies: Arc::from([]), allowed_origins: Arc::from([]) })
+        .with_state(sample)
 }
