@@ -138,16 +138,10 @@ struct Search {
 }
 
 impl Search {
-    /// SQLite knows the case of ASCII alone, so other characters are also looked for as they stand.
     fn condition(&self, query: &mut ListQuery) -> String {
-        let lower = query.bind(pattern(&self.text.to_lowercase()).as_str());
-        let as_it_stands = (!self.text.is_ascii()).then(|| query.bind(pattern(&self.text).as_str()));
-        let mut any = Vec::new();
-        for column in self.columns {
-            any.push(format!("LOWER({column}) LIKE {lower} ESCAPE '!'"));
-            any.extend(as_it_stands.iter().map(|place| format!("{column} LIKE {place} ESCAPE '!'")));
-        }
-        any.join(" OR ")
+        let place = query.bind(pattern(&self.text).as_str());
+        let any = self.columns.iter().map(|column| format!("LOWER({column}) LIKE LOWER({place}) ESCAPE '!'"));
+        any.collect::<Vec<_>>().join(" OR ")
     }
 }
 
@@ -184,7 +178,8 @@ impl ListQuery {
         self
     }
 
-    /// Rows of which one of the columns contains the text, whatever its case; `%` and `_` are ordinary characters.
+    /// Rows of which one of the columns contains the text, whatever its case (on SQLite, the case of ASCII letters alone);
+    /// `%` and `_` are ordinary characters.
     pub(super) fn search(mut self, columns: &'static [&'static str], text: Option<&str>) -> Self {
         self.search = text.map(|text| Search { columns, text: text.to_owned() });
         self
