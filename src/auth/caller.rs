@@ -124,12 +124,13 @@ impl Caller {
         u64::from_le_bytes(bytes)
     }
 
-    /// Checks one permission.
+    /// Checks one permission. Who signed in with a password that must be changed has none; keys go on, the first one too.
     ///
     /// # Errors
     /// [`AuthError::PasswordChangeRequired`], [`AuthError::ScopeMissing`], [`AuthError::PermissionMissing`].
     pub fn require(&self, permission: Permission) -> Result<(), AuthError> {
-        if self.user.as_ref().is_some_and(|user| user.must_change_password) {
+        let by_password = matches!(self.identity, Identity::Session { .. });
+        if by_password && self.user.as_ref().is_some_and(|user| user.must_change_password) {
             return Err(AuthError::PasswordChangeRequired);
         }
         if self.permissions.has(permission) {
