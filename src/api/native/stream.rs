@@ -46,6 +46,9 @@ const MOST_MISTAKES: u32 = 20;
 /// Pings, pongs and cancels that one may send in a minute.
 const MOST_SIGNALS: u32 = 300;
 
+/// How long a client has to take note that the connection is being closed.
+const LINGER: Duration = Duration::from_secs(3);
+
 /// RFC 6455 §7.4.1, and our own 4401.
 const POLICY: u16 = 1008;
 const TOO_LARGE: u16 = 1009;
@@ -164,6 +167,9 @@ impl Connection {
             let frame = CloseFrame { code, reason: reason.into() };
             let patience = self.app.settings().slow_client_timeout;
             let _ = timeout(patience, self.socket.send(Message::Close(Some(frame)))).await;
+            // A connection that is closed with something unread is reset, and the farewell with it.
+            let rest = async { while let Some(Ok(_)) = self.socket.recv().await {} };
+            let _ = timeout(LINGER, rest).await;
         }
     }
 
