@@ -10,24 +10,13 @@ use tracing_subscriber::fmt::MakeWriter;
 
 /// Writes every record as one line.
 #[derive(Debug, Clone)]
-pub struct OneLine<W> {
-    inner: W,
-    /// Whether the subscriber itself colours its lines. It escapes what would colour them in the texts of others.
-    is_coloured: bool,
-}
-
-impl<W> OneLine<W> {
-    /// Lines to `inner`.
-    pub fn new(inner: W, is_coloured: bool) -> Self {
-        Self { inner, is_coloured }
-    }
-}
+pub struct OneLine<W>(pub W);
 
 impl<'a, W: MakeWriter<'a>> MakeWriter<'a> for OneLine<W> {
     type Writer = OneLine<W::Writer>;
 
     fn make_writer(&'a self) -> Self::Writer {
-        OneLine { inner: self.inner.make_writer(), is_coloured: self.is_coloured }
+        OneLine(self.0.make_writer())
     }
 }
 
@@ -35,9 +24,8 @@ impl<W: Write> Write for OneLine<W> {
     fn write(&mut self, record: &[u8]) -> io::Result<usize> {
         let text = String::from_utf8_lossy(record);
         let (text, end) = text.strip_suffix('\n').map_or((&*text, ""), |text| (text, "\n"));
-        let moves = |c: char| moves(c) && !(self.is_coloured && c == '\u{1b}');
         if !text.contains(moves) {
-            self.inner.write_all(record)?;
+            self.0.write_all(record)?;
             return Ok(record.len());
         }
         let mut line = String::with_capacity(text.len() + 16);
@@ -49,12 +37,12 @@ impl<W: Write> Write for OneLine<W> {
             }
         }
         line.push_str(end);
-        self.inner.write_all(line.as_bytes())?;
+        self.0.write_all(line.as_bytes())?;
         Ok(record.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.inner.flush()
+        self.0.flush()
     }
 }
 

@@ -15,6 +15,8 @@ struct Operation {
     /// With made-up ids in it.
     path: String,
     has_body: bool,
+    /// The body may be left out.
+    may_say_nothing: bool,
 }
 
 /// All operations, so that none that comes later is forgotten.
@@ -28,8 +30,13 @@ async fn operations(app: &TestApp) -> Vec<Operation> {
         for method in ["get", "post", "put", "patch", "delete"] {
             let operation = &item[method];
             if operation.is_object() {
-                let has_body = operation["requestBody"].is_object();
-                all.push(Operation { method: method.to_uppercase(), path: plain.clone(), has_body });
+                let body = &operation["requestBody"];
+                all.push(Operation {
+                    method: method.to_uppercase(),
+                    path: plain.clone(),
+                    has_body: body.is_object(),
+                    may_say_nothing: body["required"] != true,
+                });
             }
         }
     }
