@@ -13,6 +13,7 @@ import functools
 import importlib
 import inspect
 import json
+import os
 import random
 import subprocess
 import sys
@@ -36,20 +37,27 @@ ENDINGS = ("POST /api/v1/auth/logout", f"DELETE {ME}")
 # Answers that say nothing about an operation: it was not reached.
 NOT_REACHED = {401, 408, 421, 429, 503}
 
-# What is never right by chance: a password, a token of somebody, an upgrade to a socket.
+# What is hardly ever right by chance: a password, a token of somebody, a user who is in the team, a socket.
 NEVER_RIGHT = {
     "POST /api/v1/auth/login",
     "POST /api/v1/auth/refresh",
     f"POST {ME}/password",
+    "DELETE /api/v1/admin/teams/{teamId}/members/{userId}",
+    "DELETE /api/v1/admin/users/{userId}/sessions/{sessionId}",
     f"DELETE {ME}/sessions/{{sessionId}}",
     "GET /api/v1/chat/stream",
 }
 
 # What is refused without another parameter, which is no matter of chance either.
-NEEDS = {"stream_options": ("stream", True), "top_logprobs": ("logprobs", True)}
+NEEDS = {
+    "stream_options": ("stream", True),
+    "top_logprobs": ("logprobs", True),
+    "max_completion_tokens": ("max_tokens", None),
+}
 
 SEED = 20250101
 EXAMPLES = 15
+MADE = 8
 STEPS = 4
 REQUEST_TIMEOUT = 60
 STREAM_EVENTS = 100
@@ -62,10 +70,13 @@ CHECKS = (
 )
 
 
-def fetch(url, token=None):
-    """The JSON at a URL; raises unless it is answered with 2xx."""
+def fetch(url, token=None, body=None):
+    """The JSON at a URL, or what is answered to a body; raises unless it is 2xx."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
-    with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=30) as answer:
+    if body is not None:
+        headers["Content-Type"] = "application/json"
+        body = json.dumps(body).encode()
+    with urllib.request.urlopen(urllib.request.Request(url, body, headers), timeout=30) as answer:
         return json.load(answer)
 
 
@@ -131,23 +142,41 @@ class Known:
         data = answer.get("data") if isinstance(answer, dict) else None
         for item in [data, *(data.get("items") or [] if isinstance(data, dict) else data or [])]:
             found = item.get("id") if isinstance(item, dict) else None
-            if isinstance(found, str) and found not in self.protected and found not in self.ids[noun(path)]:
+            if isinstance(found, str) and found not in self.ids[noun(path)]:
                 self.ids[noun(path)].append(found)
 
     def learn_models(self):
         """Which models answer at all."""
         for model in fetch(self.url + MODELS, self.token)["data"]:
             self.models[model["kind"]].append(model["id"])
+            self.ids["model"].append(model["id"])
             self.protected.add(model["id"])
 
-    def one_of(self, ids, value):
+    def make(self, paths):
+        """Makes a few of everything, so that deleting does not end before the rest is tried."""
+        for number in range(MADE):
+            name = f"made-{os.getpid()}-{number}"
+            user = self.ids["user"][-1] if self.ids["user"] else None
+            for path, body in (
+                ("/api/v1/admin/users", {"username": name}),
+                ("/api/v1/admin/teams", {"name": name}),
+                ("/api/v1/admin/keys", {"name": name, "user_id": user}),
+            ):
+                if "post" in paths.get(path, {}) and None not in body.values():
+                    self.learn(path, fetch(self.url + path, self.token, body))
+
+    def one_of(self, ids, value, share=0.8):
         """Mostly something that is there, instead of `value`."""
-        return self.chance.choice(ids) if ids and self.chance.random() < 0.7 else value
+        return self.chance.choice(ids) if ids and self.chance.random() < share else value
 
     def use(self, case):
         """Names in a request what is there."""
         for name, value in (case.path_parameters or {}).items():
-            case.path_parameters[name] = self.one_of(self.ids[name.removesuffix("Id")], value)
+            # What is deleted is there no more for the others.
+            share = 0.4 if case.method.upper() == "DELETE" else 0.8
+            collection = case.operation.path.split("{" + name)[0].rstrip("/")
+            ids = self.ids[name.removesuffix("Id")] or self.ids[noun(collection)]
+            case.path_parameters[name] = self.one_of(ids, value, share)
         if not isinstance(case.body, dict):
             return
         for name, value in case.body.items():
@@ -259,6 +288,7 @@ def fuzz(url, token, other=None):
     document = fetch(url + DOCUMENT)
     if MODELS in document["paths"]:
         known.learn_models()
+    known.make(document["paths"])
 
     @schemathesis.hook
     def before_call(context, case, arguments):

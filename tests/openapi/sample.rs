@@ -433,6 +433,13 @@ fn answer(request: ChatRequest) -> Result<ChatCompletion, ApiError> {
     })
 }
 
+/// All models.
+#[utoipa::path(get, path = "/v1/models", tag = "openai", operation_id = "openaiListModels",
+    responses((status = OK, body = Object)))]
+async fn openai_models(_: Caller) -> Json<Value> {
+    Json(json!({"data": [{"id": MODEL, "kind": "causal"}]}))
+}
+
 /// One model; its id may hold slashes.
 #[utoipa::path(get, path = "/v1/models/{*id}", tag = "openai", operation_id = "openaiGetModel",
     params(("id" = String, Path, description = "The id of the model")),
@@ -473,6 +480,7 @@ fn collected() -> (Router<Sample>, utoipa::openapi::OpenApi) {
         .routes(routes!(chat))
         .routes(routes!(chat_stream))
         .routes(routes!(openai_chat))
+        .routes(routes!(openai_models))
         .routes(routes!(openai_model))
         .split_for_parts()
 }

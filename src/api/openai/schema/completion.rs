@@ -35,8 +35,8 @@ struct CompletionParameters {
     model: String,
     #[schema(schema_with = prompt)]
     prompt: String,
-    /// Say no more than so many tokens.
-    #[schema(minimum = 0, maximum = 4294967295_u32, default = 16, example = 64)]
+    /// Say no more than so many tokens. Left out: 16, or what the model is limited to where that is less.
+    #[schema(minimum = 0, maximum = 4294967295_u32, example = 64)]
     max_tokens: Option<u64>,
     /// Begin the answer with the prompt.
     #[schema(default = false, example = false)]

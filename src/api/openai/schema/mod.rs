@@ -101,9 +101,9 @@ fn written(schema: Value) -> Schema {
     serde_json::from_value(schema).expect("the tests build the document from every schema here")
 }
 
-/// For parameters that may only have the value that changes nothing.
+/// For parameters that may only have the value that changes nothing. (Makers of clients know no choice of truth values.)
 fn only_false() -> Schema {
-    written(json!({"type": ["boolean", "null"], "enum": [false, null], "example": false,
+    written(json!({"type": ["boolean", "null"], "default": false, "example": false,
         "description": "Only `false`: nothing of this kind is ever sent."}))
 }
 
