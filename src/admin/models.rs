@@ -254,6 +254,15 @@ fn check(model: &ModelSpecification) -> Result<(), AuthError> {
     if model.description.chars().count() > 2000 {
         return Err(AuthError::invalid("description", "must have at most 2000 characters"));
     }
+    // Lines may end, nothing else may happen in a text: NUL, above all, no database need understand.
+    if model.description.contains(|character: char| character.is_control() && !"\n\t".contains(character)) {
+        return Err(AuthError::invalid("description", "must be plain text"));
+    }
+    for (field, texts) in [("sources", &model.sources), ("team_ids", &model.team_ids)] {
+        if texts.iter().any(|text| text.contains(char::is_control)) {
+            return Err(AuthError::invalid(field, "must be lines of text"));
+        }
+    }
     if model.team_ids.len() > 100 {
         return Err(AuthError::invalid("team_ids", "must name at most 100 teams"));
     }

@@ -45,8 +45,11 @@ impl Rule {
 
     /// How long to wait after so many failures.
     fn delay(&self, failures: i64) -> Duration {
-        let Ok(doublings) = u32::try_from(failures - self.first_delayed) else { return Duration::ZERO };
-        let seconds = 1_u64.checked_shl(doublings).filter(|_| doublings < 63);
+        let doublings = failures.saturating_sub(self.first_delayed);
+        if doublings < 0 {
+            return Duration::ZERO;
+        }
+        let seconds = u32::try_from(doublings).ok().and_then(|doublings| 2_u64.checked_pow(doublings));
         seconds.map_or(self.longest, Duration::from_secs).min(self.longest)
     }
 }

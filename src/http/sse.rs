@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::HeaderValue;
+use axum::http::header::CACHE_CONTROL;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, stream};
@@ -49,6 +50,9 @@ fn respond(outlet: Outlet, error: ErrorEvent, interval: Duration) -> Response {
     });
     let keep_alive = KeepAlive::new().interval(interval).text("keep-alive");
     let mut response = Sse::new(events).keep_alive(keep_alive).into_response();
-    response.headers_mut().insert("x-accel-buffering", HeaderValue::from_static("no"));
+    let headers = response.headers_mut();
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    // As everything that is answered to somebody; the library's own word would only ask to check again.
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
 }

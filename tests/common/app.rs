@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,7 +19,7 @@ use sconce::shutdown::Shutdown;
 use sconce::usage::Recorder;
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::task::JoinHandle;
 
 use crate::database::{Backend, TestDatabase};
@@ -60,6 +61,14 @@ impl Drop for TestApp {
     fn drop(&mut self) {
         self.shutdown.end();
     }
+}
+
+/// Listens as the program does: the system keeps little for a client that does not read.
+fn listen(address: SocketAddr) -> TcpListener {
+    let socket = TcpSocket::new_v4().expect("a socket");
+    socket.set_send_buffer_size(128 * 1024).expect("it can be so large");
+    socket.bind(address).expect("a free port");
+    socket.listen(1024).expect("it listens")
 }
 
 /// Golden data of the models crate.
@@ -105,7 +114,7 @@ impl TestApp {
             raw = raw.with(name, *value);
         }
         let config = Config::load_from(raw, &Environment::default()).expect("the settings are right");
-        let listener = TcpListener::bind(config.server.listen).await.expect("a free port");
+        let listener = listen(config.server.listen);
         let url = format!("http://{}", listener.local_addr().expect("it listens"));
         let shutdown = Shutdown::new();
         let app = App::open_by(config, clock).await.expect("it can be built");

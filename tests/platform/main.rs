@@ -12,6 +12,7 @@ mod models;
 mod own_account;
 mod rig;
 mod security_a;
+mod security_c;
 mod signing_keys;
 mod tickets;
 mod usage;

@@ -8,6 +8,7 @@ mod keys;
 mod me;
 mod password;
 mod sessions;
+mod stream;
 mod usage;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -23,6 +24,7 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(auth::logout))
         .routes(routes!(auth::ticket))
         .routes(routes!(chat::create))
+        .routes(routes!(stream::open))
         .routes(routes!(me::read))
         .routes(routes!(keys::list, keys::create))
         .routes(routes!(keys::update, keys::delete))
