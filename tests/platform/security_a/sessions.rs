@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use futures_util::future::join_all;
 use reqwest::Method;
 use sconce::auth::Origin;
 use serde_json::{Value, json};
-use tokio::time::{Instant, timeout};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::app::{OWNER, OWNER_PASSWORD, TestApp};
 use crate::rig::{
@@ -123,6 +128,7 @@ async fn dies_within_a_second(
     let from = origin([127, 0, 0, 1]);
     let caller = other.authenticate(Some(access), from.clone()).await.expect("it is good");
     let here = app.auth.authenticate(Some(access), from.clone()).await.expect("it is good");
+    let mut socket = opened(app, access).await;
     end.await;
     let begun = Instant::now();
     // What an open stream or WebSocket waits for, on this replica and on the other.
@@ -132,7 +138,30 @@ async fn dies_within_a_second(
     let reply = get(app, ME, access).await;
     assert_eq!(reply.is(), (401, 40104), "{:?} {}", begun.elapsed(), reply.body);
     assert_eq!(refresh(app, refresh_token).await.is(), (401, 40105), "the refresh token, too");
+    let close = timeout_at(begun + Duration::from_secs(2), close_code(&mut socket)).await;
+    assert_eq!(close.expect("open sockets within two seconds"), Some(4401));
     watching.abort();
+}
+
+type Socket = WebSocketStream<MaybeTlsStream<TcpStream>>;
+
+/// A WebSocket for conversations.
+async fn opened(app: &TestApp, access: &str) -> Socket {
+    let url = format!("ws://{}/api/v1/chat/stream", app.address());
+    let mut request = url.into_client_request().expect("a URL");
+    let value = format!("Bearer {access}").parse().expect("a header");
+    request.headers_mut().insert("authorization", value);
+    connect_async(request).await.expect("it opens").0
+}
+
+/// The code it is closed with.
+async fn close_code(socket: &mut Socket) -> Option<u16> {
+    while let Some(Ok(message)) = socket.next().await {
+        if let Message::Close(frame) = message {
+            return frame.map(|frame| frame.code.into());
+        }
+    }
+    None
 }
 
 #[tokio::test]
