@@ -37,9 +37,10 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve models over HTTP: OpenAI's API under /v1, /health, /metrics
+    /// Serve models over HTTP: OpenAI's API under /v1, the platform's under /api/v1, /health, /metrics
     ///
-    /// Models that are not on this machine are fetched first. Once ready, prints the address and a line to try it with.
+    /// The first start makes the first user and prints the password and a key, once. Models that are not on this machine
+    /// are fetched. Once ready, prints the address and a line to try it with.
     /// Ctrl-C lets running answers finish and ends; a second one ends at once.
     Serve {
         #[command(flatten)]
