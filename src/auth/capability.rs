@@ -19,6 +19,9 @@ pub trait Capability: Sized + Send {
     /// The permission it takes.
     const PERMISSION: Permission;
 
+    /// Whether it is also for those who must change their password first.
+    const BEFORE_PASSWORD_CHANGE: bool = false;
+
     /// What the caller gets for it.
     fn of(permit: Permit) -> Self;
 }
@@ -29,7 +32,11 @@ impl Caller {
     /// # Errors
     /// As [`Caller::require`], and [`AuthError::Store`].
     pub async fn exchange<C: Capability>(self, auth: &Auth) -> Result<C, AuthError> {
-        self.permit(auth, C::PERMISSION).await?;
+        match self.permit(auth, C::PERMISSION).await {
+            Err(AuthError::PasswordChangeRequired)
+                if C::BEFORE_PASSWORD_CHANGE && self.permissions().has(C::PERMISSION) => {}
+            permitted => permitted?,
+        }
         Ok(C::of(Permit { caller: self, auth: auth.clone() }))
     }
 }

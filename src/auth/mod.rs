@@ -60,6 +60,7 @@ pub use offline::{ListedUser, MadePassword, NewKey, Operator};
 pub use opaque_token::{OpaqueToken, TokenKind};
 pub use origin::Origin;
 pub use password::Passwords;
+pub use password_change::PasswordChanger;
 pub use permission::{Permission, PermissionSet, Role};
 pub use session::{SignOut, SignedIn, SignedInUser};
 pub use signing_keys::{SigningKeyAdmin, SigningKeyRotated};

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use crate::auth::opaque_token::{OpaqueToken, TokenKind};
 use crate::auth::session::give_out;
-use crate::auth::{Auth, AuthError, Caller, Identity, Passwords, Permission, SignedIn};
+use crate::auth::{AuthError, Caller, Capability, Identity, Passwords, Permission, Permit, SignedIn};
 use crate::clock::Timestamp;
 use crate::store::audit::{self, AuditEvent};
 use crate::store::sessions::SessionRow;
@@ -14,27 +14,38 @@ use crate::store::{StoreError, Tx, sessions, users};
 
 const ACTION: &str = "user.password_change";
 
-impl Auth {
+/// May give oneself another password.
+pub struct PasswordChanger(Permit);
+
+impl Capability for PasswordChanger {
+    const PERMISSION: Permission = Permission::Account;
+    const BEFORE_PASSWORD_CHANGE: bool = true;
+
+    fn of(permit: Permit) -> Self {
+        Self(permit)
+    }
+}
+
+impl PasswordChanger {
     /// Gives the caller another password and ends all their sessions but this one, of which all earlier tokens end too:
     /// the new ones are returned. To a key, which has no session, none are.
     ///
     /// # Errors
     /// [`AuthError::WeakPassword`]; [`AuthError::WrongPassword`] and [`AuthError::Throttled`] for the present one.
-    pub async fn change_password(
+    pub async fn change(
         &self,
-        caller: &Caller,
         current: SecretString,
         new: SecretString,
     ) -> Result<Option<SignedIn>, AuthError> {
-        self.may_change_password(caller).await?;
+        let (caller, auth) = (self.0.caller(), self.0.auth());
         let user = caller.user().ok_or(AuthError::PermissionMissing(Permission::Account))?;
         let is_the_same = current.expose_secret() == new.expose_secret();
         check_new(&new, &user.username, is_the_same)?;
-        let proven = self.prove(&user.username, current, caller.origin(), ACTION).await?;
-        let password_hash = self.passwords().hash(new).await?;
+        let proven = auth.prove(&user.username, current, caller.origin(), ACTION).await?;
+        let password_hash = auth.passwords().hash(new).await?;
 
-        let mut tx = self.store().write().await?;
-        let now = self.clock().now();
+        let mut tx = auth.store().write().await?;
+        let now = auth.clock().now();
         let mut row = proven.still_holds(users::find(&mut tx, &user.id).await?)?;
         row.password_hash = password_hash;
         row.must_change_password = false;
@@ -46,16 +57,8 @@ impl Auth {
         let event = caller.event(now, ACTION, ("user", Some(&row.id)));
         let after = Some(json!({"username": row.username, "sessions_ended": ended}));
         audit::append(&mut tx, AuditEvent { after, ..event }).await?;
-        self.commit_authority(tx).await?;
-        kept.map(|(session, token)| self.signed_in(&row, &session, token, now)).transpose()
-    }
-
-    /// As [`Caller::permit`], but for one who must change the password.
-    async fn may_change_password(&self, caller: &Caller) -> Result<(), AuthError> {
-        match caller.permit(self, Permission::Account).await {
-            Err(AuthError::PasswordChangeRequired) if caller.permissions().has(Permission::Account) => Ok(()),
-            other => other,
-        }
+        auth.commit_authority(tx).await?;
+        kept.map(|(session, token)| auth.signed_in(&row, &session, token, now)).transpose()
     }
 }
 

@@ -6,12 +6,15 @@ mod administration;
 mod api;
 #[path = "../common/app.rs"]
 mod app;
+mod audit;
 #[path = "../database/mod.rs"]
 mod database;
 mod models;
 mod own_account;
+mod permissions;
 mod rig;
 mod security_a;
+mod security_b;
 mod security_c;
 mod signing_keys;
 mod tickets;

@@ -182,7 +182,8 @@ pub async fn change(app: &TestApp, statement: &str) {
     tx.commit().await.expect("it commits");
 }
 
-async fn execute(app: &TestApp, statement: &str) {
+/// Runs a statement behind the server's back.
+pub async fn execute(app: &TestApp, statement: &str) {
     let statement = AssertSqlSafe(statement.to_owned());
     if app.database_url.starts_with("sqlite") {
         let mut connection = SqliteConnection::connect(&app.database_url).await.expect("it connects");

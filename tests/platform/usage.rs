@@ -10,7 +10,7 @@ use crate::api::Api;
 use crate::app::TestApp;
 
 /// Two days, a user who has two keys, another who has none, and a model whose name is a formula.
-async fn fill(app: &TestApp, first: &str, second: &str) {
+pub async fn fill(app: &TestApp, first: &str, second: &str) {
     let row = |number: i64, day: i64, user: Option<&str>, key: Option<&str>, model: &str| UsageRow {
         id: format!("use_{number}"),
         at: Timestamp::from_millis(day * 86_400_000 + number),

@@ -1,13 +1,12 @@
 //! `/api/v1/me/password`: another password for oneself.
 
-use axum::extract::State;
 use secrecy::SecretString;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
 use crate::api::native::auth::Tokens;
-use crate::auth::Caller;
-use crate::http::{AppState, Envelope, EnvelopeError, Typed};
+use crate::auth::PasswordChanger;
+use crate::http::{Envelope, EnvelopeError, Granted, Typed};
 
 /// The password one has, and the one to have.
 #[derive(Deserialize, ToSchema)]
@@ -32,11 +31,10 @@ pub struct PasswordChange {
     request_body = PasswordChange,
     responses((status = 200, description = "Changed", body = Envelope<Option<Tokens>>)))]
 pub async fn change(
-    State(state): State<AppState>,
-    caller: Caller,
+    Granted(password): Granted<PasswordChanger>,
     Typed(body): Typed<PasswordChange>,
 ) -> Result<Envelope<Option<Tokens>>, EnvelopeError> {
     let (current, new) = (SecretString::from(body.current_password), SecretString::from(body.new_password));
-    let signed_in = state.auth().change_password(&caller, current, new).await?;
+    let signed_in = password.change(current, new).await?;
     Ok(Envelope::of(signed_in.map(Tokens::from)))
 }

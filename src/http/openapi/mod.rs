@@ -14,4 +14,4 @@ pub use about::about;
 pub use complete::complete;
 pub use downgrade::{VERSION, downgrade};
 pub use joined::joined;
-pub use page::{Documents, routes};
+pub use page::{Documents, paths, routes};

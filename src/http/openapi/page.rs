@@ -48,21 +48,32 @@ fn text(document: &Value) -> Bytes {
     Bytes::from(document.to_string())
 }
 
-/// The URLs of the description: two documents, the page with its files, and the short way to it. None wants a token.
+/// The URLs of the description, all for GET: two documents, the page with its files, and the short way to it. None wants a
+/// token.
 pub fn routes<S: Clone + Send + Sync + 'static>(documents: Documents) -> Router<S> {
+    table(documents).into_iter().fold(Router::new(), |routes, (path, served)| routes.route(&path, served))
+}
+
+/// The paths of [`routes`].
+pub fn paths() -> Vec<String> {
+    let empty = Documents { for_most: Bytes::new(), newer: Bytes::new() };
+    table::<()>(empty).into_iter().map(|(path, _)| path).collect()
+}
+
+fn table<S: Clone + Send + Sync + 'static>(documents: Documents) -> Vec<(String, MethodRouter<S>)> {
     let page =
         Resource::new("text/html; charset=utf-8", Bytes::from_static(include_bytes!("page/index.html")));
     let documents = [("openapi.json", documents.for_most), ("openapi-3.1.json", documents.newer)];
     let documents = documents.map(|(name, text)| (name.to_owned(), Resource::new(JSON, text)));
     let files = FILES.map(|(name, kind)| (format!("docs/{name}"), Resource::new(kind, contents(name))));
-    let mut routes = Router::new()
-        .route("/docs", moved("/api/v1/docs"))
-        .route("/api/v1/docs/", moved("../docs"))
-        .route("/api/v1/docs", page.served());
-    for (name, resource) in documents.into_iter().chain(files) {
-        routes = routes.route(&format!("/api/v1/{name}"), resource.served());
-    }
-    routes
+    let mut table = vec![
+        ("/docs".to_owned(), moved("/api/v1/docs")),
+        ("/api/v1/docs/".to_owned(), moved("../docs")),
+        ("/api/v1/docs".to_owned(), page.served()),
+    ];
+    let resources = documents.into_iter().chain(files);
+    table.extend(resources.map(|(name, resource)| (format!("/api/v1/{name}"), resource.served())));
+    table
 }
 
 fn moved<S: Clone + Send + Sync + 'static>(to: &'static str) -> MethodRouter<S> {
