@@ -243,7 +243,7 @@ impl Server {
         loop {
             let (status, mut body) = self.get(&format!("{path}?limit=100{cursor}"), token).await;
             assert_eq!(status, 200, "{body}");
-            items.extend(body["data"]["items"].as_array_mut().expect("a list").drain(..));
+            items.append(body["data"]["items"].as_array_mut().expect("a list"));
             match body["data"]["next_cursor"].as_str() {
                 Some(next) => cursor = format!("&cursor={next}"),
                 None => return items,
