@@ -9,9 +9,11 @@ mod app;
 mod audit;
 #[path = "../database/mod.rs"]
 mod database;
+mod metering;
 mod models;
 mod own_account;
 mod permissions;
+mod revocation;
 mod rig;
 mod security_a;
 mod security_b;

@@ -1,0 +1,184 @@
+//! What is taken away is gone within a second: for requests that come, and for those that run.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use reqwest::Response;
+use serde_json::{Value, json};
+
+use crate::api::{Api, password_of};
+use crate::app::{TestApp, chat, long, with};
+
+/// The figure of the promise.
+const BOUND: Duration = Duration::from_secs(1);
+
+const V1: &str = "/v1/completions";
+const NATIVE: &str = "/api/v1/chat/completions";
+
+/// Room for all these streams to run side by side.
+async fn start() -> TestApp {
+    TestApp::start_with(&[("max-running", "512"), ("max-batch-tokens", "1024"), ("cache-memory", "96MiB")])
+        .await
+}
+
+/// A stream with more in it than sockets hold: it is not over before it is read.
+fn endless(path: &str) -> Value {
+    let body = with(long(32), "logprobs", 5);
+    if path == V1 {
+        return body;
+    }
+    let chat = with(with(with(chat("Hello"), "n", 32), "stream", true), "max_tokens", 200);
+    with(with(with(chat, "ignore_eos", true), "logprobs", true), "top_logprobs", 5)
+}
+
+/// Begins a stream and reads its first bytes.
+async fn stream(app: &TestApp, token: &str, path: &str) -> Response {
+    let request = app.client.post(format!("{}{path}", app.url)).bearer_auth(token).json(&endless(path));
+    let mut response = request.send().await.expect("an answer");
+    assert_eq!(response.status().as_u16(), 200);
+    assert!(response.chunk().await.expect("it can be read").is_some());
+    response
+}
+
+/// Reads to the end; gives the error that it ended with.
+async fn last_error(mut response: Response) -> Value {
+    let mut text = String::new();
+    while let Some(bytes) = response.chunk().await.expect("it can be read") {
+        text.push_str(&String::from_utf8_lossy(&bytes));
+    }
+    assert!(!text.contains("[DONE]"), "it was over before");
+    let last = text.trim_end().rsplit("\n\n").next().expect("events").to_owned();
+    let event: Value = serde_json::from_str(last.strip_prefix("data: ").expect("an event")).expect("JSON");
+    event["error"].clone()
+}
+
+/// All of them end within the bound; gives how.
+async fn all_end(since: Instant, streams: Vec<Response>) -> Vec<Value> {
+    let errors = join_all(streams.into_iter().map(last_error)).await;
+    let took = since.elapsed();
+    assert!(took <= BOUND, "it took {took:?}");
+    errors
+}
+
+#[tokio::test]
+async fn a_key_that_is_disabled_ends_its_eight_streams_within_a_second() {
+    let app = start().await;
+    let owner = Api::owner(&app).await;
+    let (id, by_key) = owner.own_key(json!({"name": "laptop"})).await;
+    let (_, other) = owner.own_key(json!({"name": "desktop"})).await;
+    let mut streams = Vec::new();
+    for path in [V1, NATIVE, V1, NATIVE, V1, NATIVE, V1, NATIVE] {
+        streams.push(stream(&app, &by_key.token, path).await);
+    }
+    let unharmed = stream(&app, &other.token, V1).await;
+    let change = json!({"status": "disabled"});
+    assert_eq!(owner.put(&format!("/me/keys/{id}"), change).await.data()["status"], "disabled");
+    let ended = all_end(Instant::now(), streams).await;
+    for pair in ended.chunks_exact(2) {
+        assert_eq!(
+            (&pair[0]["code"], &pair[0]["type"]),
+            (&json!("revoked_api_key"), &json!("authentication_error"))
+        );
+        assert_eq!(pair[1]["code"], 40108);
+    }
+    let refused = by_key.post("/chat/completions", chat("x")).await;
+    assert_eq!(refused.refusal(), (401, 40108));
+    // The engine works for the other key alone.
+    let figures = app.engine_is(|stats| stats.finished_abandoned + stats.finished_length >= 8).await;
+    assert!(figures.running <= 32, "{figures:?}");
+    drop(unharmed);
+    app.is_idle_after(9).await;
+    app.usage.flushed().await;
+    let rows = owner.get("/admin/usage?limit=100").await.data();
+    let of_key = |row: &&Value| row["key_id"] == id;
+    let rows: Vec<_> = rows["items"].as_array().expect("rows").iter().filter(of_key).collect();
+    assert_eq!(rows.len(), 8);
+    assert!(rows.iter().all(|row| row["outcome"] == "revoked"), "{rows:?}");
+}
+
+#[tokio::test]
+async fn who_waits_for_a_whole_answer_is_told_too() {
+    let app = start().await;
+    let owner = Api::owner(&app).await;
+    let (id, by_key) = owner.own_key(json!({"name": "laptop"})).await;
+    let body = with(endless(V1), "stream", false);
+    let request = app.client.post(format!("{}{V1}", app.url)).bearer_auth(&by_key.token).json(&body);
+    let waiting = tokio::spawn(request.send());
+    app.engine_is(|stats| stats.running > 0).await;
+    assert_eq!(owner.delete(&format!("/me/keys/{id}")).await.status, 200);
+    let since = Instant::now();
+    let response = waiting.await.expect("no panic").expect("an answer");
+    assert!(since.elapsed() <= BOUND, "{:?}", since.elapsed());
+    // Deleted, so it is as if it had never been.
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["x-error-code"]),
+        (401, &"40001".parse().expect("text"))
+    );
+}
+
+#[tokio::test]
+async fn a_user_who_is_disabled_loses_sessions_and_keys() {
+    let app = start().await;
+    let owner = Api::owner(&app).await;
+    let (id, ada) = owner.colleague("ada", "user").await;
+    let (_, by_key) = ada.own_key(json!({"name": "laptop"})).await;
+    let streams = vec![stream(&app, &ada.token, NATIVE).await, stream(&app, &by_key.token, NATIVE).await];
+    owner.put(&format!("/admin/users/{id}"), json!({"status": "disabled"})).await.data();
+    let ended = all_end(Instant::now(), streams).await;
+    assert_eq!((&ended[0]["code"], &ended[1]["code"]), (&json!(40104), &json!(40108)));
+    assert_eq!(ada.get("/me").await.refusal(), (401, 40104));
+    let body = json!({"username": "ada", "password": password_of("ada")});
+    assert_eq!(Api::nobody(&app).post("/auth/login", body).await.refusal(), (403, 40305));
+}
+
+#[tokio::test]
+async fn another_role_counts_for_what_runs() {
+    let app = start().await;
+    let owner = Api::owner(&app).await;
+    let (id, ada) = owner.colleague("ada", "user").await;
+    let (_, by_key) = ada.own_key(json!({"name": "laptop"})).await;
+    let streams = vec![stream(&app, &ada.token, V1).await, stream(&app, &by_key.token, NATIVE).await];
+    // An auditor sees everything and uses no models.
+    owner.put(&format!("/admin/users/{id}"), json!({"role": "auditor"})).await.data();
+    let ended = all_end(Instant::now(), streams).await;
+    assert_eq!((&ended[0]["code"], &ended[1]["code"]), (&json!("access_token_invalid"), &json!(40301)));
+    assert_eq!(by_key.post("/chat/completions", chat("x")).await.refusal(), (403, 40301));
+}
+
+#[tokio::test]
+async fn a_scope_that_is_taken_away_ends_what_it_allowed() {
+    let app = start().await;
+    let owner = Api::owner(&app).await;
+    let (id, by_key) = owner.own_key(json!({"name": "laptop", "scopes": ["inference", "account"]})).await;
+    let streams = vec![stream(&app, &by_key.token, NATIVE).await];
+    owner.put(&format!("/me/keys/{id}"), json!({"scopes": ["account"]})).await.data();
+    let ended = all_end(Instant::now(), streams).await;
+    assert_eq!(ended[0]["code"], 40302);
+    assert_eq!(by_key.get("/me").await.status, 200, "the rest of the key is good");
+}
+
+#[tokio::test]
+async fn what_is_disabled_on_one_replica_is_refused_by_the_other_within_a_second() {
+    let first = start().await;
+    if first.database_url.starts_with("sqlite") {
+        // One file is served by one process: there is no other replica.
+        let second = sconce::store::Store::open(&first.database_url.clone().into()).await.expect("it opens");
+        assert!(second.lock_for_serving().is_err());
+        return;
+    }
+    let second = TestApp::start_with(&[("database-url", &first.database_url)]).await;
+    let owner = Api::owner(&first).await;
+    let (id, by_key) = owner.own_key(json!({"name": "laptop"})).await;
+    let elsewhere = Api::showing(&second, &by_key.token);
+    elsewhere.post("/chat/completions", chat("x")).await.data();
+    let running = stream(&second, &by_key.token, NATIVE).await;
+    owner.put(&format!("/me/keys/{id}"), json!({"status": "disabled"})).await.data();
+    let since = Instant::now();
+    let mut last_good = since;
+    while elsewhere.post("/chat/completions", with(chat("x"), "max_tokens", 1)).await.status == 200 {
+        last_good = Instant::now();
+    }
+    assert!(last_good - since <= BOUND, "{:?}", last_good - since);
+    assert_eq!(last_error(running).await["code"], 40108);
+    assert!(since.elapsed() <= BOUND + BOUND, "{:?}", since.elapsed());
+}
