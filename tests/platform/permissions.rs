@@ -42,6 +42,12 @@ const UNKNOWN_MODEL: (u16, u64) = (404, 40402);
 /// The body lacks a field.
 const LACKING: (u16, u64) = (400, 40015);
 
+/// What came is no opening of a WebSocket.
+const NO_HANDSHAKE: (u16, u64) = (400, 40003);
+
+/// The one URL that takes a credential elsewhere than in the header.
+const STREAM: &str = "/api/v1/chat/stream";
+
 #[rustfmt::skip]
 const ROUTES: &[Row] = &[
     ("GET", "/health", Nothing, FINE),
@@ -60,6 +66,7 @@ const ROUTES: &[Row] = &[
     ("GET", "/v1/models/{id}", Permission("inference"), UNKNOWN_MODEL),
     ("POST", "/api/v1/chat/completions", Permission("inference"), LACKING),
     ("POST", "/api/v1/auth/ticket", Permission("inference"), FINE),
+    ("GET", STREAM, Permission("inference"), NO_HANDSHAKE),
 
     ("GET", "/api/v1/me", Anybody, FINE),
     ("POST", "/api/v1/me/password", OwnPassword, LACKING),
@@ -389,7 +396,7 @@ async fn a2_each_url_answers_each_caller_with_exactly_this() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
-/// A key is shown in the one header, or not at all. (The WebSocket's own URL takes others too: see its tests.)
+/// A key is shown in the one header, or not at all.
 #[tokio::test]
 async fn a3_no_other_carrier_of_a_key_is_looked_at() {
     let app = TestApp::start().await.without_key();
@@ -416,9 +423,44 @@ async fn a3_no_other_carrier_of_a_key_is_looked_at() {
             ("subprotocol", request().header("sec-websocket-protocol", format!("sconce, {key}"))),
         ];
         for (carrier, request) in carriers {
+            if *path == STREAM && carrier.contains("query") {
+                continue;
+            }
             let answer = request.send().await.expect("an answer");
             let code = answer.headers()["x-error-code"].to_str().expect("text").to_owned();
             assert_eq!((answer.status().as_u16(), code.as_str()), (401, "40101"), "{carrier}: {path}");
         }
+    }
+}
+
+/// Where a WebSocket is opened the query counts too, and means the same as the header.
+#[tokio::test]
+async fn a3_all_carriers_of_the_websocket_lead_to_the_same_decision() {
+    let app = TestApp::start().await.without_key();
+    let owner = Api::owner(&app).await;
+    let (_, good) = owner.own_key(json!({"name": "good"})).await;
+    let (_, scopeless) = owner.own_key(json!({"name": "scopeless", "scopes": ["account"]})).await;
+    let (id, disabled) = owner.own_key(json!({"name": "disabled"})).await;
+    owner.put(&format!("/me/keys/{id}"), json!({"status": "disabled"})).await.data();
+    let url = format!("{}{STREAM}", app.url);
+    for (credential, expected) in [
+        (&good.token, NO_HANDSHAKE),
+        (&owner.token, NO_HANDSHAKE),
+        (&scopeless.token, (403, 40302)),
+        (&disabled.token, (401, 40108)),
+        (&PlainKey::generate().reveal().to_owned(), (401, 40001)),
+        (&"nonsense".to_owned(), (401, 40001)),
+    ] {
+        let mut requests = vec![("header", app.client.get(&url).bearer_auth(credential))];
+        for name in ["token", "api_key", "access_token"] {
+            requests.push((name, app.client.get(&url).query(&[(name, credential)])));
+        }
+        for (carrier, request) in requests {
+            let answer = request.send().await.expect("an answer");
+            let code = answer.headers()["x-error-code"].to_str().expect("text").to_owned();
+            assert_eq!((answer.status().as_u16(), code), (expected.0, expected.1.to_string()), "{carrier}");
+        }
+        let both = app.client.get(&url).bearer_auth(credential).query(&[("api_key", credential)]);
+        assert_eq!(both.send().await.expect("an answer").status().as_u16(), 401, "which of them counts?");
     }
 }

@@ -7,7 +7,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use crate::api::{Answer, Api, password_of};
-use crate::app::TestApp;
+use crate::app::{CHAT, EMBED, TestApp, golden};
 use crate::permissions::{filled, operations, served};
 use crate::rig::execute;
 
@@ -262,7 +262,7 @@ async fn b4_no_answer_shows_more_than_it_must() {
     };
     let mut found = Vec::new();
     for (method, path) in served(&app).await {
-        if method != "GET" || !path.starts_with("/api/v1/") {
+        if method != "GET" || !path.starts_with("/api/v1/") || path.ends_with("/chat/stream") {
             continue;
         }
         let asked = with_ids(&path, &ids);
@@ -476,6 +476,102 @@ async fn b6_a_key_loses_what_its_owner_loses() {
     owner.put(&format!("/admin/users/{id}"), json!({"role": "user"})).await.data();
     assert_eq!(key.get("/admin/users").await.refusal(), (403, 40301));
     assert_eq!(key.get("/v1/models").await.status, 200);
+}
+
+/// Who is asked for, and by what name: a list and an answer agree, and what one may not see is not there.
+#[tokio::test]
+async fn b9_a_hidden_model_is_not_there_by_any_name_and_the_list_agrees() {
+    let root = golden("");
+    let app = TestApp::start_with(&[("model-root", root.to_str().expect("a plain path"))]).await;
+    let owner = Api::owner(&app).await;
+    let team = text(&owner.post("/admin/teams", json!({"name": "a"})).await.data(), "id");
+    let source = golden("llama").to_string_lossy().into_owned();
+    for (id, more) in [
+        ("open", json!({"aliases": ["open-too"]})),
+        ("hidden", json!({"aliases": ["gpt-4o"], "visibility": "teams", "team_ids": [team]})),
+        ("off", json!({"aliases": ["off-too"], "enabled": false})),
+    ] {
+        let mut new = more;
+        new["id"] = json!(id);
+        new["sources"] = json!([source]);
+        assert_eq!(owner.post("/admin/models", new).await.status, 201, "{id}");
+    }
+    let (member_id, member) = owner.colleague("member", "user").await;
+    owner.put(&format!("/admin/teams/{team}/members/{member_id}"), json!({})).await.data();
+    let (_, outsider) = owner.colleague("outsider", "user").await;
+    let (_, only_open) = outsider.own_key(json!({"name": "a", "models": ["open"]})).await;
+    let (_, only_hidden) = outsider.own_key(json!({"name": "a", "models": ["hidden"]})).await;
+    let (_, of_team) = member.own_key(json!({"name": "a", "team_id": team, "models": ["hidden"]})).await;
+    let strange = [
+        "HIDDEN",
+        "Hidden",
+        "hidden ",
+        " hidden",
+        "ｈidden",
+        "hid\u{200b}den",
+        "./hidden",
+        "GPT-4O",
+        "hidden\u{0}",
+        "",
+    ];
+    for (who, api, named, refused) in [
+        ("a member", &member, &["open", "open-too", "hidden", "gpt-4o", CHAT][..], 40402),
+        ("an outsider", &outsider, &["open", "open-too", CHAT], 40402),
+        ("a key for one", &only_open, &["open", "open-too"], 40303),
+        ("a key for what its owner does not see", &only_hidden, &[], 40303),
+        ("a member's key for one", &of_team, &["hidden", "gpt-4o"], 40303),
+    ] {
+        let listed = api.get("/v1/models").await.json["data"].clone();
+        let listed: BTreeSet<String> =
+            listed.as_array().expect("a list").iter().map(|model| text(model, "id")).collect();
+        let expected = named.iter().filter(|name| ["open", "hidden", CHAT].contains(*name));
+        let mut expected: BTreeSet<_> = expected.map(|name| (*name).to_owned()).collect();
+        if named.contains(&CHAT) {
+            expected.insert(EMBED.to_owned());
+        }
+        assert_eq!(listed, expected, "{who}");
+        for name in ["open", "open-too", "hidden", "gpt-4o", "off", "off-too", "nowhere", CHAT] {
+            let is_named = named.contains(&name);
+            for (path, answer) in asked(api, name).await {
+                // A key that may use others is told so of those its owner sees; the rest is not there.
+                let is_unseen = ["off", "off-too", "nowhere"].contains(&name)
+                    || (["hidden", "gpt-4o"].contains(&name) && !who.contains("member"));
+                let expected = match (is_named, is_unseen || refused == 40402) {
+                    (true, _) => (200, 0),
+                    (false, true) => (404, 40402),
+                    (false, false) => (403, 40303),
+                };
+                assert_eq!(answer.number(), expected, "{who}, {path}, {name}: {}", answer.text);
+            }
+        }
+        for name in strange {
+            for (path, answer) in asked(api, name).await {
+                assert!(matches!(answer.status, 400 | 404), "{who}, {path}, {name:?}: {}", answer.text);
+            }
+        }
+    }
+    // Nothing tells a hidden model from none.
+    let mut answers = Vec::new();
+    for name in ["hidden", "nowhere"] {
+        let all = asked(&outsider, name).await;
+        answers.push(all.iter().map(|(_, answer)| answer.text.replace(name, "NAME")).collect::<Vec<_>>());
+    }
+    assert_eq!(answers[0], answers[1]);
+}
+
+/// What one gets who asks for a model by a name, wherever one can.
+async fn asked(api: &Api<'_>, name: &str) -> Vec<(&'static str, Answer)> {
+    let body = json!({"model": name, "messages": [{"role": "user", "content": "x"}], "max_tokens": 1});
+    let prompt = json!({"model": name, "prompt": "x", "max_tokens": 1});
+    let mut answers = vec![
+        ("/v1/chat/completions", api.post("/v1/chat/completions", body.clone()).await),
+        ("/chat/completions", api.post("/chat/completions", body).await),
+        ("/v1/completions", api.post("/v1/completions", prompt).await),
+    ];
+    if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') && !name.is_empty() {
+        answers.push(("/v1/models/{id}", api.get(&format!("/v1/models/{name}")).await));
+    }
+    answers
 }
 
 /// A million users, and a search made of wildcards: they are ordinary characters, and what is looked at is bounded.
