@@ -151,6 +151,8 @@ async fn what_the_command_line_does_is_known_to_all() {
     let key = other.run(&["admin", "create-key"]).await.ok();
     for server in [&first, &second] {
         assert_eq!(server.get("/api/v1/me", key.trim()).await.0, 200);
+        // From now on it remembers whose the token is.
+        assert_eq!(server.get("/api/v1/me", &token).await.0, 200);
     }
     one.run(&["admin", "reset-password"]).await.ok();
     let since = Instant::now();

@@ -37,6 +37,8 @@ async fn a_reset_password_lets_in_and_ends_what_was_before_beside_a_running_serv
     let machine = Machine::new().await;
     let server = machine.serve().await;
     let before = server.owner_token().await;
+    // From now on the server remembers whose it is.
+    assert_eq!(server.get("/api/v1/me", &before).await.0, 200);
     for _ in 0..6 {
         server.sign_in(OWNER, "somebody guesses").await;
     }
