@@ -94,6 +94,9 @@ impl Trial<'_> {
     }
 }
 
+/// Rows read, whether the chain is intact, the first bad row, and what is wrong with it.
+type Finding = (i64, bool, i64, &'static str);
+
 #[tokio::test]
 async fn g1_whatever_changes_something_writes_one_row() {
     let app = start().await;
@@ -391,7 +394,7 @@ async fn g2_each_kind_of_tampering_is_found_and_the_first_bad_row_named() {
         ("previous_hash", "hash"),
         ("hash", "previous_hash"),
     ];
-    let mut tampering: Vec<(String, (i64, bool, i64, &str))> = columns
+    let mut tampering: Vec<(String, Finding)> = columns
         .iter()
         .map(|(column, value)| {
             (format!("UPDATE audit SET {column} = {value} WHERE seq = 5"), (4, false, 5, "changed"))
