@@ -8,7 +8,7 @@ mod app;
 mod database;
 
 use api::Api;
-use app::{OWNER, TestApp, chat};
+use app::{CHAT, OWNER, TestApp, chat, golden};
 use serde_json::json;
 
 /// §2, success: `{"code": 0, "message": "Success", "data": {…}}`; failure: `{"code": 40001, "message": "Invalid API Key",
@@ -130,6 +130,39 @@ async fn put_keys_enables_and_disables_and_delete_deletes() {
     let refused = by_key.get(models).await;
     assert_eq!(refused.number(), (401, 40001));
     assert_eq!(owner.get(&path).await.refusal(), (404, 40401));
+}
+
+/// §3.2.3: get the list of models; add the configuration of a new model; change a model's configuration.
+#[tokio::test]
+async fn models_are_listed_added_and_changed() {
+    let root = golden("");
+    let app = TestApp::start_with(&[("model-root", root.to_str().expect("a plain path"))]).await;
+    let owner = Api::owner(&app).await;
+    let new =
+        json!({"id": "gpt-4o", "sources": [golden("llama").to_string_lossy()], "description": "A test"});
+    let added = owner.post("/admin/models", new).await;
+    assert_eq!(added.status, 201, "{}", added.text);
+    assert!(
+        added.text.starts_with(r#"{"code":0,"message":"Success","data":{"id":"gpt-4o","#),
+        "{}",
+        added.text
+    );
+    let listed = owner.get("/admin/models?limit=100").await.data();
+    let ids =
+        listed["items"].as_array().expect("items").iter().map(|model| model["id"].as_str().expect("an id"));
+    let ids: Vec<_> = ids.collect();
+    assert!(ids.contains(&"gpt-4o") && ids.contains(&CHAT), "{ids:?}");
+    // What was added answers, as the specification's own example asks for it.
+    let body =
+        json!({"model": "gpt-4o", "messages": [{"role": "user", "content": "Hello!"}], "max_tokens": 4});
+    assert_eq!(owner.post("/chat/completions", body.clone()).await.data()["model"], "gpt-4o");
+
+    let changed =
+        owner.put("/admin/models/gpt-4o", json!({"description": "Another", "enabled": false})).await.data();
+    assert_eq!((&changed["id"], &changed["description"]), (&json!("gpt-4o"), &json!("Another")));
+    assert_eq!(owner.get("/admin/models/gpt-4o").await.data()["enabled"], false);
+    assert_eq!(owner.post("/chat/completions", body).await.refusal(), (404, 40402), "it is switched off");
+    assert_eq!(owner.put("/admin/models/none", json!({"enabled": false})).await.refusal(), (404, 40402));
 }
 
 /// The first user is an owner who can do all of it.
