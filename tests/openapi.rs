@@ -125,6 +125,89 @@ async fn a_client_made_from_the_servers_document_signs_in_makes_a_key_and_chats(
     }
 }
 
+/// The server's own document.
+async fn document(app: &TestApp) -> Value {
+    app.get("/api/v1/openapi.json").send().await.expect("it answers").json().await.expect("it is JSON")
+}
+
+#[tokio::test]
+async fn what_is_in_the_document_is_served() {
+    let app = TestApp::start().await.without_key();
+    let status = async |method: &str, path: &str| {
+        let method = method.to_uppercase().parse().expect("a method");
+        let request = app.client.request(method, format!("{}{path}", app.url));
+        request.send().await.expect("it answers").status().as_u16()
+    };
+    assert_eq!((status("get", "/api/v1/nothing").await, status("put", "/version").await), (404, 405));
+    let document = document(&app).await;
+    let mut operations = 0;
+    for (path, item) in document["paths"].as_object().expect("there are paths") {
+        let (path, methods) = (path.replace(['{', '}'], "x"), item.as_object().expect("it is an object"));
+        for (method, operation) in methods {
+            let status = status(method, &path).await;
+            match operation["security"] == json!([]) {
+                // Nobody asks with nothing: some of these answer, and some say what is missing.
+                true => assert!(![404, 405].contains(&status), "{method} {path}: {status}"),
+                false => assert_eq!(status, 401, "{method} {path}"),
+            }
+            operations += 1;
+        }
+    }
+    assert!(operations > 50, "{operations}");
+}
+
+#[test]
+fn what_is_served_is_in_the_document() {
+    // `routes!` puts a route into the router and into the document; `route` into the router alone.
+    let mut files = vec![workspace().join("src")];
+    let mut read = 0;
+    while let Some(file) = files.pop() {
+        if file.is_dir() {
+            files.extend(
+                file.read_dir().expect("it can be read").map(|entry| entry.expect("it is there").path()),
+            );
+            continue;
+        }
+        let text = std::fs::read_to_string(&file).expect("it is text");
+        let product = text.split("#[cfg(test)]\nmod tests {").next().expect("there is a first part");
+        read += 1;
+        if file.ends_with("http/openapi/page.rs") {
+            continue;
+        }
+        for word in [".route(", ".route_service(", ".nest(", ".nest_service(", ".fallback_service("] {
+            assert!(!product.contains(word), "{} serves what the document does not say", file.display());
+        }
+    }
+    assert!(read > 100, "{read}");
+}
+
+#[tokio::test]
+async fn the_examples_are_those_of_the_specification() {
+    let app = TestApp::start().await;
+    let document = document(&app).await;
+    let chat = &document["paths"]["/api/v1/chat/completions"]["post"];
+    let asked = &chat["requestBody"]["content"]["application/json"]["examples"]["whole"]["value"];
+    let messages = json!([{"role": "system", "content": "You are a helpful assistant."},
+        {"role": "user", "content": "Hello!"}]);
+    let expected = json!({"model": "gpt-4o", "messages": messages, "stream": false, "temperature": 0.7, "max_tokens": 1024});
+    assert_eq!(asked, &expected);
+
+    let mut answered = document["components"]["schemas"]["ChatCompletion"]["example"].clone();
+    answered["id"] = "chatcmpl-xxxxxxxx".into();
+    let said = json!({"role": "assistant", "content": "Hello there! How can I help you today?"});
+    let expected = json!({"id": "chatcmpl-xxxxxxxx", "object": "chat.completion", "created": 1677652288,
+        "model": "gpt-4o", "choices": [{"index": 0, "message": said, "finish_reason": "stop"}],
+        "usage": {"prompt_tokens": 9, "completion_tokens": 12, "total_tokens": 21}});
+    assert_eq!(answered.to_string(), expected.to_string());
+
+    let streamed = chat["responses"]["200"]["content"]["text/event-stream"]["example"].as_str();
+    let head = r#"data: {"id":"chatcmpl-xxx","object":"chat.completion.chunk","created":1694268190,"model":"gpt-4o","choices":"#;
+    let pieces = [r#"{"role":"assistant","content":""}"#, r#"{"content":"Hello"}"#, r#"{"content":"!"}"#];
+    let pieces =
+        pieces.map(|delta| format!("{head}[{{\"index\":0,\"delta\":{delta},\"finish_reason\":null}}]}}\n\n"));
+    assert_eq!(streamed, Some(format!("{}data: [DONE]\n\n", pieces.concat()).as_str()));
+}
+
 /// Of two types with one name only one gets into the document: the other is then written out where it is an argument.
 fn names_are_of_one_thing_each(document: &Value) {
     let schemas = document["components"]["schemas"].as_object().expect("there are schemas");

@@ -31,8 +31,8 @@ pub struct PageQuery {
     limit: Option<u32>,
     /// `next_cursor` of the page before; the first page without it.
     cursor: Option<String>,
-    /// What the list is sorted by; with a `-` before it, the other way round. Usually the newest is first.
-    #[param(example = "-created_at")]
+    /// What the list is sorted by; with a `-` before it, the other way round. Usually the newest is first. The answer to
+    /// what it cannot be sorted by says what it can be.
     sort: Option<String>,
 }
 

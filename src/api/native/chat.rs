@@ -31,9 +31,22 @@ const ENDPOINT: Endpoint =
 /// # Errors
 /// In the envelope: for a wrong parameter, an unknown or busy model, a full queue.
 #[utoipa::path(post, path = "/api/v1/chat/completions", operation_id = "createChatCompletion", tag = "chat",
-    request_body = ChatCompletionRequest,
-    responses((status = 200, description = "The answer",
-        content((Envelope<ChatCompletion> = "application/json"), (ChatCompletionChunk = "text/event-stream")))))]
+    request_body(content = ChatCompletionRequest, examples(
+        ("whole" = (summary = "One answer", value = json!({"model": "gpt-4o", "messages": [
+            {"role": "system", "content": "You are a helpful assistant."}, {"role": "user", "content": "Hello!"}],
+            "stream": false, "temperature": 0.7, "max_tokens": 1024}))),
+        ("streamed" = (summary = "Piece by piece", value = json!({"model": "gpt-4o", "messages": [
+            {"role": "user", "content": "Hello!"}], "stream": true}))))),
+    responses((status = 200, description = "The answer: one, or with `stream` pieces as events and `[DONE]` after the last",
+        content((Envelope<ChatCompletion> = "application/json"), (ChatCompletionChunk = "text/event-stream",
+            example = "\
+                data: {\"id\":\"chatcmpl-xxx\",\"object\":\"chat.completion.chunk\",\"created\":1694268190,\"model\":\"gpt-4o\",\
+                \"choices\":[{\"index\":0,\"delta\":{\"role\":\"assistant\",\"content\":\"\"},\"finish_reason\":null}]}\n\n\
+                data: {\"id\":\"chatcmpl-xxx\",\"object\":\"chat.completion.chunk\",\"created\":1694268190,\"model\":\"gpt-4o\",\
+                \"choices\":[{\"index\":0,\"delta\":{\"content\":\"Hello\"},\"finish_reason\":null}]}\n\n\
+                data: {\"id\":\"chatcmpl-xxx\",\"object\":\"chat.completion.chunk\",\"created\":1694268190,\"model\":\"gpt-4o\",\
+                \"choices\":[{\"index\":0,\"delta\":{\"content\":\"!\"},\"finish_reason\":null}]}\n\n\
+                data: [DONE]\n\n")))))]
 pub async fn create(
     State(app): State<AppState>,
     Granted(user): Granted<ModelUser>,

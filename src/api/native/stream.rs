@@ -72,6 +72,11 @@ pub struct StreamQuery {
 
 /// Opens a WebSocket for conversations.
 ///
+/// Each message of the client is a request with the members of `POST /api/v1/chat/completions`, one turn after the other,
+/// or `{"type": "cancel"}`, which ends the turn. Each message of the server is a `ChatCompletionChunk`; the last of a turn
+/// carries `finish_reason` and `usage`. What is wrong with a message is answered by `{"error": {"code", "message",
+/// "data"}}`, and the connection goes on.
+///
 /// # Errors
 /// 401 without a good credential, 403 from a foreign web origin, 400 for what is no handshake.
 #[utoipa::path(get, path = "/api/v1/chat/stream", operation_id = "openChatStream", tag = "chat", params(StreamQuery),

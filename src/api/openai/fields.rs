@@ -55,6 +55,12 @@ impl ParameterError {
     }
 }
 
+#[cfg(test)]
+thread_local! {
+    /// The full name of every member that was asked for on this thread: what readers know.
+    pub static ASKED: std::cell::RefCell<std::collections::BTreeSet<String>> = std::cell::RefCell::default();
+}
+
 /// The members of an object that were not read yet.
 pub struct Fields {
     path: String,
@@ -88,6 +94,8 @@ impl Fields {
     /// Takes a member of any kind; `null` counts as absent.
     pub fn take(&mut self, name: &'static str) -> Option<Value> {
         self.asked.push(name);
+        #[cfg(test)]
+        ASKED.with_borrow_mut(|asked| asked.insert(self.path(name)));
         self.members.remove(name).filter(|value| !value.is_null())
     }
 

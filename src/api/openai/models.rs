@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::api::openai::schema::{OpenAiModel, OpenAiModels};
 use crate::auth::ModelUser;
 use crate::http::{AppState, Granted, OpenAiError};
-use crate::manager::ModelStatus;
+use crate::manager::{ModelState, ModelStatus};
 
 /// Lists the models the caller may use, loaded or not.
 ///
@@ -43,7 +43,6 @@ pub async fn retrieve(
 }
 
 fn model(status: &ModelStatus) -> Value {
-    let state = serde_json::to_value(&status.state).unwrap_or_default();
     json!({
         "id": status.id,
         "object": "model",
@@ -53,6 +52,34 @@ fn model(status: &ModelStatus) -> Value {
         "parent": null,
         "max_model_len": status.spec.as_ref().map(|spec| spec.context_length),
         "kind": status.kind,
-        "status": state,
+        "status": standing(&status.state),
     })
+}
+
+/// Where a model stands, as far as it is everybody's business: not from where it is fetched.
+fn standing(state: &ModelState) -> Value {
+    let mut standing = serde_json::to_value(state).unwrap_or_default();
+    if let Some(members) = standing.as_object_mut() {
+        members.remove("source");
+    }
+    standing
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manager::Progress;
+
+    #[test]
+    fn clients_see_how_far_a_download_is_and_not_from_where() {
+        let source = "https://models.example/private/model.gguf".to_owned();
+        let progress = Progress { source, bytes: 7, files: 1, ..Progress::default() };
+        let status = ModelStatus { state: ModelState::Downloading(progress), ..ModelStatus::default() };
+        let shown = model(&status);
+        assert_eq!(
+            (&shown["status"]["state"], &shown["status"]["bytes"]),
+            (&json!("downloading"), &json!(7))
+        );
+        assert!(!shown.to_string().contains("private"), "{shown}");
+    }
 }

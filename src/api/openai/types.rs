@@ -87,9 +87,14 @@ pub struct Envelope<'a, C> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = OpenAiChatChoice)]
 pub struct ChatChoice {
+    /// Its number, from 0.
     pub index: usize,
+    /// What the assistant says.
     pub message: Message,
+    /// Null unless it was asked for.
     pub logprobs: Option<ChatLogprobs>,
+    /// Why it ended: `stop` or `length`.
+    #[schema(example = "stop")]
     pub finish_reason: &'static str,
 }
 
@@ -97,7 +102,11 @@ pub struct ChatChoice {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = OpenAiChatMessage)]
 pub struct Message {
+    /// Always `assistant`.
+    #[schema(example = "assistant")]
     pub role: &'static str,
+    /// The text.
+    #[schema(example = "Hello there! How can I help you today?")]
     pub content: String,
     /// Always null: nothing here refuses in the model's place.
     pub refusal: Option<String>,
@@ -107,9 +116,13 @@ pub struct Message {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = OpenAiChatChunkChoice)]
 pub struct ChunkChoice {
+    /// Its number, from 0.
     pub index: u32,
+    /// What is new.
     pub delta: Delta,
+    /// Null unless it was asked for.
     pub logprobs: Option<ChatLogprobs>,
+    /// Why it ended: `stop` or `length`; null before that.
     pub finish_reason: Option<&'static str>,
 }
 
@@ -181,9 +194,14 @@ pub fn finite_logprob(logprob: f32) -> f32 {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(as = OpenAiCompletionChoice)]
 pub struct TextChoice {
+    /// Its number, from 0, over all prompts.
     pub index: usize,
+    /// What goes on, or in a stream what is new of it.
+    #[schema(example = ", in a land far away")]
     pub text: String,
+    /// Null unless it was asked for.
     pub logprobs: Option<TextLogprobs>,
+    /// Why it ended: `stop` or `length`; null before that.
     pub finish_reason: Option<&'static str>,
 }
 

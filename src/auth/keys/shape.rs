@@ -122,7 +122,7 @@ pub struct NewApiKey {
     #[schema(max_items = 100)]
     pub models: Option<Vec<String>>,
     /// The networks, or single addresses, it may be used from; null for all.
-    #[schema(max_items = 100, example = json!(["10.0.0.0/8"]))]
+    #[schema(min_items = 1, max_items = 100, example = json!(["10.0.0.0/8"]))]
     pub cidrs: Option<Vec<String>>,
     /// The team it works for: one that its owner is in.
     pub team_id: Option<String>,
@@ -151,7 +151,7 @@ pub struct ApiKeyChange {
     pub models: Option<Option<Vec<String>>>,
     /// The networks, or single addresses, it may be used from; null for all.
     #[serde(default, deserialize_with = "nullable")]
-    #[schema(value_type = Option<Vec<String>>, max_items = 100)]
+    #[schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 100)]
     pub cidrs: Option<Option<Vec<String>>>,
     /// The team it works for; null for none.
     #[serde(default, deserialize_with = "nullable")]

@@ -179,6 +179,21 @@ fn metadata() -> Schema {
 
 /// A whole answer.
 #[derive(ToSchema)]
+#[schema(example = json!({
+    "id": "chatcmpl-4f1c5fd0a3c14c5c8d9f6f8c2b7e9a10",
+    "object": "chat.completion",
+    "created": 1_677_652_288,
+    "model": "gpt-4o",
+    "system_fingerprint": "fp_4c3f2a1b0d9e8f70",
+    "choices": [{
+        "index": 0,
+        "message": {"role": "assistant", "content": "Hello there! How can I help you today?", "refusal": null},
+        "logprobs": null,
+        "finish_reason": "stop"
+    }],
+    "usage": {"prompt_tokens": 9, "completion_tokens": 12, "total_tokens": 21,
+        "prompt_tokens_details": {"cached_tokens": 0}}
+}))]
 pub struct OpenAiChatCompletion {
     /// Names this answer.
     #[schema(example = "chatcmpl-4f1c5fd0a3c14c5c8d9f6f8c2b7e9a10")]
@@ -203,6 +218,14 @@ pub struct OpenAiChatCompletion {
 /// A piece of an answer: the data of one event. After the last comes `[DONE]`; if something goes wrong on the way, an
 /// event with `error` instead, and no `[DONE]`.
 #[derive(ToSchema)]
+#[schema(example = json!({
+    "id": "chatcmpl-4f1c5fd0a3c14c5c8d9f6f8c2b7e9a10",
+    "object": "chat.completion.chunk",
+    "created": 1_694_268_190,
+    "model": "gpt-4o",
+    "system_fingerprint": "fp_4c3f2a1b0d9e8f70",
+    "choices": [{"index": 0, "delta": {"content": "Hello"}, "logprobs": null, "finish_reason": null}]
+}))]
 pub struct OpenAiChatCompletionChunk {
     /// The same in all pieces of an answer.
     #[schema(example = "chatcmpl-4f1c5fd0a3c14c5c8d9f6f8c2b7e9a10")]

@@ -56,6 +56,16 @@ fn prompt() -> Schema {
 
 /// A whole answer, or the data of one event of a stream: after the last comes `[DONE]`.
 #[derive(ToSchema)]
+#[schema(example = json!({
+    "id": "cmpl-4f1c5fd0a3c14c5c8d9f6f8c2b7e9a10",
+    "object": "text_completion",
+    "created": 1_677_652_288,
+    "model": "gpt-4o",
+    "system_fingerprint": "fp_4c3f2a1b0d9e8f70",
+    "choices": [{"index": 0, "text": ", in a land far away", "logprobs": null, "finish_reason": "length"}],
+    "usage": {"prompt_tokens": 4, "completion_tokens": 6, "total_tokens": 10,
+        "prompt_tokens_details": {"cached_tokens": 0}}
+}))]
 pub struct OpenAiCompletion {
     /// Names this answer; the same in all pieces of it.
     #[schema(example = "cmpl-4f1c5fd0a3c14c5c8d9f6f8c2b7e9a10")]

@@ -39,6 +39,12 @@ fn encoding_format() -> Schema {
 
 /// Vectors, in the order of the texts.
 #[derive(ToSchema)]
+#[schema(example = json!({
+    "object": "list",
+    "data": [{"object": "embedding", "index": 0, "embedding": [0.0123, -0.0456]}],
+    "model": "text-embedding-3-small",
+    "usage": {"prompt_tokens": 5, "total_tokens": 5}
+}))]
 pub struct OpenAiEmbeddings {
     /// Always `list`.
     #[schema(example = "list")]

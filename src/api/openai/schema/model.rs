@@ -17,6 +17,10 @@ pub struct OpenAiModels {
 
 /// A model.
 #[derive(ToSchema)]
+#[schema(example = json!({
+    "id": "gpt-4o", "object": "model", "created": 1_677_652_288, "owned_by": "sconce", "root": "gpt-4o", "parent": null,
+    "max_model_len": 8192, "kind": "causal", "status": {"state": "ready"}
+}))]
 pub struct OpenAiModel {
     /// What to ask for.
     #[schema(example = "gpt-4o")]

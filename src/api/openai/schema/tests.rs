@@ -1,17 +1,22 @@
 //! What is described of a request is what its reader takes: each parameter, its default, its bounds.
 
+use std::collections::BTreeSet;
+use std::fmt::Debug;
+
 use serde_json::{Map, Value, json};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::api::openai::chat::ChatRequest;
 use crate::api::openai::completions::CompletionRequest;
 use crate::api::openai::embeddings::EmbeddingRequest;
+use crate::api::openai::fields::{ASKED, ParameterError};
+use crate::error::{Code, Failure};
 use crate::http::openapi::{Documents, about};
 
 type Object = Map<String, Value>;
 
 /// What a reader made of a body, as text, or why it did not.
-type Read = Result<String, String>;
+type Read = Result<String, (Code, String)>;
 
 /// A request: the name of its schema, what reads it, and the least it can hold.
 struct Request {
@@ -21,8 +26,8 @@ struct Request {
 }
 
 fn requests() -> [Request; 3] {
-    fn shown<T: std::fmt::Debug, E: ToString>(read: Result<T, E>) -> Read {
-        read.map(|request| format!("{request:?}")).map_err(|error| error.to_string())
+    fn shown<T: Debug>(read: Result<T, ParameterError>) -> Read {
+        read.map(|request| format!("{request:?}")).map_err(|error| (error.code(), error.to_string()))
     }
     let chat = json!({"model": "m", "messages": [{"role": "assistant", "content": "Hello"}]});
     [
@@ -57,21 +62,25 @@ impl Request {
 
     fn accepts(&self, name: &str, value: &Value) -> String {
         let body = self.with(name, value);
-        (self.read)(body.clone()).unwrap_or_else(|error| panic!("{}: {error}: {body}", self.schema))
+        (self.read)(body.clone()).unwrap_or_else(|(_, error)| panic!("{}: {error}: {body}", self.schema))
     }
 
     fn refuses(&self, name: &str, value: &Value) {
         let body = self.with(name, value);
         let read = (self.read)(body.clone());
-        assert!(read.is_err_and(|error| error.contains(name)), "{} accepts {body}", self.schema);
+        assert!(read.is_err_and(|(_, error)| error.contains(name)), "{} accepts {body}", self.schema);
     }
+}
+
+/// The document of this room.
+fn document() -> Value {
+    let (_, collected) = OpenApiRouter::with_openapi(about()).merge(crate::api::routes()).split_for_parts();
+    serde_json::from_slice(&Documents::new(&collected).newer).expect("it is JSON")
 }
 
 /// The schemas of the document.
 fn schemas() -> Object {
-    let (_, collected) = OpenApiRouter::with_openapi(about()).merge(crate::api::routes()).split_for_parts();
-    let document: Value = serde_json::from_slice(&Documents::new(&collected).newer).expect("it is JSON");
-    document["components"]["schemas"].as_object().expect("there are schemas").clone()
+    document()["components"]["schemas"].as_object().expect("there are schemas").clone()
 }
 
 /// The schema itself, where another only names it.
@@ -201,4 +210,102 @@ fn of_a_choice_all_are_accepted_and_nothing_else() {
         choices += 1;
     });
     assert!(choices >= 5, "{choices}");
+}
+
+/// One of every kind of value.
+fn values() -> [Value; 10] {
+    [
+        json!(true),
+        json!(false),
+        json!(0),
+        json!(1),
+        json!(0.5),
+        json!("x"),
+        json!("none"),
+        json!(["x"]),
+        json!([]),
+        json!({}),
+    ]
+}
+
+/// Whether a name such as `messages[0].role` is in the schema.
+fn is_described(schemas: &Object, schema: &Value, name: &str) -> bool {
+    let (first, rest) = name.split_once('.').unwrap_or((name, ""));
+    let (first, is_element) = first.split_once('[').map_or((first, false), |(first, _)| (first, true));
+    let Some(mut member) = resolved(schemas, schema)["properties"].get(first) else { return false };
+    if is_element {
+        let alternatives = member["oneOf"].as_array().into_iter().flatten();
+        let lists = alternatives.chain([member]);
+        let Some(items) = lists.filter_map(|list| list.get("items")).next() else { return false };
+        member = items;
+    }
+    rest.is_empty() || is_described(schemas, member, rest)
+}
+
+/// The body with the member of this name being so.
+fn with_inner(mut body: Value, name: &str, value: Value) -> Value {
+    let pointer = format!("/{}", name.replace('[', "/").replace(']', "").replace('.', "/"));
+    let (parent, last) = pointer.rsplit_once('/').expect("it begins with a slash");
+    let parent = body.pointer_mut(parent).expect("the reader was there");
+    parent[last] = value;
+    body
+}
+
+#[test]
+fn what_a_reader_knows_is_described_or_refused_whatever_it_holds() {
+    let schemas = schemas();
+    let mut refused = 0;
+    for request in requests() {
+        let schema = &schemas[request.schema];
+        let properties = schema["properties"].as_object().expect("it is an object");
+        // Everything inside everything is asked for once each parameter was there as it is described.
+        let mut bodies: Vec<Value> =
+            properties.iter().map(|(name, schema)| request.with(name, &sample(&schemas, schema))).collect();
+        let parts = json!([{"role": "assistant", "content": [{"type": "text", "text": "x"}]}]);
+        bodies.extend(properties.get("messages").map(|_| request.with("messages", &parts)));
+        let mut known: BTreeSet<(String, usize)> = BTreeSet::new();
+        for (number, body) in bodies.iter().enumerate() {
+            ASKED.take();
+            (request.read)(body.clone()).unwrap_or_else(|(_, error)| panic!("{error}: {body}"));
+            for name in ASKED.take() {
+                if !known.iter().any(|(other, _)| *other == name) {
+                    known.insert((name, number));
+                }
+            }
+        }
+        assert!(known.len() > properties.len(), "the reader was not watched");
+        for (name, number) in known.into_iter().filter(|(name, _)| !is_described(&schemas, schema, name)) {
+            for value in values() {
+                let body = with_inner(bodies[number].clone(), &name, value);
+                let read = (request.read)(body.clone());
+                let is_refused = read.is_err_and(|(code, error)| {
+                    code == Code::UnsupportedParameter && error.contains(&format!("`{name}`"))
+                });
+                assert!(is_refused, "{} knows `{name}`, and nobody is told: {body}", request.schema);
+            }
+            refused += 1;
+        }
+    }
+    assert!(refused > 40, "{refused}");
+}
+
+#[test]
+fn the_requests_that_are_shown_are_good_ones() {
+    let document = document();
+    let mut shown = 0;
+    for path in document["paths"].as_object().expect("there are paths").values() {
+        let content = &path["post"]["requestBody"]["content"]["application/json"];
+        let schema = content["schema"]["$ref"].as_str().unwrap_or_default();
+        let Some(request) =
+            requests().into_iter().find(|request| schema.ends_with(&format!("/{}", request.schema)))
+        else {
+            continue;
+        };
+        let several = content["examples"].as_object().into_iter().flatten().map(|(_, one)| &one["value"]);
+        for example in several.chain(content.get("example")) {
+            (request.read)(example.clone()).unwrap_or_else(|(_, error)| panic!("{error}: {example}"));
+            shown += 1;
+        }
+    }
+    assert_eq!(shown, 7);
 }
