@@ -62,13 +62,20 @@ impl Request {
 
     fn accepts(&self, name: &str, value: &Value) -> String {
         let body = self.with(name, value);
-        (self.read)(body.clone()).unwrap_or_else(|(_, error)| panic!("{}: {error}: {body}", self.schema))
+        (self.read)(body.clone()).unwrap_or_else(|(_, error)| {
+            panic!("{}: {error}: {body:.400}", self.schema, body = body.to_string())
+        })
     }
 
     fn refuses(&self, name: &str, value: &Value) {
         let body = self.with(name, value);
         let read = (self.read)(body.clone());
-        assert!(read.is_err_and(|(_, error)| error.contains(name)), "{} accepts {body}", self.schema);
+        assert!(
+            read.is_err_and(|(_, error)| error.contains(name)),
+            "{} accepts {body:.400}",
+            self.schema,
+            body = body.to_string()
+        );
     }
 }
 
