@@ -221,8 +221,8 @@ impl TestApp {
         figures
     }
 
-    /// Waits for the server's own end.
-    pub async fn ended(mut self) -> Result<(), AppError> {
+    /// Waits for the server's own end. Its database stays until the app is dropped.
+    pub async fn ended(&mut self) -> Result<(), AppError> {
         let task = self.task.take().expect("it was not waited for before");
         task.await.expect("it did not panic")
     }

@@ -7,7 +7,7 @@ use crate::app::{Events, TestApp, long, read_events, with};
 
 #[tokio::test]
 async fn a_drain_lets_a_stream_finish() {
-    let app = TestApp::start().await;
+    let mut app = TestApp::start().await;
     let mut stream = app.post("/v1/completions", &long(4)).await.bytes_stream();
     read_events(&mut stream, 1).await;
     app.shutdown.drain();
@@ -22,7 +22,7 @@ async fn a_drain_lets_a_stream_finish() {
 
 #[tokio::test]
 async fn the_end_cuts_a_stream_with_an_error_event_and_without_done() {
-    let app = TestApp::start().await;
+    let mut app = TestApp::start().await;
     // Far more than sockets hold, and read only afterwards: it cannot be over before the end.
     let body = with(with(long(32), "logprobs", 5), "model", crate::app::CHAT);
     let mut stream = app.post("/v1/completions", &body).await.bytes_stream();
@@ -42,7 +42,7 @@ async fn the_end_cuts_a_stream_with_an_error_event_and_without_done() {
 
 #[tokio::test]
 async fn the_end_answers_those_who_wait_for_a_whole_answer() {
-    let app = TestApp::start().await;
+    let mut app = TestApp::start().await;
     let body = with(long(64), "stream", false);
     let request = app.client.post(format!("{}/v1/completions", app.url)).json(&body).send();
     let waiting = tokio::spawn(request);
@@ -57,7 +57,7 @@ async fn the_end_answers_those_who_wait_for_a_whole_answer() {
 
 #[tokio::test]
 async fn readiness_goes_before_the_end() {
-    let app = TestApp::start_with(&[("drain-timeout", "1h")]).await;
+    let mut app = TestApp::start_with(&[("drain-timeout", "1h")]).await;
     let ready = app.get("/health/ready").send().await.expect("an answer");
     assert_eq!(ready.status().as_u16(), 200);
     let body: serde_json::Value = ready.json().await.expect("JSON");

@@ -154,7 +154,7 @@ async fn a_request_that_takes_too_long_and_one_that_is_left_say_so() {
 
 #[tokio::test]
 async fn the_end_of_the_server_waits_until_all_is_written() {
-    let app = TestApp::start().await;
+    let mut app = TestApp::start().await;
     let store = rig::store(&app).await;
     let body = with(with(long(32), "logprobs", 5), "stream", true);
     let _unread = app.post(TEXT, &body).await;
