@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::api::{Answer, Api, password_of};
 use crate::app::{TestApp, chat};
+use crate::rig::{execute, number};
 
 /// Beside the owner's.
 const PASSWORD: &str = "tidal-mosaic-quarry-42";
@@ -331,6 +332,40 @@ async fn when_a_key_was_last_used_is_written_in_the_end() {
     app.auth.clock().advance(Duration::from_secs(5));
     app.auth.write_last_used().await.expect("there is nothing to write");
     assert_eq!(last_used().await, json!(at));
+}
+
+#[tokio::test]
+async fn when_a_key_was_last_used_is_written_when_the_server_ends() {
+    let mut app = TestApp::start_by(&[], clock()).await;
+    let owner = Api::owner(&app).await;
+    let (id, key) = owner.own_key(json!({"name": "a"})).await;
+    assert_eq!(key.get("/v1/models").await.status, 200);
+    let at = app.auth.clock().now().millis();
+    app.shutdown.end();
+    app.ended().await.expect("it ends in order");
+    assert_eq!(number(&app, &format!("SELECT last_used_at FROM api_keys WHERE id = '{id}'")).await, at);
+}
+
+#[tokio::test]
+async fn a_user_has_no_more_than_a_thousand_keys() {
+    let app = TestApp::start().await;
+    let owner = Api::owner(&app).await;
+    let (user_id, user) = owner.colleague("ada", "user").await;
+    let (first, _) = user.own_key(json!({"name": "first"})).await;
+    let kept = "user_id, team_id, name, prefix, previous_hash, previous_expires_at, scopes, models, cidrs, status, \
+        expires_at, created_at, created_by, updated_at, last_used_at, deleted_at";
+    let numbers = "(WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < 999) \
+        SELECT n FROM numbers) AS numbers";
+    let copies = format!(
+        "INSERT INTO api_keys (id, hash, {kept}) SELECT 'key_' || n, 'hash_' || n, {kept} FROM api_keys, {numbers} \
+         WHERE user_id = '{user_id}'"
+    );
+    execute(&app, &copies).await;
+    assert_eq!(user.post("/me/keys", json!({"name": "one more"})).await.refusal(), (409, 40902));
+    let for_user = json!({"name": "one more", "user_id": user_id});
+    assert_eq!(owner.post("/admin/keys", for_user).await.refusal(), (409, 40902));
+    user.delete(&format!("/me/keys/{first}")).await.data();
+    assert_eq!(user.post("/me/keys", json!({"name": "one more"})).await.status, 201);
 }
 
 #[tokio::test]
