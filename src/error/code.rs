@@ -86,6 +86,7 @@ catalogue! {
     ModelOverloaded = 42910, "model_overloaded", "The model's queue is full: try again shortly", "模型队列已满,请稍后重试";
     ModelLoading = 42911, "model_loading", "The model is still loading: try again shortly", "模型正在加载,请稍后重试";
     ModelOutOfMemory = 42912, "model_out_of_memory", "There is no memory for the model now", "当前没有足够内存加载该模型";
+    DatabaseBusy = 42913, "database_busy", "Too many requests wait for the database: try again shortly", "等待数据库的请求过多,请稍后重试";
     HeadersTooLarge = 43101, "headers_too_large", "The request's headers are too large", "请求头过大";
     Internal = 50001, "internal_error", "Internal error: the request id finds it in the server's log", "内部错误:可凭请求 ID 在服务器日志中查找";
     EngineFault = 50002, "engine_fault", "The engine failed this request", "推理引擎处理该请求时出错";

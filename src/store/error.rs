@@ -11,6 +11,12 @@ pub enum StoreError {
     /// The database does not answer.
     #[error("the database cannot be reached; try again shortly")]
     Unreachable(#[source] sqlx::Error),
+    /// It answers, but so many others are before this one that its turn did not come.
+    #[error("too many requests wait for the database; try again shortly")]
+    Busy,
+    /// It has no room for more.
+    #[error("the database's disk is full")]
+    Full(#[source] sqlx::Error),
     /// What must be unique is there already.
     #[error("it exists already")]
     Duplicate,
@@ -62,15 +68,28 @@ impl From<sqlx::Error> for StoreError {
             sqlx::Error::Database(refused) if refused.code().is_some_and(|code| code == "22021") => {
                 Self::Text
             }
+            // lock_not_available: others were before this one for too long.
+            sqlx::Error::Database(refused) if refused.code().is_some_and(|code| code == "55P03") => {
+                Self::Busy
+            }
+            // SQLITE_FULL; PostgreSQL's disk_full.
+            sqlx::Error::Database(refused)
+                if refused.code().is_some_and(|code| code == "13" || code == "53100") =>
+            {
+                Self::Full(error)
+            }
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => Self::Unreachable(error),
-            // PostgreSQL shutting down or starting up, and SQLite locked by another process for too long.
+            // PostgreSQL shutting down or starting up or out of connections, and SQLite locked by another process for
+            // too long.
             sqlx::Error::Database(refused)
                 if refused.code().is_some_and(|code| {
-                    code.starts_with("57P") || code.starts_with("08") || code == "5" || code == "517"
+                    ["57P", "08", "53300"].iter().any(|class| code.starts_with(class))
+                        || code == "5"
+                        || code == "517"
                 }) =>
             {
                 Self::Unreachable(error)
@@ -80,10 +99,19 @@ impl From<sqlx::Error> for StoreError {
     }
 }
 
+impl StoreError {
+    /// Whether the same may succeed when it is tried again.
+    pub fn is_passing(&self) -> bool {
+        matches!(self, Self::Unreachable(_) | Self::Busy | Self::Full(_))
+    }
+}
+
 impl Failure for StoreError {
     fn code(&self) -> Code {
         match self {
             Self::Unreachable(_) => Code::DatabaseUnavailable,
+            Self::Busy => Code::DatabaseBusy,
+            Self::Full(_) => Code::DiskFull,
             Self::Duplicate => Code::AlreadyExists,
             Self::Text => Code::InvalidValue,
             Self::Query(_)
@@ -96,6 +124,6 @@ impl Failure for StoreError {
     }
 
     fn retry_after(&self) -> Option<Duration> {
-        matches!(self, Self::Unreachable(_)).then_some(Duration::from_secs(1))
+        self.is_passing().then_some(Duration::from_secs(1))
     }
 }

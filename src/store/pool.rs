@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
@@ -10,7 +12,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
-use sqlx::{ConnectOptions, Postgres, Sqlite, Transaction};
+use sqlx::{ConnectOptions, Executor, Postgres, Sqlite, Transaction};
 
 use crate::store::StoreError;
 
@@ -20,6 +22,13 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a request waits for a connection.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// PostgreSQL's answer to a replica that stopped in the middle of a transaction, which would stop all others.
+const FORGETS_THE_DEAD: &str = "SET idle_in_transaction_session_timeout = '30s'";
+
+/// On PostgreSQL: waits until no other transaction of any replica writes, but not for ever.
+const TAKE_THE_TURN: &str =
+    "SET LOCAL lock_timeout = '10s'; SELECT seq FROM audit_head WHERE id = 1 FOR UPDATE";
+
 const READERS: u32 = 4;
 const POSTGRES_CONNECTIONS: u32 = 16;
 
@@ -27,6 +36,28 @@ const POSTGRES_CONNECTIONS: u32 = 16;
 #[derive(Debug, Clone)]
 pub struct Store {
     pub(super) database: Database,
+    reading: Turns,
+    writing: Turns,
+}
+
+/// How many transactions of a pool have begun. While others get their turn, a database is not out of reach but busy.
+#[derive(Debug, Clone, Default)]
+struct Turns(Arc<AtomicU64>);
+
+impl Turns {
+    async fn take<T>(&self, begins: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
+        let before = self.0.load(Ordering::Relaxed);
+        match begins.await {
+            Ok(begun) => {
+                self.0.fetch_add(1, Ordering::Relaxed);
+                Ok(begun)
+            }
+            Err(sqlx::Error::PoolTimedOut) if self.0.load(Ordering::Relaxed) != before => {
+                Err(StoreError::Busy)
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -119,9 +150,13 @@ impl Store {
             let pool = PgPoolOptions::new()
                 .max_connections(POSTGRES_CONNECTIONS)
                 .acquire_timeout(ACQUIRE_TIMEOUT)
+                .after_connect(|connection, _| {
+                    Box::pin(async move { connection.execute(FORGETS_THE_DEAD).await.map(drop) })
+                })
                 .connect_with(options)
                 .await?;
-            return Ok(Self { database: Database::Postgres(pool) });
+            let turns = Turns::default();
+            return Ok(Self { database: Database::Postgres(pool), reading: turns.clone(), writing: turns });
         }
         Err(StoreError::Url("must begin with sqlite:// or postgres://".into()))
     }
@@ -136,30 +171,32 @@ impl Store {
         };
         let writer = pool(1).connect_with(options.clone()).await?;
         let readers = pool(READERS).connect_with(options).await?;
-        Ok(Self { database: Database::Sqlite { writer, readers, path } })
+        Ok(Self {
+            database: Database::Sqlite { writer, readers, path },
+            reading: Turns::default(),
+            writing: Turns::default(),
+        })
     }
 
     /// A transaction that only reads.
     ///
     /// # Errors
-    /// [`StoreError::Unreachable`].
+    /// [`StoreError::Unreachable`], [`StoreError::Busy`].
     pub async fn read(&self) -> Result<Tx, StoreError> {
         Ok(match &self.database {
-            Database::Sqlite { readers, .. } => Tx::Sqlite(readers.begin().await?),
-            Database::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            Database::Sqlite { readers, .. } => Tx::Sqlite(self.reading.take(readers.begin()).await?),
+            Database::Postgres(pool) => Tx::Postgres(self.reading.take(pool.begin()).await?),
         })
     }
 
     /// A transaction that writes. Those of all replicas happen one after the other.
     ///
     /// # Errors
-    /// [`StoreError::Unreachable`].
+    /// [`StoreError::Unreachable`], [`StoreError::Busy`].
     pub async fn write(&self) -> Result<Tx, StoreError> {
         let mut tx = self.append().await?;
         if let Tx::Postgres(transaction) = &mut tx {
-            sqlx::query("SELECT seq FROM audit_head WHERE id = 1 FOR UPDATE")
-                .execute(&mut **transaction)
-                .await?;
+            sqlx::raw_sql(TAKE_THE_TURN).execute(&mut **transaction).await?;
         }
         Ok(tx)
     }
@@ -168,18 +205,20 @@ impl Store {
     /// PostgreSQL.
     ///
     /// # Errors
-    /// [`StoreError::Unreachable`].
+    /// [`StoreError::Unreachable`], [`StoreError::Busy`].
     pub async fn append(&self) -> Result<Tx, StoreError> {
         Ok(match &self.database {
-            Database::Sqlite { writer, .. } => Tx::Sqlite(writer.begin_with("BEGIN IMMEDIATE").await?),
-            Database::Postgres(pool) => Tx::Postgres(pool.begin().await?),
+            Database::Sqlite { writer, .. } => {
+                Tx::Sqlite(self.writing.take(writer.begin_with("BEGIN IMMEDIATE")).await?)
+            }
+            Database::Postgres(pool) => Tx::Postgres(self.writing.take(pool.begin()).await?),
         })
     }
 
     /// Whether the database answers.
     ///
     /// # Errors
-    /// [`StoreError::Unreachable`].
+    /// [`StoreError::Unreachable`], [`StoreError::Busy`].
     pub async fn ping(&self) -> Result<(), StoreError> {
         let mut tx = self.read().await?;
         execute!(&mut tx, sqlx::query("SELECT 1"))?;
@@ -260,5 +299,23 @@ impl Tx {
             Self::Postgres(transaction) => transaction.commit().await?,
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn who_waited_in_vain_while_others_had_their_turn_met_a_busy_database_and_not_a_lost_one() {
+        let turns = Turns::default();
+        let alone = turns.take::<()>(async { Err(sqlx::Error::PoolTimedOut) }).await;
+        assert!(matches!(alone, Err(StoreError::Unreachable(_))), "{alone:?}");
+        let in_a_crowd = turns.take::<()>(async {
+            turns.take(std::future::ready(Ok(()))).await.expect("it begins");
+            Err(sqlx::Error::PoolTimedOut)
+        });
+        let in_a_crowd = in_a_crowd.await;
+        assert!(matches!(in_a_crowd, Err(StoreError::Busy)), "{in_a_crowd:?}");
     }
 }

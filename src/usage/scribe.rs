@@ -12,7 +12,6 @@ use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
-use crate::error::{Code, Failure};
 use crate::store::usage::{self, UsageRow};
 use crate::store::{Store, StoreError};
 use crate::usage::recorder::State;
@@ -78,7 +77,7 @@ impl Scribe {
 
     async fn insert(&self, rows: &[UsageRow]) {
         while let Err(error) = self.try_insert(rows).await {
-            if error.code() == Code::DatabaseUnavailable {
+            if error.is_passing() {
                 if !self.state.failing.swap(true, Ordering::Relaxed) {
                     tracing::warn!(%error, "what requests used cannot be written; it is kept and tried again");
                 }

@@ -437,3 +437,23 @@ async fn settings_are_shown_with_their_origin_and_without_secrets() {
         assert!(!answer.text.contains(secret));
     }
 }
+
+#[tokio::test]
+async fn a_crowd_of_writers_is_served_or_asked_to_come_back_and_loses_nothing() {
+    let app = TestApp::start().await;
+    let owner = Api::owner(&app).await;
+    let crowd = (0..300).map(async |number| {
+        let answer = owner.post("/admin/users", json!({"username": format!("user{number}")})).await;
+        assert!(matches!(answer.status, 201 | 429), "{}", answer.text);
+        answer.status == 201
+    });
+    let made = futures_util::future::join_all(crowd).await.into_iter().filter(|made| *made).count();
+    let (mut listed, mut cursor) = (0, String::new());
+    loop {
+        let page = owner.get(&format!("/admin/users?limit=100&role=user{cursor}")).await;
+        listed += page.json["data"]["items"].as_array().expect("items").len();
+        let Some(next) = page.json["data"]["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(listed, made);
+}
