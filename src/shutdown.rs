@@ -48,8 +48,8 @@ impl Shutdown {
         let shutdown = self.clone();
         tokio::spawn(async move {
             wait_for_signal().await;
-            tracing::info!("draining; once more ends at once");
             shutdown.drain();
+            tracing::info!("draining; once more ends at once");
             wait_for_signal().await;
             shutdown.end();
         });

@@ -146,7 +146,7 @@ fn read_password() -> Result<SecretString, Box<dyn Error>> {
 }
 
 fn show_password(made: &MadePassword, what: &str) -> Result<(), Box<dyn Error>> {
-    eprintln!("{}: {what}", made.username);
+    output::remark(format_args!("{}: {what}", made.username));
     Ok(output::line(made.password.expose_secret())?)
 }
 
@@ -162,7 +162,7 @@ async fn create_key(arguments: CreateKeyArguments, messages: &Messages) -> Resul
     let new = NewKey { username: arguments.user, name: arguments.name, scopes, expires_at };
     let create = async |operator: &Operator| operator.create_key(new).await;
     let (username, key) = with_operator(arguments.database, create).await?;
-    eprintln!("{username}: {}", messages.key_made);
+    output::remark(format_args!("{username}: {}", messages.key_made));
     Ok(output::line(key.reveal())?)
 }
 

@@ -60,7 +60,7 @@ pub fn chat(runtime: &Runtime, arguments: ChatArguments) -> Result<(), Box<dyn E
     let (own, url, key) = match &arguments.url {
         Some(url) => (None, url.trim_end_matches('/').to_owned(), config.auth.api_key.clone()),
         None => {
-            eprintln!("{} …", messages.loading);
+            output::remark(format_args!("{} …", messages.loading));
             let own = runtime.block_on(OwnServer::start(config))?;
             let (url, key) = (own.url.clone(), own.key.clone());
             (Some(own), url, Some(key))
@@ -112,7 +112,7 @@ fn converse(
                     Ok(Some(answer)) => conversation.keep(text, answer),
                     Ok(None) => output::line(format_args!(" {}", messages.interrupted))?,
                     Err(error) if output::is_unread(error.as_ref()) => return Err(error),
-                    Err(error) => eprintln!("error: {error}"),
+                    Err(error) => output::remark(format_args!("error: {error}")),
                 }
             }
         }

@@ -17,6 +17,9 @@ pub fn check_config(settings: RawConfig) -> Result<(), Box<dyn Error>> {
     for argument in &config.models.models {
         resolve(argument, &catalog)?;
     }
+    for name in config.unknown_variables() {
+        output::line(format_args!("\n{name} is no setting, and is ignored"))?;
+    }
     output::line("\nthe settings are sound")?;
     Ok(())
 }

@@ -24,6 +24,8 @@ pub struct Messages {
     pub ready: &'static str,
     /// Before the list of models.
     pub models: &'static str,
+    /// After a model that is not loaded.
+    pub on_demand: &'static str,
     /// Before how to sign in.
     pub sign_in: &'static str,
     /// No key is set.
@@ -71,6 +73,7 @@ pub struct Messages {
 const ENGLISH: Messages = Messages {
     ready: "is ready at",
     models: "models",
+    on_demand: "loaded on first use",
     sign_in: "sign in",
     no_key: "not needed for using models: `auth` is off, and only this machine is answered",
     key: "send a key as `Authorization: Bearer KEY`; `sconce admin create-key` makes one",
@@ -78,10 +81,10 @@ const ENGLISH: Messages = Messages {
     owner: "administrator",
     configured_password: "the password of SCONCE_ADMIN_PASSWORD",
     first_api_key: "first API key",
-    owner_once: "shown this once: keep them; the password must be changed at the first sign-in",
+    owner_once: "shown this once: keep them; the password must be changed first (POST /api/v1/me/password, see docs/operations.md); the key works at once",
     key_once: "the key is shown this once: keep it",
     try_it: "try it",
-    stop: "Ctrl-C lets running answers finish and ends",
+    stop: "lets running answers finish and ends",
     stopped: "ended",
     loading: "loading the model",
     chat_help: "/reset forgets the conversation, /exit or Ctrl-D ends, Ctrl-C stops an answer",
@@ -95,28 +98,29 @@ const ENGLISH: Messages = Messages {
 };
 
 const CHINESE: Messages = Messages {
-    ready: "已就绪:",
+    ready: "已就绪：",
     models: "模型",
+    on_demand: "首次使用时载入",
     sign_in: "登录",
-    no_key: "使用模型无需密钥:`auth` 已关闭,且只应答本机",
-    key: "以 `Authorization: Bearer 密钥` 发送;用 `sconce admin create-key` 创建密钥",
-    first_key: "以 `Authorization: Bearer 密钥` 发送;下面一行已含第一个密钥",
+    no_key: "使用模型无需密钥：`auth` 已关闭，且只应答本机",
+    key: "以 `Authorization: Bearer 密钥` 发送；用 `sconce admin create-key` 创建密钥",
+    first_key: "以 `Authorization: Bearer 密钥` 发送；下面一行已含第一个密钥",
     owner: "管理员",
     configured_password: "SCONCE_ADMIN_PASSWORD 所设的密码",
     first_api_key: "第一个 API 密钥",
-    owner_once: "密码与密钥仅显示这一次,请妥善保存;首次登录时必须修改密码",
-    key_once: "密钥仅显示这一次,请妥善保存",
+    owner_once: "密码与密钥仅显示这一次，请妥善保存；登录后须先修改密码（POST /api/v1/me/password），密钥可立即使用",
+    key_once: "密钥仅显示这一次，请妥善保存",
     try_it: "试一试",
-    stop: "按 Ctrl-C:等正在进行的回答结束后退出",
+    stop: "等正在进行的回答结束后退出",
     stopped: "已结束",
     loading: "正在载入模型",
-    chat_help: "/reset 忘记对话,/exit 或 Ctrl-D 退出,Ctrl-C 停止回答",
+    chat_help: "/reset 忘记对话，/exit 或 Ctrl-D 退出，Ctrl-C 停止回答",
     forgotten: "对话已清空",
-    interrupted: "(已停止)",
-    user_made: "已创建;密码仅显示这一次,首次登录时必须修改:",
-    password_reset: "所有会话均已结束;新密码仅显示这一次,下次登录时必须修改:",
-    key_made: "新密钥,仅显示这一次:",
-    restored: "已恢复;所有人须重新登录,密钥回到备份时的状态",
+    interrupted: "（已停止）",
+    user_made: "已创建；密码仅显示这一次，首次登录时必须修改：",
+    password_reset: "所有会话均已结束；新密码仅显示这一次，下次登录时必须修改：",
+    key_made: "新密钥，仅显示这一次：",
+    restored: "已恢复；所有人须重新登录，密钥回到备份时的状态",
     before_restore: "原有数据库",
 };
 

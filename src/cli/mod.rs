@@ -26,8 +26,10 @@ use crate::config::RawConfig;
 
 /// Serves large language models from this machine to anything that speaks OpenAI's API.
 ///
-/// Without a command it serves, as `sconce serve` does. Every setting can also be given by a variable (SCONCE_LISTEN for
-/// --listen, and so on) or in a TOML file (--config); `sconce check-config` shows what is set and where.
+/// Without a command it serves, with the settings of the environment and the settings file; flags need `sconce serve`.
+/// Every setting can also be given by a variable (SCONCE_LISTEN for --listen, and so on) or in a TOML file (--config);
+/// `sconce check-config` shows what is set and where. Secrets have no flags: SCONCE_API_KEY, SCONCE_ADMIN_PASSWORD,
+/// SCONCE_JWT_SECRET, SCONCE_HUB_TOKEN.
 #[derive(Debug, Parser)]
 #[command(name = "sconce", version)]
 struct Arguments {
@@ -129,14 +131,14 @@ fn runtime() -> std::io::Result<Runtime> {
 }
 
 fn failed(error: &(dyn Error + 'static)) -> ExitCode {
-    eprintln!("error: {error}");
+    output::remark(format_args!("error: {error}"));
     let mut shown = error.to_string();
     let mut cause = error.source();
     while let Some(source) = cause {
         let text = source.to_string();
         // Many errors say their cause themselves.
         if !shown.contains(&text) {
-            eprintln!("  because: {text}");
+            output::remark(format_args!("  because: {text}"));
         }
         shown = text;
         cause = source.source();

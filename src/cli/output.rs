@@ -1,7 +1,7 @@
-//! What commands say: text to standard output, whose reader may be gone before all is said.
+//! What commands say: text to standard output, whose reader may be gone before all is said, and remarks beside it.
 //!
-//! `println!` ends the program with a panic then; here it is an error like any other, and `main` takes a reader that
-//! has left for the end of the work and not for a failure.
+//! `println!` and `eprintln!` end the program with a panic then. Here an unread text is an error like any other, and
+//! `main` takes a reader that has left for the end of the work and not for a failure; an unread remark is nothing.
 
 use std::error::Error;
 use std::fmt::Display;
@@ -23,6 +23,12 @@ pub fn show(text: impl Display) -> io::Result<()> {
     let mut output = io::stdout().lock();
     write!(output, "{text}")?;
     output.flush()
+}
+
+/// Says something to standard error that no script needs.
+pub fn remark(text: impl Display) {
+    // Nobody reads it: then it is said to nobody.
+    let _ = writeln!(io::stderr(), "{text}");
 }
 
 /// Whether a command ended because nobody reads what it says.

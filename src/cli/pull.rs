@@ -68,7 +68,7 @@ struct Shown {
 
 impl Bars {
     fn say(&self, text: &str) {
-        self.all.suspend(|| eprintln!("{text}"));
+        self.all.suspend(|| output::remark(format_args!("{text}")));
     }
 }
 
@@ -116,7 +116,7 @@ impl Shown {
         let tenths = progress.bytes.saturating_mul(10) / total;
         if tenths > self.tenths {
             self.tenths = tenths;
-            eprintln!("{model}: {} of {}", Size(progress.bytes), Size(total));
+            output::remark(format_args!("{model}: {} of {}", Size(progress.bytes), Size(total)));
         }
     }
 }

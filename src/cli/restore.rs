@@ -42,7 +42,10 @@ pub fn restore(runtime: &Runtime, arguments: RestoreArguments) -> Result<(), Box
         output::line(format_args!("{}: {}", file.display(), messages.restored))?;
         if let Some(broken) = report.broken {
             let text = broken.flaw.text();
-            eprintln!("warning: the backup's audit was broken already: row {} {text}", broken.seq);
+            output::remark(format_args!(
+                "warning: the backup's audit was broken already: row {} {text}",
+                broken.seq
+            ));
         }
         if let Some(old) = old {
             output::line(format_args!("{}: {}", messages.before_restore, old.display()))?;

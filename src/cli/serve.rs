@@ -33,6 +33,7 @@ const QUESTION: &str = "What is the capital of France? Answer in one sentence.";
 pub fn serve(runtime: &Runtime, settings: RawConfig) -> Result<(), Box<dyn Error>> {
     let config = Config::load(settings)?;
     telemetry::start_logging(&config.log);
+    let unknown = config.unknown_variables().to_vec();
     let messages = messages(language_of(&Environment::of_process()));
     runtime.block_on(async {
         let listener = listen(config.server.listen).await?;
@@ -48,6 +49,9 @@ pub fn serve(runtime: &Runtime, settings: RawConfig) -> Result<(), Box<dyn Error
         }
         if std::io::stderr().is_terminal() {
             app.manager().report_to(Arc::new(Bars::default()));
+        }
+        for name in &unknown {
+            tracing::warn!(%name, "this variable is no setting, and is ignored");
         }
         tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening; loading models");
         let (mut ready, manager) = (app.ready(), Arc::clone(app.manager()));
@@ -122,7 +126,7 @@ fn banner(messages: &Messages, address: SocketAddr, access: &Access, manager: &M
         // Writing to a text cannot fail.
         let _ = writeln!(text, "  {label}: {content}");
     };
-    line(messages.models, &names(&models));
+    line(messages.models, &names(messages, &models));
     line(messages.sign_in, sign_in);
     let key = match access {
         Access { asks_for_key: false, .. } => None,
@@ -132,7 +136,7 @@ fn banner(messages: &Messages, address: SocketAddr, access: &Access, manager: &M
     if let Some(command) = example(&url, key, &models) {
         line(messages.try_it, &format!("\n\n{command}\n"));
     }
-    line("Ctrl-C", messages.stop.trim_start_matches("Ctrl-C "));
+    line("Ctrl-C", messages.stop);
     text
 }
 
@@ -146,10 +150,10 @@ fn reachable(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(ip, address.port())
 }
 
-fn names(models: &[ModelStatus]) -> String {
+fn names(messages: &Messages, models: &[ModelStatus]) -> String {
     let named = models.iter().map(|model| match model.state {
         ModelState::Ready => model.id.clone(),
-        _ => format!("({})", model.id),
+        _ => format!("{} ({})", model.id, messages.on_demand),
     });
     named.collect::<Vec<_>>().join(", ")
 }

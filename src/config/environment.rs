@@ -21,6 +21,11 @@ impl Environment {
         self.variables.get(name).is_some_and(|value| value.trim().is_empty())
     }
 
+    /// Names of all variables that begin so.
+    pub(super) fn names_beginning<'a>(&'a self, beginning: &'a str) -> impl Iterator<Item = &'a str> {
+        self.variables.keys().map(String::as_str).filter(move |name| name.starts_with(beginning))
+    }
+
     /// A variable that is set and not empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.variables.get(name).map(String::as_str).filter(|value| !value.trim().is_empty())

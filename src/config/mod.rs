@@ -19,6 +19,7 @@ use secrecy::{ExposeSecret, SecretString};
 
 use crate::config::layers::Layers;
 use crate::config::quantity::{Network, OrAuto, OrOff, Truth, WebOrigin};
+use crate::config::sections::Filter;
 
 pub use environment::Environment;
 pub use error::ConfigError;
@@ -48,6 +49,7 @@ pub struct Config {
     /// What is logged.
     pub log: LogConfig,
     explained: Vec<Explained>,
+    unknown_variables: Vec<String>,
 }
 
 impl Config {
@@ -71,7 +73,7 @@ impl Config {
         let auth = auth(&mut layers, environment)?;
         let models = models(&mut layers, environment, &data_dir)?;
         let engine = engine(&mut layers)?;
-        let log = LogConfig { filter: layers.value("log")?, format: layers.value("log-format")? };
+        let log = LogConfig { filter: layers.value::<Filter>("log")?.0, format: layers.value("log-format")? };
         if !auth.required && !server.listen.ip().is_loopback() {
             return Err(ConfigError::Contradiction(format!(
                 "`listen` is {}, which other machines can reach, but `auth` is off: set it to on, or listen on \
@@ -88,7 +90,13 @@ impl Config {
             engine,
             log,
             explained: layers.into_explained(),
+            unknown_variables: RawConfig::unknown_variables(environment),
         })
+    }
+
+    /// Variables named `SCONCE_…` that are no settings.
+    pub fn unknown_variables(&self) -> &[String] {
+        &self.unknown_variables
     }
 
     /// Every setting with its value and origin; secrets masked.

@@ -53,6 +53,22 @@ impl RawConfig {
         (raw, variables)
     }
 
+    /// Variables that look like settings of ours and are none, as after a slip of the pen.
+    pub(super) fn unknown_variables(environment: &Environment) -> Vec<String> {
+        let known: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
+        environment
+            .names_beginning("SCONCE_")
+            // Those that Kubernetes sets for a service called `sconce`, and those of our own tests.
+            .filter(|name| {
+                !["SCONCE_SERVICE_", "SCONCE_PORT", "SCONCE_TEST_"]
+                    .iter()
+                    .any(|other| name.starts_with(other))
+            })
+            .filter(|name| !known.iter().any(|known| known == name))
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// Reads a settings file.
     ///
     /// # Errors

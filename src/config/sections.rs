@@ -140,6 +140,20 @@ pub struct LogConfig {
     pub format: LogFormat,
 }
 
+/// [`LogConfig::filter`] as it is typed.
+pub(super) struct Filter(pub String);
+
+impl FromStr for Filter {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match tracing_subscriber::EnvFilter::try_new(text) {
+            Ok(_) => Ok(Self(text.to_owned())),
+            Err(error) => Err(format!("`{text}` is no filter: {error}; use a level, or `module=level`")),
+        }
+    }
+}
+
 /// Form of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {

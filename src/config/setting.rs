@@ -57,7 +57,12 @@ pub const SETTINGS: &[Setting] = &[
         secret: true,
         ..one("api-key", "KEY", "", "A key that may use models, besides those in the database")
     },
-    one("api-key-file", "FILE", "", "File that holds such a key"),
+    one(
+        "api-key-file",
+        "FILE",
+        "",
+        "File that holds a key that may use models, besides those in the database",
+    ),
     one("auth", "BOOL", "on", "off: /v1 and chat ask for no key, on a loopback address only"),
     Setting {
         secret: true,

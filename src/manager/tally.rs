@@ -50,7 +50,8 @@ impl Tally {
         let is_first = bytes > 0 && self.progress.bytes == self.before;
         // Sizes that others announce are rounded, and pip keeps two copies for a moment.
         let most = self.progress.total_bytes.unwrap_or(u64::MAX);
-        let before = std::mem::replace(&mut self.progress.bytes, self.before.saturating_add(bytes).min(most));
+        let now = self.before.saturating_add(bytes).min(most).max(self.progress.bytes);
+        let before = std::mem::replace(&mut self.progress.bytes, now);
         if std::mem::take(&mut self.is_fresh) {
             self.pace.skip(self.progress.bytes.saturating_sub(before));
         }

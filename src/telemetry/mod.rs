@@ -27,6 +27,8 @@ where
     let filter = EnvFilter::try_new(&log.filter).unwrap_or_else(|_| EnvFilter::new("info"));
     let lines =
         fmt().with_env_filter(filter).with_writer(OneLine(writer)).with_target(false).with_ansi(false);
+    // Otherwise a log that nobody reads any more would be complained of with `eprintln!`, which panics then.
+    let lines = lines.log_internal_errors(false);
     match log.format {
         LogFormat::Text => Dispatch::new(lines.finish()),
         LogFormat::Json => Dispatch::new(lines.json().flatten_event(true).finish()),

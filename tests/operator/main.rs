@@ -12,3 +12,4 @@ mod audit;
 mod backup;
 mod first_run;
 mod migrate;
+mod serve;

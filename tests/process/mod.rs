@@ -96,6 +96,15 @@ impl Machine {
 
     /// A server with these variables; what it wrote last if it does not become ready.
     pub async fn start(&self, variables: &[(&str, &str)]) -> Result<Server, String> {
+        Server::start(self.server(variables), true).await
+    }
+
+    /// The same, whose log has no reader.
+    pub async fn start_unheard(&self, variables: &[(&str, &str)]) -> Result<Server, String> {
+        Server::start(self.server(variables), false).await
+    }
+
+    fn server(&self, variables: &[(&str, &str)]) -> Command {
         let model = format!("{CHAT}={}", golden("llama").display());
         let mut command = self.command(&["serve", "--listen", "127.0.0.1:0", "--model", &model]);
         command.envs([
@@ -104,7 +113,7 @@ impl Machine {
             ("SCONCE_OFFLINE", "true"),
         ]);
         command.envs(variables.iter().copied());
-        Server::start(command).await
+        command
     }
 
     /// Does something to the database behind the program's back.
@@ -195,13 +204,15 @@ pub struct Server {
 }
 
 impl Server {
-    async fn start(mut command: Command) -> Result<Self, String> {
+    async fn start(mut command: Command, is_heard: bool) -> Result<Self, String> {
         let mut child = command.spawn().expect("the program can be started");
-        let mut log = child.stderr.take().expect("it is a pipe");
+        let log = child.stderr.take().expect("it is a pipe");
         let mut output = BufReader::new(child.stdout.take().expect("it is a pipe")).lines();
         let log = tokio::spawn(async move {
             let mut text = String::new();
-            let _ = log.read_to_string(&mut text).await;
+            if let Some(mut log) = is_heard.then_some(log) {
+                let _ = log.read_to_string(&mut text).await;
+            }
             text
         });
         let mut banner = String::new();
@@ -266,6 +277,14 @@ impl Server {
 
     pub fn process(&self) -> u32 {
         self.child.id().expect("it runs")
+    }
+
+    /// Asks it to end, and waits until it has: its exit code.
+    pub async fn end(mut self) -> Option<i32> {
+        let process = self.process().to_string();
+        let asked = Command::new("kill").arg(&process).status().await.expect("it can be run");
+        assert!(asked.success());
+        self.child.wait().await.expect("it ends").code()
     }
 
     /// Ends it as a power cut would: it gets no chance to say or write anything.
