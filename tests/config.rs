@@ -160,3 +160,24 @@ fn the_databases_address_is_shown_without_its_password() {
     let config = load(RawConfig::default(), &[("SCONCE_DATA_DIR", "/data")]);
     assert_eq!(config.database_url.expose_secret(), "sqlite:///data/sconce.db");
 }
+
+#[test]
+fn the_handbook_has_every_setting_with_its_default_and_a_file_that_is_good() {
+    let handbook = include_str!("../docs/operations.md");
+    let row = |spelled: &str| handbook.lines().find(|line| line.starts_with(&format!("| `{spelled}`")));
+    for setting in load(RawConfig::default(), &[]).explain() {
+        let variable = format!("SCONCE_{}", setting.name.to_uppercase().replace('-', "_"));
+        let row = row(&format!("--{}", setting.name)).or_else(|| row(&variable));
+        let row = row.unwrap_or_else(|| panic!("`{}` is not in docs/operations.md", setting.name));
+        // Those that are computed are told in words.
+        let is_told =
+            row.contains(&format!("`{}`", setting.value)) || row.contains(" in the ") || row.contains("| $");
+        assert!(setting.value.is_empty() || is_told, "{row}: it is {}", setting.value);
+    }
+    let (_, rest) = handbook.split_once("```toml\n").expect("a sample");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("sconce.toml");
+    std::fs::write(&file, rest.split_once("```").expect("its end").0).unwrap();
+    let config = load(RawConfig::default().with("config", file.to_str().unwrap()), &[]);
+    assert_eq!(config.models.models.len(), 2);
+}

@@ -138,9 +138,31 @@ async fn the_readme_takes_an_administrator_through_the_first_hour() {
 
 #[test]
 fn both_languages_show_the_same_lines() {
-    let commands =
-        |lines: String| lines.lines().filter(|line| !line.starts_with('#')).collect::<Vec<_>>().join("\n");
+    let commands = |lines: String| {
+        lines.lines().map(without_remark).filter(|line| !line.is_empty()).collect::<Vec<_>>().join("\n")
+    };
     let chinese = lines_below("## 管理员的第一个小时", "README.zh.md");
     assert!(chinese.contains("# 启动"));
     assert_eq!(commands(chinese), commands(english()));
+}
+
+/// A line without what it says to its reader.
+fn without_remark(line: &str) -> String {
+    let remark = if line.starts_with('#') { Some(0) } else { line.find("   # ") };
+    line[..remark.unwrap_or(line.len())].trim_end_matches('"').to_owned()
+}
+
+#[tokio::test]
+async fn a_shell_that_a_person_types_into_takes_the_lines_too() {
+    // There `!` calls up an earlier command, but for between single quotes.
+    let lines = english();
+    let settings: Vec<&str> = lines.lines().take_while(|line| !line.starts_with("field()")).collect();
+    let mut bash = Command::new("bash");
+    bash.args(["--norc", "--noprofile", "-i"]).env("HISTFILE", "/dev/null").env_remove("SOURCE");
+    let mut bash = bash.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let typed = format!("set -H\n{}\necho \"source=$SOURCE\"\nexit\n", settings.join("\n"));
+    tokio::io::AsyncWriteExt::write_all(&mut bash.stdin.take().unwrap(), typed.as_bytes()).await.unwrap();
+    let said = Said::from(bash.wait_with_output().await.unwrap());
+    let source = said.out.lines().find_map(|line| line.strip_prefix("source="));
+    assert!(source.is_some_and(|source| source.starts_with("pip:") && source.contains('!')), "{said:?}");
 }

@@ -27,8 +27,8 @@ const COMPANIONS: [&str; 3] = ["-wal", "-shm", "-journal"];
 pub enum BackupError {
     /// Not for this program to do.
     #[error(
-        "this is for SQLite; PostgreSQL has its own: `pg_dump --format=custom --file=FILE` makes a backup, `pg_restore \
-         --clean --if-exists` puts it back"
+        "this is for SQLite; PostgreSQL has its own: `pg_dump --format=custom --file=FILE URL` makes a backup, \
+         `pg_restore --clean --if-exists --dbname=URL FILE` puts it back, all servers stopped"
     )]
     NotSqlite,
     /// Nothing is overwritten.
