@@ -28,6 +28,10 @@ use crate::{admin, api};
 /// A body that takes longer is given up.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How long a stream that was cut may go on being unread before its connection is given up: who reads on after all
+/// still learns why it ended.
+const UNREAD_GRACE: Duration = Duration::from_secs(30);
+
 /// After the drain: time for the last events to leave and for engines to free their memory.
 const LAST_GRACE: Duration = Duration::from_secs(5);
 
@@ -173,7 +177,8 @@ impl App {
         let scribe = self.scribe.take().map(|scribe| tokio::spawn(scribe.run()));
 
         let drained = shutdown.clone();
-        let server = http::serve(listener, router(state), Bounds::of_process(), async move {
+        let bounds = Bounds::of_process(self.server.slow_client_timeout + UNREAD_GRACE);
+        let server = http::serve(listener, router(state), bounds, async move {
             drained.drained().await;
         });
         let outcome = tokio::select! {

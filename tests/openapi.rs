@@ -15,6 +15,7 @@ mod sample;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use api::Api;
 use app::{CHAT, OWNER, OWNER_PASSWORD, TestApp};
@@ -66,7 +67,12 @@ async fn check(arguments: &[&str]) -> (bool, String) {
 async fn start(fault: Fault) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let url = format!("http://{}", listener.local_addr().expect("it listens"));
-    tokio::spawn(serve(listener, sample::app(fault), Bounds::of_process(), std::future::pending()));
+    tokio::spawn(serve(
+        listener,
+        sample::app(fault),
+        Bounds::of_process(Duration::from_secs(60)),
+        std::future::pending(),
+    ));
     url
 }
 

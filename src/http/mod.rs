@@ -15,6 +15,7 @@ pub mod pump;
 pub mod registry;
 pub mod sse;
 pub mod state;
+mod wire;
 
 pub use context::{RequestContext, Surface};
 pub use envelope::{Envelope, Nothing};
