@@ -212,6 +212,7 @@ impl App {
             request_timeout: self.server.request_timeout,
             keep_alive: self.server.keep_alive,
             slow_client_timeout: self.server.slow_client_timeout,
+            socket_idle_timeout: self.server.socket_idle_timeout,
             address,
             trusted_proxies: self.access.trusted_proxies.clone().into(),
             allowed_origins: self.access.allowed_origins.clone().into(),

@@ -127,8 +127,10 @@ fn what_is_wrong_is_named_with_its_origin() {
     assert!(typed.contains("`listen`") && typed.contains("--listen"), "{typed}");
     let variable = refusal(RawConfig::default(), &[("SCONCE_DEVICE", "abacus")]);
     assert!(variable.contains("SCONCE_DEVICE") && variable.contains("abacus"), "{variable}");
-    let zero = refusal(RawConfig::default().with("max-running", "0"), &[]);
-    assert!(zero.contains("max-running"), "{zero}");
+    for (name, value) in [("max-running", "0"), ("keep-alive", "0s"), ("socket-idle-timeout", "0")] {
+        let zero = refusal(RawConfig::default().with(name, value), &[]);
+        assert!(zero.contains(name), "{zero}");
+    }
 
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("sconce.toml");

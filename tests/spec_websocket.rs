@@ -6,11 +6,17 @@ mod app;
 #[path = "database/mod.rs"]
 mod database;
 
+use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
+use sconce::store::usage::{self, UsageFilter, UsageRow};
+use sconce::store::{ListRequest, Order, Store};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{CloseCode, Data, OpCode};
+use tokio_tungstenite::tungstenite::protocol::frame::{CloseFrame, Frame};
 use tokio_tungstenite::tungstenite::{Error, http::Request};
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
@@ -82,6 +88,28 @@ async fn open(app: &TestApp, query: &str, headers: &[(&'static str, &str)]) -> R
 async fn opened(app: &TestApp) -> Socket {
     let key = format!("Bearer {KEY}");
     open(app, "", &[("authorization", &key)]).await.expect("the key is good")
+}
+
+/// More than can be sent before a test is over.
+fn endless() -> Value {
+    let body = with(with(chat("hello"), "max_tokens", 180), "ignore_eos", true);
+    with(with(with(body, "n", 32), "logprobs", true), "top_logprobs", 5)
+}
+
+async fn rows(store: &Store) -> Vec<UsageRow> {
+    let mut tx = store.read().await.expect("it reads");
+    let all = ListRequest { limit: 100, cursor: None, sort: "at", order: Order::Ascending };
+    usage::list(&mut tx, &UsageFilter::default(), &all).await.expect("they are there").items
+}
+
+/// What was used, once all of it is written.
+async fn used(app: &TestApp) -> Vec<UsageRow> {
+    app.usage.flushed().await;
+    rows(&Store::open(&app.database_url.clone().into()).await.expect("the database is there")).await
+}
+
+async fn outcomes(app: &TestApp) -> Vec<String> {
+    used(app).await.into_iter().map(|row| row.outcome).collect()
 }
 
 fn text(messages: &[Value]) -> String {
@@ -211,10 +239,154 @@ async fn a_turn_can_be_cancelled_and_another_begun() {
 async fn a_dropped_connection_drops_its_turn() {
     let app = TestApp::start().await;
     let mut socket = opened(&app).await;
-    socket.send(&with(with(chat("hello"), "max_tokens", 180), "ignore_eos", true)).await;
+    socket.send(&endless()).await;
     socket.next().await;
     drop(socket);
-    app.is_idle_after(1).await;
+    assert_eq!(app.is_idle_after(1).await.finished_abandoned, 1);
+    assert_eq!(outcomes(&app).await, ["client_gone"]);
+}
+
+#[tokio::test]
+async fn a_cancelled_turn_is_over_when_its_last_message_comes_and_says_what_it_cost() {
+    let app = TestApp::start().await;
+    let mut socket = opened(&app).await;
+    socket.send(&endless()).await;
+    socket.next().await;
+    socket.send(&json!({"type": "cancel"})).await;
+    let last = socket.turn().await.pop().expect("an end");
+    let choices = last["choices"].as_array().expect("choices");
+    assert_eq!(choices.len(), 32);
+    assert!(
+        choices.iter().all(|choice| choice["delta"] == json!({}) && choice["finish_reason"] == "cancelled")
+    );
+    let figures = app.is_idle_after(1).await;
+    assert_eq!(figures.finished_abandoned, 1);
+    assert_eq!(last["usage"]["completion_tokens"], figures.generated_tokens);
+    assert_eq!(outcomes(&app).await, ["cancelled"]);
+    assert_eq!(used(&app).await[0].completion_tokens as u64, figures.generated_tokens);
+    // Also while it waits for its turn, or before there is anything to cancel.
+    socket.send(&chat("hello")).await;
+    socket.send(&json!({"type": "cancel"})).await;
+    socket.send(&json!({"type": "cancel"})).await;
+    let last = socket.turn().await.pop().expect("an end");
+    let reason = last["choices"][0]["finish_reason"].as_str();
+    assert!(matches!(reason, Some("cancelled" | "length")), "{last}");
+}
+
+#[tokio::test]
+async fn an_error_that_ends_a_turn_has_its_id_and_others_have_none() {
+    let app = TestApp::start_with(&[("request-timeout", "1ms")]).await;
+    let mut socket = opened(&app).await;
+    socket.send(&endless()).await;
+    let mut messages = socket.turn().await;
+    let error = messages.pop().expect("an error");
+    assert_eq!(error["error"]["code"], 50401);
+    let id = error["id"].as_str().expect("the turn's");
+    assert!(messages.iter().all(|message| message["id"] == id), "{messages:?}");
+    socket.send(&json!({"model": 7})).await;
+    let error = socket.next().await;
+    assert_eq!((error["error"]["code"].as_i64(), error.get("id")), (Some(40003), None));
+}
+
+#[tokio::test]
+async fn what_a_message_says_of_streams_is_nothing_here() {
+    let app = TestApp::start().await;
+    let mut socket = opened(&app).await;
+    for stream in [json!(true), json!(false), json!(null), json!("yes")] {
+        socket.send(&with(with(chat("hello"), "stream", stream), "max_tokens", 2)).await;
+        assert_eq!(socket.turn().await.last().expect("an end")["usage"]["completion_tokens"], 2);
+    }
+    let options =
+        with(with(chat("hello"), "max_tokens", 2), "stream_options", json!({"include_usage": true}));
+    socket.send(&options).await;
+    let messages = socket.turn().await;
+    assert_eq!(messages.iter().filter(|message| message.get("usage").is_some()).count(), 1);
+}
+
+#[tokio::test]
+async fn what_a_key_may_use_is_looked_at_for_each_turn() {
+    let app = TestApp::start().await;
+    let token = app.sign_in(OWNER, OWNER_PASSWORD).await;
+    let url = format!("{}/api/v1/me/keys", app.url);
+    let made = app.client.post(&url).bearer_auth(&token).json(&json!({"name": "one"})).send().await;
+    let made: Value = made.expect("an answer").json().await.expect("JSON");
+    let (id, key) = (&made["data"]["id"], made["data"]["key"].as_str().expect("a key"));
+    let mut socket = open(&app, &format!("?api_key={key}"), &[]).await.expect("it is good");
+    socket.send(&chat("hello")).await;
+    socket.turn().await;
+    let url = format!("{url}/{}", id.as_str().expect("an id"));
+    let change = json!({"models": ["org/tiny-embed"]});
+    let changed = app.client.put(&url).bearer_auth(&token).json(&change).send().await.expect("an answer");
+    assert_eq!(changed.status().as_u16(), 200);
+    socket.send(&chat("hello")).await;
+    assert_eq!(socket.turn().await[0]["error"]["code"], 40303);
+    let disabled = app.client.put(&url).bearer_auth(&token).json(&json!({"status": "disabled"})).send().await;
+    assert_eq!(disabled.expect("an answer").status().as_u16(), 200);
+    let since = std::time::Instant::now();
+    assert_eq!(socket.close_code().await, Some(4401));
+    assert!(since.elapsed() <= std::time::Duration::from_secs(1), "{:?}", since.elapsed());
+}
+
+#[tokio::test]
+async fn a_connection_that_nobody_uses_is_closed() {
+    let app = TestApp::start_with(&[("socket-idle-timeout", "50ms")]).await;
+    let mut socket = opened(&app).await;
+    assert_eq!(socket.close_code().await, Some(1000));
+}
+
+#[tokio::test]
+async fn a_connection_that_answers_no_ping_is_given_up() {
+    let app = TestApp::start_with(&[("keep-alive", "10ms")]).await;
+    let mut connection = TcpStream::connect(app.address()).await.expect("it listens");
+    let head = format!(
+        "GET {PATH}?api_key={KEY} HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+         sec-websocket-version: 13\r\nsec-websocket-key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n"
+    );
+    connection.write_all(head.as_bytes()).await.expect("it is taken");
+    let mut heard = Vec::new();
+    // Far more than is to come: pings for ever would be seen, too.
+    connection.take(4096).read_to_end(&mut heard).await.expect("what is sent, and the end");
+    let after_head = heard.windows(4).position(|four| four == b"\r\n\r\n").expect("a head") + 4;
+    assert!(heard.starts_with(b"HTTP/1.1 101 "), "{}", String::from_utf8_lossy(&heard));
+    assert_eq!(heard[after_head..], [0x89, 0].repeat(4), "four pings, and no farewell");
+}
+
+#[tokio::test]
+async fn a_client_that_takes_its_leave_is_answered() {
+    let app = TestApp::start().await;
+    let mut socket = opened(&app).await;
+    socket.send(&endless()).await;
+    socket.next().await;
+    let leave = CloseFrame { code: CloseCode::Away, reason: "".into() };
+    socket.0.close(Some(leave)).await.expect("it is open");
+    assert_eq!(socket.close_code().await, Some(1001));
+    assert!(socket.0.next().await.is_none(), "there is nothing after it, and no reset");
+    assert_eq!(outcomes(&app).await, ["client_gone"]);
+}
+
+#[tokio::test]
+async fn the_end_of_the_server_waits_for_a_turn_and_then_closes() {
+    let mut app = TestApp::start().await;
+    let (mut busy, mut cut) = (opened(&app).await, opened(&app).await);
+    let short = with(with(chat("hello"), "ignore_eos", true), "max_tokens", 180);
+    busy.send(&short).await;
+    cut.send(&endless()).await;
+    busy.next().await;
+    cut.next().await;
+    app.shutdown.drain();
+    assert_eq!(busy.turn().await.last().expect("an end")["choices"][0]["finish_reason"], "length");
+    assert_eq!(busy.close_code().await, Some(1012));
+    app.shutdown.end();
+    let error = cut.turn().await.pop().expect("an error");
+    assert_eq!(error["error"]["code"], 50301);
+    assert_eq!(cut.close_code().await, Some(1012));
+    let (url, usage) = (app.database_url.clone(), app.usage.clone());
+    let store = Store::open(&url.into()).await.expect("the database is there");
+    app.ended().await.expect("it ends well");
+    usage.flushed().await;
+    let mut endings: Vec<String> = rows(&store).await.into_iter().map(|row| row.outcome).collect();
+    endings.sort_unstable();
+    assert_eq!(endings, ["length", "shutdown"]);
 }
 
 #[tokio::test]
@@ -238,11 +410,23 @@ async fn c6_pages_of_other_sites_cannot_open_a_connection() {
 
 #[tokio::test]
 async fn c8_floods_and_giants_close_the_connection() {
-    let app = TestApp::start().await;
+    // What is not closed for what it did is closed for what it does not: with 1000.
+    let app = TestApp::start_with(&[("socket-idle-timeout", "10s")]).await;
     let mut socket = opened(&app).await;
     // The server may close before all of it has left.
     let _ = socket.0.send(Message::text("x".repeat(2 << 20))).await;
-    assert!(matches!(socket.close_code().await, Some(1009) | None));
+    assert_eq!(socket.close_code().await, Some(1009));
+    // The same in pieces: no end in sight is as large as too large.
+    let mut socket = opened(&app).await;
+    let piece = Bytes::from(vec![b'x'; 1024]);
+    for number in 0..2048 {
+        let opcode = if number == 0 { Data::Text } else { Data::Continue };
+        let frame = Frame::message(piece.clone(), OpCode::Data(opcode), false);
+        if socket.0.send(Message::Frame(frame)).await.is_err() {
+            break;
+        }
+    }
+    assert_eq!(socket.close_code().await, Some(1009));
     let mut socket = opened(&app).await;
     for _ in 0..1000 {
         if socket.0.send(Message::Ping(Vec::new().into())).await.is_err() {
@@ -265,13 +449,16 @@ async fn a_connection_ends_with_its_credential_and_with_the_server() {
     let token = app.sign_in(OWNER, OWNER_PASSWORD).await;
     let mut idle = open(&app, &format!("?token={token}"), &[]).await.expect("it is good");
     let mut busy = open(&app, &format!("?token={token}"), &[]).await.expect("it is good");
-    busy.send(&with(with(chat("hello"), "max_tokens", 180), "ignore_eos", true)).await;
+    busy.send(&endless()).await;
     busy.next().await;
     let url = format!("{}/api/v1/auth/logout", app.url);
     let out = app.client.post(url).bearer_auth(&token).json(&json!({})).send().await.expect("an answer");
     assert_eq!(out.status().as_u16(), 200);
     assert_eq!(idle.close_code().await, Some(4401));
+    let error = busy.turn().await.pop().expect("an error");
+    assert_eq!((error["error"]["code"].as_i64(), error["id"].is_string()), (Some(40104), true));
     assert_eq!(busy.close_code().await, Some(4401));
+    assert_eq!(outcomes(&app).await, ["revoked"]);
     let mut other = opened(&app).await;
     app.shutdown.drain();
     assert_eq!(other.close_code().await, Some(1012));

@@ -12,7 +12,6 @@ use crate::auth::models::ModelLimits;
 use crate::error::Code;
 use crate::generate::{Answer, GenerateError, GenerateRequest, GenerationEvent};
 use crate::http::metered::Metered;
-use crate::http::pump::{self, Outlet};
 use crate::http::sse::{self, ErrorEvent};
 use crate::http::state::Models;
 use crate::http::{ApiError, AppState};
@@ -149,12 +148,6 @@ pub async fn events(
     };
     let events = stream::iter(first).chain(generation);
     Ok(sse::events(app, interruption, written(events, writer), error))
-}
-
-/// The answer piece by piece, as soon as it comes.
-pub fn outlet(app: &AppState, generation: Metered, writer: impl Writer) -> Outlet {
-    let (interruption, patience) = (generation.interruption().clone(), app.settings().slow_client_timeout);
-    pump::start(written(generation, writer), interruption, patience)
 }
 
 fn written<W: Writer>(

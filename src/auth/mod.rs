@@ -143,6 +143,16 @@ impl Auth {
         self.admit(key, &subject, origin)
     }
 
+    /// The same caller as things stand now: role, teams, scopes and models may be others since.
+    ///
+    /// # Errors
+    /// As [`Auth::authenticate`], when the credential is no longer good.
+    pub async fn renew(&self, caller: &Caller) -> Result<Caller, AuthError> {
+        let Some(key) = caller.standing().key() else { return Ok(caller.clone()) };
+        let subject = self.check(key).await?;
+        self.admit(key.clone(), &subject, caller.origin().clone())
+    }
+
     /// A caller for a subject whose credential is good.
     fn admit(&self, key: SubjectKey, subject: &Subject, origin: Origin) -> Result<Caller, AuthError> {
         let role_permissions = subject.role.permissions();

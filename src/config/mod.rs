@@ -14,6 +14,7 @@ mod sections;
 mod setting;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
 
@@ -142,8 +143,9 @@ fn server(layers: &mut Layers) -> Result<ServerConfig, ConfigError> {
         max_body_bytes: layers.value::<Size>("max-body-size")?.0.try_into().unwrap_or(usize::MAX),
         request_timeout: layers.value::<Time>("request-timeout")?.0,
         drain_timeout: layers.value::<Time>("drain-timeout")?.0,
-        keep_alive: layers.value::<Time>("keep-alive")?.0,
+        keep_alive: some_time(layers, "keep-alive")?,
         slow_client_timeout: layers.value::<Time>("slow-client-timeout")?.0,
+        socket_idle_timeout: some_time(layers, "socket-idle-timeout")?,
     })
 }
 
@@ -298,6 +300,15 @@ fn engine(layers: &mut Layers) -> Result<EngineConfig, ConfigError> {
         prefix_cache: layers.value::<Truth>("prefix-cache")?.0,
         embedding_batch_tokens: at_least_one(layers, "embedding-batch-tokens")?,
     })
+}
+
+/// Between what happens again and again.
+fn some_time(layers: &mut Layers, name: &'static str) -> Result<Duration, ConfigError> {
+    let time = layers.value::<Time>(name)?.0;
+    if time.is_zero() {
+        return Err(ConfigError::Contradiction(format!("`{name}` must be longer than no time at all")));
+    }
+    Ok(time)
 }
 
 fn at_least_one(layers: &mut Layers, name: &'static str) -> Result<usize, ConfigError> {

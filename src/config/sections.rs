@@ -26,6 +26,8 @@ pub struct ServerConfig {
     pub keep_alive: Duration,
     /// A stream whose client reads nothing for this long is cut.
     pub slow_client_timeout: Duration,
+    /// A WebSocket on which nothing is said for this long is closed.
+    pub socket_idle_timeout: Duration,
 }
 
 /// Who is let in.

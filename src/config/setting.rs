@@ -88,7 +88,8 @@ pub const SETTINGS: &[Setting] = &[
     one("max-body-size", "SIZE", "32MiB", "Largest request body"),
     one("request-timeout", "TIME", "10m", "Longest time one request may take"),
     one("drain-timeout", "TIME", "30s", "How long running requests may go on after a stop signal"),
-    one("keep-alive", "TIME", "15s", "How often a silent stream sends a comment"),
+    one("keep-alive", "TIME", "15s", "How often a silent stream sends a comment, and a WebSocket a ping"),
+    one("socket-idle-timeout", "TIME", "10m", "A WebSocket on which nothing is said for this long is closed"),
     one("slow-client-timeout", "TIME", "30s", "A stream whose client reads nothing for this long is cut"),
     // models
     many(

@@ -89,6 +89,14 @@ impl Metered {
         self.record.interruption()
     }
 
+    /// Breaks it off because its client wants no more of it; what it cost. When this returns, no engine works on it.
+    pub async fn cancelled(mut self) -> Usage {
+        self.record.ended(Outcome::Cancelled);
+        let account = self.record.account.clone();
+        drop(self);
+        account.settled().await
+    }
+
     fn note(&mut self, event: &Result<GenerationEvent, GenerateError>) {
         match event {
             Ok(GenerationEvent::Ended { reason: EndReason::Length, .. }) => self.longest = true,

@@ -35,6 +35,8 @@ pub struct EdgeSettings {
     pub keep_alive: Duration,
     /// A stream whose client reads nothing for this long is cut.
     pub slow_client_timeout: Duration,
+    /// A WebSocket on which nothing is said for this long is closed.
+    pub socket_idle_timeout: Duration,
     /// The address listened on.
     pub address: IpAddr,
     /// Proxies whose `X-Forwarded-For` is believed.
@@ -104,7 +106,8 @@ impl AppState {
 
     /// The models as somebody who may use models sees them.
     pub fn models<'a>(&'a self, user: &'a ModelUser) -> Models<'a> {
-        Models { app: &self.0, table: self.registry().table(), user }
+        let interruption = Interruption::of(user.caller(), ModelUser::PERMISSION, &self.0.shutdown);
+        Models { app: &self.0, table: self.registry().table(), user, interruption }
     }
 
     /// The registered models.
@@ -163,9 +166,16 @@ pub struct Models<'a> {
     app: &'a Inner,
     table: Arc<ModelTable>,
     user: &'a ModelUser,
+    interruption: Interruption,
 }
 
 impl Models<'_> {
+    /// The same, for work that is a part of something larger: what ends that ends this.
+    #[must_use]
+    pub fn interrupted_by(self, interruption: &Interruption) -> Self {
+        Self { interruption: interruption.clone(), ..self }
+    }
+
     /// Whose they are.
     pub fn caller(&self) -> &Caller {
         self.user.caller()
@@ -220,6 +230,6 @@ impl Models<'_> {
     /// [`UsageError`] when no more can be recorded.
     pub fn record(&self, id: &str, name: &str, endpoint: &'static str) -> Result<Record, UsageError> {
         let tally = self.app.handles.usage.begin(self.caller(), id, name, endpoint)?;
-        Ok(Record::new(tally, Interruption::of(self.caller(), ModelUser::PERMISSION, &self.app.shutdown)))
+        Ok(Record::new(tally, self.interruption.clone()))
     }
 }

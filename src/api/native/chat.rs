@@ -78,6 +78,11 @@ impl NativeWriter {
         Self { id, created, model: model.to_owned(), logprobs, include_usage }
     }
 
+    /// The answer's id.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// A piece of the answer.
     pub(super) fn chunk(&self, choices: Vec<ChatCompletionChunkChoice>, usage: Option<TokenUsage>) -> Value {
         json!(ChatCompletionChunk {
