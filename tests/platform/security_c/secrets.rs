@@ -4,6 +4,7 @@
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
+use futures_util::{SinkExt, StreamExt};
 use reqwest::{Method, RequestBuilder, Response};
 use sconce::clock::Timestamp;
 use sconce::config::{LogConfig, LogFormat};
@@ -12,6 +13,11 @@ use sconce::telemetry::logging;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio_tungstenite::connect_async;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tracing::dispatcher;
 
 use crate::api::Api;
@@ -84,6 +90,27 @@ impl Listener<'_> {
         self.hear(self.ask(Method::POST, path, token).json(body).send().await.expect("an answer")).await
     }
 
+    /// Opens a WebSocket by its query, says something bad and something good there, and takes leave.
+    async fn converse(&self, query: &str, request_id: &str) {
+        let url = format!("ws://{}/api/v1/chat/stream?{query}", self.app.address());
+        let mut request = url.into_client_request().expect("a URL");
+        request.headers_mut().insert("x-request-id", request_id.parse().expect("a header"));
+        let (mut socket, response) = connect_async(request).await.expect("the query opens it");
+        let mut said = format!("{:?}\n", response.headers());
+        for body in [json!({"model": 7}), with(chat("hello"), "max_tokens", 2)] {
+            socket.send(Message::text(body.to_string())).await.expect("it is open");
+        }
+        let leave = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        while let Some(message) = socket.next().await {
+            let message = message.expect("it ends in order");
+            said += &format!("{message:?}\n");
+            if message.to_text().is_ok_and(|text| text.contains("\"usage\"")) {
+                socket.close(Some(leave.clone())).await.expect("it is open");
+            }
+        }
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).push_str(&said);
+    }
+
     /// Posts what hands out a secret: this answer alone may hold it.
     async fn made(&self, path: &str, token: &str, body: &Value) -> Value {
         let response = self.ask(Method::POST, path, token).json(body).send().await.expect("an answer");
@@ -132,6 +159,17 @@ async fn c7_no_secret_is_in_logs_metrics_records_or_errors() {
         ("the key's successor", rotated),
         ("a ticket", ticket.clone()),
     ];
+    // Where a query may hold one, and it opens the door.
+    let opening = [
+        ("token", &access),
+        ("token", &api_key),
+        ("access_token", &access),
+        ("api_key", &api_key),
+        ("ticket", &ticket),
+    ];
+    for (number, (name, secret)) in opening.into_iter().enumerate() {
+        listener.converse(&format!("{name}={secret}"), &format!("c7-socket-{number}")).await;
+    }
     // All of them where they do not belong, and where they do but do not help.
     for (_, secret) in &secrets {
         for name in ["token", "ticket", "api_key", "access_token", "limit", "cursor", "search", "sort"] {
@@ -186,6 +224,11 @@ async fn c7_no_secret_is_in_logs_metrics_records_or_errors() {
         log.contains("c7-control") && log.contains("/api/v1/chat/stream"),
         "it is the log of this server"
     );
+    for number in 0..opening.len() {
+        let request_id = format!("c7-socket-{number}");
+        let line = log.lines().find(|line| line.contains(&request_id) && line.contains("101"));
+        assert!(line.is_some(), "the log tells of {request_id}");
+    }
     assert!(heard.contains("user.sign_in_failed") && heard.contains("sconce_http_requests_total"), "{heard}");
     for (what, secret) in &secrets {
         for (place, written) in [("the log", &log), ("an answer", &heard)] {
