@@ -100,8 +100,12 @@ impl ApiError {
             (Language::English, Some(english), _, _) => Cow::Borrowed(english),
             (Language::English, None, _, _) => Cow::Borrowed(text),
             (Language::Chinese, _, Some(chinese), _) => Cow::Borrowed(chinese),
-            (Language::Chinese, _, None, Some(param)) => Cow::Owned(format!("{text}:`{param}`")),
-            (Language::Chinese, _, None, None) => Cow::Borrowed(text),
+            (Language::Chinese, english, None, param) => {
+                // The exact reason exists in English only; half of it is names and numbers anyway.
+                let param = param.as_ref().map_or_else(String::new, |param| format!("（参数 `{param}`）"));
+                let reason = english.as_ref().map_or_else(String::new, |reason| format!("：{reason}"));
+                Cow::Owned(format!("{text}{param}{reason}"))
+            }
         }
     }
 
@@ -293,7 +297,7 @@ mod tests {
     fn a_field_at_fault_is_named_in_data() {
         let error = EnvelopeError::from(ApiError::new(Code::InvalidValue, "too long").or_param("name"));
         assert_eq!(error.to_json()["data"]["errors"][0]["field"], "name");
-        assert_eq!(error.0.message_in(Language::Chinese), "参数值无效:`name`");
+        assert_eq!(error.0.message_in(Language::Chinese), "参数值无效（参数 `name`）：too long");
     }
 
     #[test]
