@@ -138,21 +138,21 @@ async fn a_failure_is_the_specifications_envelope() {
             unknown(),
             r#"{"code":40105,"message":"The refresh token is not valid or has expired: sign in again","data":null}"#,
             unknown(),
-            r#"{"code":40105,"message":"刷新令牌无效或已过期,请重新登录","data":null}"#,
+            r#"{"code":40105,"message":"刷新令牌无效或已过期，请重新登录","data":null}"#,
         ),
         (
             401,
             me(Some("a.b.c")),
             r#"{"code":40104,"message":"The access token is not valid: sign in again","data":null}"#,
             me(Some("a.b.c")),
-            r#"{"code":40104,"message":"访问令牌无效,请重新登录","data":null}"#,
+            r#"{"code":40104,"message":"访问令牌无效，请重新登录","data":null}"#,
         ),
         (
             415,
             app.client.post(format!("{}{LOGIN}", app.url)).body("{}"),
             r#"{"code":41501,"message":"The body must be JSON: send `Content-Type: application/json`","data":null}"#,
             app.client.post(format!("{}{LOGIN}", app.url)).body("{}"),
-            r#"{"code":41501,"message":"请求体必须是 JSON:请设置 Content-Type: application/json","data":null}"#,
+            r#"{"code":41501,"message":"请求体必须是 JSON：请设置 Content-Type: application/json","data":null}"#,
         ),
     ];
     for (status, english, in_english, chinese, in_chinese) in cases {

@@ -103,7 +103,9 @@ impl ApiError {
             (Language::Chinese, english, None, param) => {
                 // The exact reason exists in English only; half of it is names and numbers anyway.
                 let param = param.as_ref().map_or_else(String::new, |param| format!("（参数 `{param}`）"));
-                let reason = english.as_ref().map_or_else(String::new, |reason| format!("：{reason}"));
+                let reason =
+                    english.as_ref().filter(|reason| **reason != self.0.code.text(Language::English));
+                let reason = reason.map_or_else(String::new, |reason| format!("：{reason}"));
                 Cow::Owned(format!("{text}{param}{reason}"))
             }
         }
