@@ -41,7 +41,7 @@ impl Auth {
         }
         drop(tx);
         let (config, now) = (self.config(), self.clock().now());
-        let username = super::checked_username(&config.admin_username)?;
+        let username = super::new_username(&config.admin_username)?;
         let (password, made) = match &config.admin_password {
             Some(password) => (password.clone(), None),
             None => {

@@ -5,6 +5,7 @@ use std::fmt;
 
 use secrecy::SecretString;
 use serde::{Deserialize, Deserializer};
+use unicode_normalization::is_nfkc;
 use utoipa::ToSchema;
 
 use crate::auth::AuthError;
@@ -33,11 +34,65 @@ impl<'de> Deserialize<'de> for Password {
     }
 }
 
-/// Tells a field that is not there (none) from one that is null (some none). For use with `#[serde(default)]`.
-pub(super) fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
+/// Reads a field that is there: null too is a value, of which the type says whether it is one. For use with
+/// `#[serde(default)]`: what is left out is none.
+pub(super) fn present<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
     deserializer: D,
-) -> Result<Option<Option<T>>, D::Error> {
-    Option::deserialize(deserializer).map(Some)
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
+/// Whether a character stands for itself: no control, no line end, nothing unseen that turns or hides its neighbours.
+/// The two joiners are letters' business in several scripts, and make emoji of emoji.
+pub fn is_plain(character: char) -> bool {
+    !character.is_control() && !is_format(character)
+}
+
+/// Unicode's categories Cf, Zl and Zp, but for the joiners.
+fn is_format(character: char) -> bool {
+    matches!(
+        character,
+        '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{890}' | '\u{891}' | '\u{8e2}'
+            | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{110bd}' | '\u{110cd}' | '\u{13430}'..='\u{1343f}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e007f}'
+    )
+}
+
+/// A user name as it is stored, if a new user may have it: as [`known_username`], and none that looks like another.
+///
+/// # Errors
+/// [`AuthError::Invalid`].
+pub fn new_username(text: &str) -> Result<String, AuthError> {
+    let name = known_username(text)?;
+    if !is_nfkc(&name) {
+        return Err(AuthError::invalid("username", "must have no letters that are others in another shape"));
+    }
+    let has_latin = name.contains(|c: char| c.is_ascii_alphabetic());
+    if has_latin && name.contains(is_greek_or_cyrillic) {
+        return Err(AuthError::invalid("username", "must not mix Latin letters with Greek or Cyrillic ones"));
+    }
+    Ok(name)
+}
+
+/// Where the scripts are that have letters which look like Latin ones.
+fn is_greek_or_cyrillic(character: char) -> bool {
+    matches!(character, '\u{370}'..='\u{52f}' | '\u{1c80}'..='\u{1c8f}' | '\u{1d26}'..='\u{1d2b}' | '\u{1f00}'..='\u{1fff}'
+        | '\u{2de0}'..='\u{2dff}' | '\u{a640}'..='\u{a69f}')
+}
+
+/// A user name as it is looked for: lower case; letters, digits, `.`, `_`, `-` and `@`, at most 64.
+///
+/// # Errors
+/// [`AuthError::Invalid`].
+pub fn known_username(text: &str) -> Result<String, AuthError> {
+    let name = text.to_lowercase();
+    let plain = name.chars().all(|c| c.is_alphanumeric() || "._-@".contains(c));
+    if name.is_empty() || name.chars().count() > 64 || !plain {
+        let reason = "must have 1 to 64 letters, digits, or . _ - @";
+        return Err(AuthError::invalid("username", reason));
+    }
+    Ok(name)
 }
 
 /// A text for people: one line without control characters, no white space round it, not too long.
@@ -45,8 +100,8 @@ pub(super) fn nullable<'de, T: Deserialize<'de>, D: Deserializer<'de>>(
 /// # Errors
 /// [`AuthError::Invalid`].
 pub(super) fn line(field: &str, text: &str, longest: usize) -> Result<String, AuthError> {
-    if text.chars().any(|character| character.is_control() || "\u{2028}\u{2029}".contains(character)) {
-        return Err(AuthError::invalid(field, "must be one line of text"));
+    if !text.chars().all(is_plain) {
+        return Err(AuthError::invalid(field, "must be one line of text that hides nothing"));
     }
     let text = text.trim();
     if text.chars().count() > longest {
@@ -98,10 +153,35 @@ mod tests {
     #[test]
     fn texts_are_trimmed_and_bounded_and_have_no_control_characters() {
         assert_eq!(line("f", "  密钥 a ", 4).expect("it is right"), "密钥 a");
-        for wrong in ["a\nb", "\0", "a\u{1b}[0m", "\u{85}x", "a\u{2028}", "a\n", "abcde"] {
+        for wrong in [
+            "a\nb",
+            "\0",
+            "a\u{1b}[0m",
+            "\u{85}x",
+            "a\u{2028}",
+            "a\n",
+            "\u{202e}a",
+            "\u{200b}",
+            "\u{e0041}",
+            "abcde",
+        ] {
             assert!(line("f", wrong, 4).is_err(), "{wrong:?}");
         }
+        assert!(line("f", "a\u{200d}b", 4).is_ok() && line("f", "👩\u{200d}🚀", 4).is_ok());
         assert!(line("f", " ", 4).is_ok() && name("f", " ", 4).is_err());
+    }
+
+    #[test]
+    fn a_new_user_name_looks_like_no_other_and_an_old_one_is_still_found() {
+        for name in ["\u{430}dmin", "adm\u{3b9}n", "\u{ff41}dmin", "\u{fb01}x", "x\u{b2}"] {
+            assert!(new_username(name).is_err(), "{name:?}");
+            assert_eq!(known_username(name).expect("letters and digits"), name);
+        }
+        for name in ["a.b_c-d@e", "ольга", "ольга-2", "λάμπρος", "张伟", "zoë", "محمد"]
+        {
+            assert_eq!(new_username(name).expect("it is one script"), name);
+        }
+        assert_eq!(new_username("ADA").expect("letters"), "ada");
     }
 
     #[test]

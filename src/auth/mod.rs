@@ -56,6 +56,7 @@ pub use capability::{Capability, Permit};
 pub use error::AuthError;
 pub use first_run::FirstRun;
 pub use inference::ModelUser;
+pub use input::{is_plain, known_username, new_username};
 pub use offline::{ListedUser, MadePassword, NewKey, Operator};
 pub use opaque_token::{OpaqueToken, TokenKind};
 pub use origin::Origin;
@@ -348,18 +349,4 @@ impl Auth {
 /// A fresh id: a prefix, and a number that grows with time.
 pub fn new_id(prefix: &str) -> String {
     format!("{prefix}_{}", uuid::Uuid::now_v7().simple())
-}
-
-/// A user name as it is stored: lower case; letters, digits, `.`, `_`, `-` and `@`, at most 64.
-///
-/// # Errors
-/// [`AuthError::Invalid`].
-pub fn checked_username(text: &str) -> Result<String, AuthError> {
-    let name = text.to_lowercase();
-    let plain = name.chars().all(|c| c.is_alphanumeric() || "._-@".contains(c));
-    if name.is_empty() || name.chars().count() > 64 || !plain {
-        let reason = "must have 1 to 64 letters, digits, or . _ - @";
-        return Err(AuthError::invalid("username", reason));
-    }
-    Ok(name)
 }

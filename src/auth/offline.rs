@@ -11,8 +11,8 @@ use crate::auth::first_run::{event, make_password};
 use crate::auth::keys::{ApiKey, LONGEST_NAME, MOST_KEYS};
 use crate::auth::users::seen;
 use crate::auth::{
-    Auth, AuthError, Checkpoint, Passwords, Permission, PermissionSet, PlainKey, Role, checked_username,
-    input, new_id, throttle,
+    Auth, AuthError, Checkpoint, Passwords, Permission, PermissionSet, PlainKey, Role, input, known_username,
+    new_id, new_username, throttle,
 };
 use crate::clock::{Clock, Timestamp};
 use crate::config::AuthConfig;
@@ -81,7 +81,7 @@ impl Operator {
         role: Role,
         password: Option<SecretString>,
     ) -> Result<Option<MadePassword>, AuthError> {
-        let username = checked_username(username)?;
+        let username = new_username(username)?;
         let made = password.is_none().then(make_password);
         let password_hash = match password.or_else(|| made.clone()) {
             Some(password) => {
@@ -231,7 +231,7 @@ impl Operator {
 /// The user of this name, or the only owner.
 async fn find(tx: &mut Tx, username: Option<&str>) -> Result<UserRow, AuthError> {
     if let Some(name) = username {
-        let found = users::find_by_username(tx, &checked_username(name)?).await?;
+        let found = users::find_by_username(tx, &known_username(name)?).await?;
         return found.ok_or(AuthError::NotFound("user"));
     }
     let filter = UserFilter { role: Some(Role::Owner.name().to_owned()), ..UserFilter::default() };

@@ -6,7 +6,7 @@ use secrecy::SecretString;
 use serde_json::json;
 
 use crate::auth::throttle::{Attempt, KNOWN_FOR};
-use crate::auth::{Auth, AuthError, Origin, checked_username};
+use crate::auth::{Auth, AuthError, Origin, known_username};
 use crate::clock::Timestamp;
 use crate::store::audit::{self, AuditEvent};
 use crate::store::users::UserRow;
@@ -39,7 +39,7 @@ impl Auth {
         origin: &Origin,
         action: &'static str,
     ) -> Result<Proven, AuthError> {
-        let name = checked_username(username).ok();
+        let name = known_username(username).ok();
         // Who must wait is told so before they stand in the queue.
         self.look(name.as_deref(), origin.address).await?;
         // From here to the end of a failure few are at work at once: many attempts at the same moment count as many.

@@ -8,6 +8,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use crate::auth::capability::Deed;
+use crate::auth::input::present;
 use crate::auth::{AuthError, Capability, Permission, Permit, input, new_id, users};
 use crate::clock::Timestamp;
 use crate::store::teams::{MemberRow, TeamRow};
@@ -66,10 +67,12 @@ pub struct NewTeam {
 #[serde(deny_unknown_fields)]
 pub struct TeamChange {
     /// Unique.
-    #[schema(min_length = 1, max_length = 64)]
+    #[serde(default, deserialize_with = "present")]
+    #[schema(min_length = 1, max_length = 64, nullable = false)]
     pub name: Option<String>,
     /// For people.
-    #[schema(max_length = 500)]
+    #[serde(default, deserialize_with = "present")]
+    #[schema(max_length = 500, nullable = false)]
     pub description: Option<String>,
 }
 

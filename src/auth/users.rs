@@ -11,11 +11,10 @@ use utoipa::ToSchema;
 
 use crate::auth::capability::Deed;
 use crate::auth::first_run::make_password;
-use crate::auth::input::{self, Password, nullable};
+use crate::auth::input::{self, Password, present};
 use crate::auth::sessions::{Session, list_sessions, revoke_session};
 use crate::auth::{
-    AuthError, Caller, Capability, Passwords, Permission, PermissionSet, Permit, Role, checked_username,
-    new_id,
+    AuthError, Caller, Capability, Passwords, Permission, PermissionSet, Permit, Role, new_id, new_username,
 };
 use crate::clock::Timestamp;
 use crate::store::users::{UserFilter, UserRow};
@@ -143,21 +142,32 @@ pub struct NewUser {
 #[serde(deny_unknown_fields)]
 pub struct UserChange {
     /// What people call them.
-    #[schema(example = "Ada King", max_length = 128)]
+    #[serde(default, deserialize_with = "present")]
+    #[schema(example = "Ada King", max_length = 128, nullable = false)]
     pub display_name: Option<String>,
     /// Where they can be reached; null for nowhere.
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, max_length = 254)]
     pub email: Option<Option<String>>,
     /// What they may do. Ends their sessions. Nobody changes their own.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     pub role: Option<Role>,
     /// Whether they are let in. Disabling ends their sessions, and their keys are refused meanwhile.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     pub status: Option<UserStatus>,
     /// Whether they must change the password first.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     pub must_change_password: Option<bool>,
     /// A new password. Ends their sessions. One's own is changed at `/api/v1/me/password`.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     pub password: Option<Password>,
     /// Makes a new password, which is shown in the answer and must be changed. Ends their sessions.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     pub reset_password: Option<bool>,
 }
 
@@ -456,7 +466,7 @@ fn deed(action: &'static str, before: Option<&User>, after: Option<&User>) -> De
 }
 
 fn read_new(new: &NewUser, now: Timestamp) -> Result<UserRow, AuthError> {
-    let username = checked_username(&new.username)?;
+    let username = new_username(&new.username)?;
     let display_name = match &new.display_name {
         Some(name) => input::line("display_name", name, LONGEST_NAME)?,
         None => username.clone(),

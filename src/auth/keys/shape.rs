@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::auth::Permission;
-use crate::auth::input::nullable;
+use crate::auth::input::present;
 use crate::clock::Timestamp;
 use crate::store::api_keys::ApiKeyRow;
 
@@ -138,27 +138,31 @@ pub struct NewApiKey {
 #[serde(deny_unknown_fields)]
 pub struct ApiKeyChange {
     /// Whether it is accepted. Disabling ends within a second what runs by it.
+    #[serde(default, deserialize_with = "present")]
+    #[schema(nullable = false)]
     pub status: Option<KeyStatus>,
     /// For people.
-    #[schema(min_length = 1, max_length = 128)]
+    #[serde(default, deserialize_with = "present")]
+    #[schema(min_length = 1, max_length = 128, nullable = false)]
     pub name: Option<String>,
     /// What may be done with it.
-    #[schema(min_items = 1)]
+    #[serde(default, deserialize_with = "present")]
+    #[schema(min_items = 1, nullable = false)]
     pub scopes: Option<Vec<Permission>>,
     /// The models it may use; null for all that its owner sees.
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<Vec<String>>, max_items = 100)]
     pub models: Option<Option<Vec<String>>>,
     /// The networks, or single addresses, it may be used from; null for all.
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<Vec<String>>, min_items = 1, max_items = 100)]
     pub cidrs: Option<Option<Vec<String>>>,
     /// The team it works for; null for none.
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
     pub team_id: Option<Option<String>>,
     /// Not accepted from then on; null for never.
-    #[serde(default, deserialize_with = "nullable")]
+    #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>, format = DateTime)]
     pub expires_at: Option<Option<Timestamp>>,
 }
