@@ -1,16 +1,17 @@
 //! What handlers take out of a request: who is calling, a bounded JSON body, a query that says nothing unknown.
 
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::HttpBody;
 use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Request};
 use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
-use futures_util::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::auth::{AuthError, Caller, Capability, Origin};
 use crate::error::Code;
+use crate::http::body::too_large;
+use crate::http::strict::{Mistake, Strict};
 use crate::http::{ApiError, AppState, RequestContext, json};
 
 impl FromRequestParts<AppState> for Origin {
@@ -66,7 +67,7 @@ impl FromRequest<AppState> for JsonBody {
 
 async fn read_json(request: Request, state: &AppState, limit: usize) -> Result<Value, ApiError> {
     check_headers(request.headers(), limit)?;
-    let body = read(request.into_body(), limit);
+    let body = state.bodies().read(request.into_body(), limit);
     let bytes = tokio::time::timeout(state.settings().body_timeout, body)
         .await
         .map_err(|_| ApiError::of(Code::RequestTimeout))??;
@@ -74,21 +75,43 @@ async fn read_json(request: Request, state: &AppState, limit: usize) -> Result<V
 }
 
 fn typed<T: DeserializeOwned>(body: Value) -> Result<T, ApiError> {
-    serde_path_to_error::deserialize(body).map_err(|error| {
+    serde_path_to_error::deserialize(Strict(body)).map_err(|error| {
         let path = error.path().to_string();
-        refused(&path, &error.into_inner().to_string(), Code::UnknownParameter)
+        mistaken(&path, &error.into_inner())
     })
 }
 
-/// A JSON body of one type. What the type does not know is refused by name.
+/// Says what is wrong, with the whole name of the field.
+fn mistaken(path: &str, mistake: &Mistake) -> ApiError {
+    let path = if path == "." { "" } else { path };
+    let inner = |name: &str| match path {
+        "" => name.to_owned(),
+        path if path == name || path.ends_with(&format!(".{name}")) => path.to_owned(),
+        path => format!("{path}.{name}"),
+    };
+    let (code, field) = match mistake {
+        Mistake::Unknown(name) => (Code::UnknownParameter, inner(name)),
+        Mistake::Missing(name) => (Code::MissingParameter, inner(name)),
+        Mistake::Wrong(_) => (Code::InvalidValue, path.to_owned()),
+    };
+    if field.is_empty() {
+        return ApiError::new(code, format!("the body {mistake}"));
+    }
+    ApiError::new(code, format!("`{field}` {mistake}")).or_param(&field)
+}
+
+/// What may be sent where no model is asked, in bytes.
+const USUAL: usize = 1 << 20;
+
+/// A JSON body of one type, of at most 1 MiB. What the type does not know is refused by name.
 pub struct Typed<T>(pub T);
 
 impl<T: DeserializeOwned> FromRequest<AppState> for Typed<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
-        let JsonBody(body) = JsonBody::from_request(request, state).await?;
-        typed(body).map(Self)
+        let limit = USUAL.min(state.settings().max_body_bytes);
+        typed(read_json(request, state, limit).await?).map(Self)
     }
 }
 
@@ -148,7 +171,7 @@ impl<T: DeserializeOwned> Query<T> {
             let text =
                 std::error::Error::source(&error).map_or_else(|| error.to_string(), ToString::to_string);
             let (path, reason) = text.split_once(": ").unwrap_or(("", text.as_str()));
-            refused(path, reason, Code::InvalidValue)
+            refused(path, reason)
         })
     }
 }
@@ -182,26 +205,15 @@ impl<C: Capability> FromRequestParts<AppState> for Granted<C> {
     }
 }
 
-/// What serde said, with the field it said it of.
-fn refused(path: &str, text: &str, unknown: Code) -> ApiError {
-    let named = |text: &str| text.split('`').nth(1).unwrap_or_default().to_owned();
-    let inner = |name: String| match path {
-        "" | "." | "?" => name,
-        path if path.ends_with(&name) => path.to_owned(),
-        path => format!("{path}.{name}"),
-    };
-    let (code, field) = if text.starts_with("unknown field") {
-        (unknown, inner(named(text)))
-    } else if text.starts_with("missing field") {
-        (Code::MissingParameter, inner(named(text)))
-    } else {
-        (Code::InvalidValue, path.to_owned())
-    };
-    let text = text.split(" at line ").next().unwrap_or(text);
-    let message =
-        if field.is_empty() || field == "." { text.to_owned() } else { format!("`{field}`: {text}") };
-    let error = ApiError::new(code, message);
-    if field.is_empty() || field == "." { error } else { error.or_param(&field) }
+/// What serde said of a query, with the parameter it said it of.
+fn refused(path: &str, text: &str) -> ApiError {
+    let is_of_another = text.starts_with("unknown field") || text.starts_with("missing field");
+    let named = if is_of_another { text.split('`').nth(1).unwrap_or_default() } else { path };
+    let code = if text.starts_with("missing field") { Code::MissingParameter } else { Code::InvalidValue };
+    if named.is_empty() {
+        return ApiError::new(code, text.to_owned());
+    }
+    ApiError::new(code, format!("`{named}`: {text}")).or_param(named)
 }
 
 fn check_headers(headers: &HeaderMap, limit: usize) -> Result<(), ApiError> {
@@ -218,22 +230,4 @@ fn check_headers(headers: &HeaderMap, limit: usize) -> Result<(), ApiError> {
         return Err(too_large(limit));
     }
     Ok(())
-}
-
-async fn read(body: Body, limit: usize) -> Result<Bytes, ApiError> {
-    let mut chunks = body.into_data_stream();
-    let mut bytes = Vec::new();
-    while let Some(chunk) = chunks.next().await {
-        let chunk =
-            chunk.map_err(|_| ApiError::new(Code::InvalidJson, "the body could not be read to its end"))?;
-        if bytes.len() + chunk.len() > limit {
-            return Err(too_large(limit));
-        }
-        bytes.extend_from_slice(&chunk);
-    }
-    Ok(bytes.into())
-}
-
-fn too_large(limit: usize) -> ApiError {
-    ApiError::new(Code::RequestTooLarge, format!("the body is larger than {limit} bytes"))
 }

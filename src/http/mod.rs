@@ -1,5 +1,6 @@
 //! The vocabulary the endpoints share: state, errors, bounded bodies, event streams, layers. No endpoint lives here.
 
+pub mod body;
 pub mod context;
 pub mod envelope;
 pub mod error;
@@ -15,6 +16,7 @@ pub mod pump;
 pub mod registry;
 pub mod sse;
 pub mod state;
+pub mod strict;
 mod wire;
 
 pub use context::{RequestContext, Surface};

@@ -14,6 +14,7 @@ use crate::auth::{Auth, Caller, Capability, ModelUser};
 use crate::config::Explained;
 use crate::engine::EngineStats;
 use crate::generate::Generator;
+use crate::http::body::BodyMemory;
 use crate::http::metered::Record;
 use crate::http::registry::ModelTable;
 use crate::http::{ApiError, Interruption, Registry};
@@ -84,6 +85,7 @@ struct Inner {
     shutdown: Shutdown,
     metrics: MetricsPage,
     ready: watch::Receiver<bool>,
+    bodies: BodyMemory,
 }
 
 impl Inner {
@@ -101,7 +103,8 @@ impl AppState {
         ready: watch::Receiver<bool>,
     ) -> Self {
         let metrics = MetricsPage::of_process();
-        Self(Arc::new(Inner { settings, handles, shutdown, metrics, ready }))
+        let bodies = BodyMemory::new(settings.max_body_bytes);
+        Self(Arc::new(Inner { settings, handles, shutdown, metrics, ready, bodies }))
     }
 
     /// The models as somebody who may use models sees them.
@@ -133,6 +136,11 @@ impl AppState {
     /// Limits.
     pub fn settings(&self) -> &EdgeSettings {
         &self.0.settings
+    }
+
+    /// The memory for bodies while they are read.
+    pub fn bodies(&self) -> &BodyMemory {
+        &self.0.bodies
     }
 
     /// What was measured.
