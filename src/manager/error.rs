@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use serde_json::{Value, json};
+
 use crate::error::{Code, Failure};
+use crate::manager::ModelState;
 
 /// An error of the manager.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -20,6 +23,8 @@ pub enum ManagerError {
         id: String,
         /// A guess from the progress.
         retry_after: Duration,
+        /// Where it stands.
+        state: Box<ModelState>,
     },
     /// It could not be fetched or loaded.
     #[error("the model `{id}` cannot be used: {reason}")]
@@ -94,5 +99,69 @@ impl Failure for ManagerError {
             Self::OutOfMemory { .. } => Some(Duration::from_secs(10)),
             _ => None,
         }
+    }
+
+    fn data(&self) -> Option<Value> {
+        let (id, state) = match self {
+            Self::Loading { id, state, .. } => (id, &**state),
+            Self::Draining { id } => (id, &ModelState::Draining),
+            _ => return None,
+        };
+        let wait = self.retry_after().map(|wait| wait.as_millis() as u64);
+        Some(json!({"loading": loading(id, state), "retry_after_ms": wait}))
+    }
+}
+
+/// How far a model is that is on its way, for clients: not where it comes from.
+fn loading(id: &str, state: &ModelState) -> Value {
+    let progress = match state {
+        ModelState::Downloading(progress) => Some(progress),
+        _ => None,
+    };
+    let total = progress.and_then(|progress| progress.total_bytes);
+    let fraction = |(bytes, total): (u64, u64)| (bytes as f64 / total as f64).min(1.0);
+    json!({
+        "model": id,
+        "state": state.name(),
+        "progress": progress.map(|progress| progress.bytes).zip(total.filter(|total| *total > 0)).map(fraction),
+        "bytes": progress.map(|progress| progress.bytes),
+        "total_bytes": total,
+        "eta_seconds": progress.and_then(|progress| progress.eta_seconds),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::manager::Progress;
+
+    #[test]
+    fn who_must_wait_is_told_how_far_it_is() {
+        let progress = Progress {
+            source: "https://secret.example/x?token=y".into(),
+            bytes: 30,
+            total_bytes: Some(120),
+            eta_seconds: Some(9),
+            ..Progress::default()
+        };
+        let retry_after = Duration::from_secs(9);
+        let of = |state| {
+            ManagerError::Loading { id: "m".into(), retry_after, state: Box::new(state) }
+                .data()
+                .expect("there is some")
+        };
+        assert_eq!(
+            of(ModelState::Downloading(progress)),
+            json!({"loading": {"model": "m", "state": "downloading", "progress": 0.25, "bytes": 30, "total_bytes": 120,
+                "eta_seconds": 9}, "retry_after_ms": 9000})
+        );
+        let loading = of(ModelState::Loading);
+        assert_eq!(
+            (&loading["loading"]["state"], &loading["loading"]["progress"]),
+            (&json!("loading"), &Value::Null)
+        );
+        let draining = ManagerError::Draining { id: "m".into() }.data().expect("there is some");
+        assert_eq!(draining["loading"]["state"], "draining");
+        assert_eq!(ManagerError::Unknown { id: "m".into() }.data(), None);
     }
 }

@@ -146,6 +146,7 @@ impl ModelManager {
                         return Err(ManagerError::Loading {
                             id: id.to_owned(),
                             retry_after: self.retry_after(id),
+                            state: Box::new(self.status(id).map(|status| status.state).unwrap_or_default()),
                         });
                     }
                 }

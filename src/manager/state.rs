@@ -45,6 +45,20 @@ pub enum ModelState {
     },
 }
 
+impl ModelState {
+    /// Its name in the API.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Downloading(_) => "downloading",
+            Self::Loading => "loading",
+            Self::Ready => "ready",
+            Self::Draining => "draining",
+            Self::Failed { .. } => "failed",
+        }
+    }
+}
+
 /// A model as lists show it. What clients may see of it is theirs to choose who show it: sources, paths in
 /// `last_error` and models that are not enabled are for administrators.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
