@@ -14,7 +14,7 @@ use axum::http::header::{
 };
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use ipnet::IpNet;
 use metrics::{counter, histogram};
@@ -51,6 +51,10 @@ const CLIENT_HEADERS: [&str; 12] = [
 /// How long a browser may remember what an origin may do.
 const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 
+/// Most bytes of all headers, names and values together. Below what the reader of heads takes, so that it is said here, in
+/// our shape, and not there, without a body.
+pub const MOST_HEADER_BYTES: usize = 32 * 1024;
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// Who asks and who is believed.
@@ -77,6 +81,7 @@ pub fn wrap<S: Clone + Send + Sync + 'static>(routes: Router<S>, neighbourhood: 
         .layer(CatchPanicLayer::custom(panicked))
         .layer(option_layer(cors(&neighbourhood.allowed_origins)))
         .layer(from_fn_with_state(neighbourhood.address.is_loopback(), check_host))
+        .layer(from_fn(check_headers))
         .layer(from_fn_with_state(neighbourhood, observe))
 }
 
@@ -222,6 +227,15 @@ fn request_id(headers: &HeaderMap) -> HeaderValue {
     HeaderValue::from_str(&fresh).unwrap_or(HeaderValue::from_static("req_unknown"))
 }
 
+async fn check_headers(request: Request, next: Next) -> Response {
+    let bytes: usize = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
+    if bytes > MOST_HEADER_BYTES {
+        let message = format!("the headers have {bytes} bytes; {MOST_HEADER_BYTES} are the most");
+        return ApiError::new(Code::HeadersTooLarge, message).into_response();
+    }
+    next.run(request).await
+}
+
 async fn check_host(State(loopback): State<bool>, request: Request, next: Next) -> Response {
     if loopback && !names_this_machine(&request) {
         let message = "this server answers to localhost only; to give it another name, let it listen on another address";
@@ -296,6 +310,18 @@ mod tests {
         let (status, _, body) = ask("/nowhere", &[]).await;
         assert_eq!(status, StatusCode::NOT_FOUND);
         assert!(body.starts_with("{\"error\":{"), "{body}");
+    }
+
+    #[tokio::test]
+    async fn too_many_bytes_of_headers_are_refused_in_the_usual_shape() {
+        // Those that every request has are counted too.
+        let (most, more) = ("x".repeat(MOST_HEADER_BYTES - 500), "x".repeat(MOST_HEADER_BYTES));
+        assert_eq!(ask("/fine", &[("large", &most)]).await.0, StatusCode::OK);
+        let (status, headers, body) = ask("/fine", &[("large", &more)]).await;
+        assert_eq!((status.as_u16(), headers["x-error-code"].as_bytes()), (431, &b"43101"[..]));
+        assert!(headers.contains_key("x-request-id") && body.contains("headers_too_large"), "{body}");
+        let half = "x".repeat(MOST_HEADER_BYTES / 2);
+        assert_eq!(ask("/fine", &[("one", &half), ("two", &half)]).await.0.as_u16(), 431);
     }
 
     #[tokio::test]

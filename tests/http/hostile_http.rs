@@ -1,5 +1,6 @@
 //! Requests that no client should send: each gets a clear answer in the usual shape, and the server lives on.
 
+use futures_util::StreamExt;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -98,6 +99,96 @@ async fn large_bodies_are_refused_before_they_are_read() {
     app.ask(PATH, &just_right).await;
     let (status, error) = app.refused(PATH, &with(chat("x"), "user", "u".repeat(64 * 1024))).await;
     assert_eq!((status, error["code"].as_str()), (413, Some("request_too_large")));
+}
+
+#[tokio::test]
+async fn all_bodies_together_are_bounded_in_memory() {
+    const LENGTH: usize = 31 << 20;
+    let app = TestApp::start_with(&[("max-body-size", "32MiB")]).await;
+    let head = format!(
+        "POST {PATH} HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {KEY}\r\ncontent-type: application/json\r\n\
+         content-length: {LENGTH}\r\n\r\n"
+    );
+    // All but the last byte is sent: nobody is answered before the time for bodies is over, but for want of memory.
+    let sending = async || {
+        let (mut reader, mut writer) =
+            TcpStream::connect(app.address()).await.expect("it listens").into_split();
+        let send = async {
+            let _ = writer.write_all(head.as_bytes()).await;
+            let piece = vec![b' '; 1 << 20];
+            for _ in 0..30 {
+                if writer.write_all(&piece).await.is_err() {
+                    break;
+                }
+            }
+            let _ = writer.write_all(&piece[1..]).await;
+            std::future::pending::<()>().await;
+        };
+        let mut answer = vec![0; 4096];
+        let read = tokio::select! {
+            read = reader.read(&mut answer) => read.unwrap_or(0),
+            () = send => 0,
+        };
+        String::from_utf8_lossy(&answer[..read]).into_owned()
+    };
+    {
+        let mut all: futures_util::stream::FuturesUnordered<_> = (0..10).map(|_| sending()).collect();
+        let first = all.next().await.expect("there are some");
+        assert!(first.starts_with("HTTP/1.1 429") && first.contains("retry-after: "), "{first}");
+        // Small ones are read meanwhile.
+        app.ask(PATH, &with(chat("x"), "user", "u".repeat(60 * 1024))).await;
+    }
+    // And large ones afterwards.
+    let (status, error) = app.refused(PATH, &with(chat("x"), "model", "u".repeat(20 << 20))).await;
+    assert_eq!((status, error["code"].as_str()), (404, Some("model_not_found")));
+}
+
+#[tokio::test]
+async fn of_a_stranger_no_body_is_read() {
+    let app = TestApp::start().await;
+    for (method, path) in [
+        ("POST", PATH),
+        ("POST", "/v1/completions"),
+        ("POST", "/v1/embeddings"),
+        ("POST", "/api/v1/chat/completions"),
+        ("POST", "/api/v1/admin/users"),
+        ("PUT", "/api/v1/admin/models/tiny"),
+        ("POST", "/api/v1/me/password"),
+    ] {
+        let head = format!(
+            "{method} {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 10000\r\n\r\n"
+        );
+        // Nothing follows: who waits for it answers 408 in the end.
+        let answer = raw(&app, head.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 401"), "{path}: {answer}");
+    }
+    let announced = "POST /api/v1/auth/login HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+        content-length: 20000\r\n\r\n";
+    assert!(raw(&app, announced.as_bytes()).await.starts_with("HTTP/1.1 413"));
+}
+
+#[tokio::test]
+async fn large_headers_are_refused_in_the_usual_shape() {
+    let app = TestApp::start().await;
+    let request = app.get("/v1/models").header("x-large", "x".repeat(40 * 1024));
+    let (status, error) = read_error(request.send().await.expect("an answer")).await;
+    assert_eq!((status, error["code"].as_str()), (431, Some("headers_too_large")));
+    let request = app.get("/api/v1/me").header("x-large", "x".repeat(40 * 1024));
+    let answer: serde_json::Value =
+        request.send().await.expect("an answer").json().await.expect("it is JSON");
+    assert_eq!((&answer["code"], &answer["data"]), (&json!(43101), &json!(null)));
+    assert!(
+        app.get("/v1/models")
+            .header("x-large", "x".repeat(20 * 1024))
+            .send()
+            .await
+            .expect("an answer")
+            .status()
+            .is_success()
+    );
+    let many =
+        (0..150).fold(app.get("/v1/models"), |request, number| request.header(format!("x-{number}"), "x"));
+    assert_eq!(many.send().await.expect("an answer").status(), 431);
 }
 
 #[tokio::test]

@@ -67,13 +67,23 @@ const ERRORS: [Row; 14] = [
     }),
     (408, "The body did not arrive in time", |facts| facts.has_body),
     (409, "Contradicts the present state", |facts| facts.changes_something()),
-    (413, "Larger than what is accepted", |facts| facts.has_body),
+    (
+        413,
+        "Larger than what is accepted: 16 KiB to sign in, refresh, sign out and rotate, 1 MiB for what asks no model, and else \
+        as much as the setting `max-body-size` says",
+        |facts| facts.has_body,
+    ),
     (415, "The body is not JSON", |facts| facts.has_body),
     (421, "The host name is not one of this server's", |_| true),
     (429, "More than the caller or the model may have now; later is better", |facts| {
         facts.has_body || !facts.is_public
     }),
-    (HEAD_TOO_LARGE, "The head of the request is too large; the answer has no body", |_| true),
+    (
+        HEAD_TOO_LARGE,
+        "The headers are too large: more than 32 KiB. Of more than 64 KiB, or 100 headers, the answer has no \
+        body, as that to what is no HTTP (400) and to an address of more than 64 KiB (414)",
+        |_| true,
+    ),
     (500, "The server's fault; the request id finds it in the log", |_| true),
     (503, "This replica cannot take work now", |facts| facts.has_body || !facts.is_public),
     (504, "A deadline passed", |facts| facts.asks_a_model()),
@@ -84,7 +94,7 @@ fn meaning(status: u16) -> &'static str {
     ERRORS.iter().find(|(known, ..)| *known == status).map_or("", |(_, meaning, _)| meaning)
 }
 
-/// Answered before there is a request to speak of: no body, no headers of ours.
+/// Some of it is answered before there is a request to speak of: no body, no headers of ours. So none are promised.
 const HEAD_TOO_LARGE: u16 = 431;
 
 /// Adds to every operation what it does not say itself.

@@ -119,7 +119,8 @@ fn envelope() -> Value {
                 "description": "The number of the error; never 0. Clients tell errors apart by it, not by the text."},
             "message": {"type": "string", "example": "Invalid API Key",
                 "description": "For people, in the language asked for (`en`, `zh`)."},
-            "data": {"description": "Null, or what a client can act on."}
+            "data": {"description": "Null, or what a client can act on: `errors` with the `field`s at fault and the `rule` of each, \
+                `retry_after_ms`, and of a model that is still `loading` its `state` and `progress` (0 to 1)."}
         }
     })
 }
