@@ -1,12 +1,31 @@
 //! `/api/v1/admin/audit`: what was done, by whom. It is read here and cannot be changed, here or anywhere.
 
 use serde::Deserialize;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::auth::records::{AuditEntry, AuditReader, AuditVerdict};
 use crate::clock::Timestamp;
 use crate::http::{Envelope, EnvelopeError, Granted, Listed, PageQuery, Paged};
 use crate::store::audit::{AuditFilter, SORTS};
+
+/// How it went.
+#[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It was done.
+    Done,
+    /// It was refused.
+    Refused,
+}
+
+impl Outcome {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Refused => "refused",
+        }
+    }
+}
 
 /// Which rows a list shows.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -19,8 +38,9 @@ pub struct AuditQuery {
     action: Option<String>,
     /// Done to this.
     target_id: Option<String>,
-    /// `done` or `refused`.
-    outcome: Option<String>,
+    /// That went so.
+    #[param(inline)]
+    outcome: Option<Outcome>,
     /// In this request.
     request_id: Option<String>,
     /// From then on.
@@ -34,6 +54,7 @@ pub struct AuditQuery {
 impl From<AuditQuery> for AuditFilter {
     fn from(query: AuditQuery) -> Self {
         let AuditQuery { actor_id, action, target_id, outcome, request_id, since, until } = query;
+        let outcome = outcome.map(|outcome| outcome.name().to_owned());
         Self { actor_id, action, target_id, outcome, request_id, since, until }
     }
 }

@@ -234,48 +234,79 @@ impl ModelAdmin {
     /// # Errors
     /// [`AuthError::Exists`], [`AuthError::Invalid`] for a team that is not there.
     pub async fn create(&self, specification: ModelSpecification) -> Result<RegisteredModel, AuthError> {
+        let mut tx = self.0.store().write().await?;
+        if models::find(&mut tx, &specification.id).await?.is_some() {
+            return Err(AuthError::Exists { what: "the model", name: specification.id });
+        }
+        self.insert(tx, specification).await
+    }
+
+    /// Changes what a model is to be: from what is registered at that moment, so that of two changes at once neither is
+    /// lost. One that is not registered is taken over into the registry, if `configured` says what it is without; none if
+    /// there is neither.
+    ///
+    /// # Errors
+    /// [`AuthError::Exists`], [`AuthError::Invalid`] for a team that is not there, and those of the change.
+    pub async fn update<E: From<AuthError>>(
+        &self,
+        id: &str,
+        configured: Option<ModelSpecification>,
+        change: impl FnOnce(&mut ModelSpecification) -> Result<(), E>,
+    ) -> Result<Option<RegisteredModel>, E> {
+        let mut tx = self.0.store().write().await.map_err(AuthError::from)?;
+        if let Some(before) = find(&mut tx, id).await? {
+            let mut specification = before.specification.clone();
+            change(&mut specification)?;
+            return Ok(Some(self.replace(tx, before, specification).await?));
+        }
+        let Some(mut specification) = configured else { return Ok(None) };
+        change(&mut specification)?;
+        Ok(Some(self.insert(tx, specification).await?))
+    }
+
+    /// Writes a model that is not registered yet.
+    async fn insert(
+        &self,
+        mut tx: Tx,
+        specification: ModelSpecification,
+    ) -> Result<RegisteredModel, AuthError> {
         let now = self.0.now();
         let created_by = self.0.caller().user().map_or_else(|| "system".to_owned(), |user| user.id.clone());
         let model = RegisteredModel { specification, created_at: now, created_by, updated_at: now };
-        let mut tx = self.0.store().write().await?;
-        let id = model.specification.id.as_str();
         let all = models::all(&mut tx).await?;
-        if all.iter().any(|row| row.id == id) {
-            return Err(AuthError::Exists { what: "the model", name: id.to_owned() });
-        }
         if all.len() >= MOST_MODELS {
             return Err(AuthError::Conflict("there are 1000 registered models: delete one first"));
         }
         check_names(&model.specification, &all)?;
         models::insert(&mut tx, &model.row()).await?;
-        self.write_teams(&mut tx, &model.specification).await?;
-        let target = ("model", id.to_owned());
-        let deed = Deed { action: "model.create", target, before: None, after: Some(model.record()) };
-        self.0.record(&mut tx, deed).await?;
-        self.0.auth().commit_models(tx).await?;
-        Ok(model)
+        self.finish(tx, "model.create", None, model).await
     }
 
-    /// Says anew what a model is to be. One that only the configuration names is taken over into the registry.
-    ///
-    /// # Errors
-    /// [`AuthError::Invalid`] for a team that is not there.
-    pub async fn update(&self, specification: ModelSpecification) -> Result<RegisteredModel, AuthError> {
-        let mut tx = self.0.store().write().await?;
-        let before = find(&mut tx, &specification.id).await?;
-        let Some(before) = before else {
-            drop(tx);
-            return self.create(specification).await;
-        };
-        let now = self.0.now();
-        let model = RegisteredModel { specification, updated_at: now, ..before.clone() };
+    /// Writes a registered model anew.
+    async fn replace(
+        &self,
+        mut tx: Tx,
+        before: RegisteredModel,
+        specification: ModelSpecification,
+    ) -> Result<RegisteredModel, AuthError> {
+        let model = RegisteredModel { specification, updated_at: self.0.now(), ..before.clone() };
         check_names(&model.specification, &models::all(&mut tx).await?)?;
         models::update(&mut tx, &model.row()).await?;
+        self.finish(tx, "model.update", Some(before), model).await
+    }
+
+    /// What is the same for a model that is new and one that was changed.
+    async fn finish(
+        &self,
+        mut tx: Tx,
+        action: &'static str,
+        before: Option<RegisteredModel>,
+        model: RegisteredModel,
+    ) -> Result<RegisteredModel, AuthError> {
         self.write_teams(&mut tx, &model.specification).await?;
-        let id = model.specification.id.as_str();
-        let (target, before) = (("model", id.to_owned()), Some(before.record()));
-        let deed = Deed { action: "model.update", target, before, after: Some(model.record()) };
-        self.0.record(&mut tx, deed).await?;
+        let target = ("model", model.specification.id.clone());
+        let before = before.map(|model| model.record());
+        self.0.record(&mut tx, Deed { action, target, before, after: Some(model.record()) }).await?;
         self.0.auth().commit_models(tx).await?;
         Ok(model)
     }

@@ -107,13 +107,20 @@ impl Registry {
         Ok(())
     }
 
-    /// Whether a specification makes sense, and its sources may be used.
+    /// Whether sources that somebody names may be used.
     ///
     /// # Errors
-    /// 400, naming the field at fault or the source that is not allowed.
-    pub async fn check(&self, model: &ModelSpecification) -> Result<(), ApiError> {
-        // First, so that what is no source at all is refused as a source.
-        self.manager.source_policy().check_all(&model.sources).await?;
+    /// 400, for the first that is not allowed.
+    pub async fn check_sources(&self, sources: &[String]) -> Result<(), ApiError> {
+        self.manager.source_policy().check_all(sources).await?;
+        Ok(())
+    }
+
+    /// Whether a specification makes sense. Its sources are not judged.
+    ///
+    /// # Errors
+    /// 400, naming the field at fault; 409 for a name that is taken.
+    pub fn check(&self, model: &ModelSpecification) -> Result<(), ApiError> {
         definition(model)?;
         // Names of registered models are compared where they are written; those of configured ones are known here.
         let is_taken = |alias: &&String| **alias != model.id && self.manager.one(alias).is_some();

@@ -7,6 +7,7 @@ mod api;
 #[path = "../common/app.rs"]
 mod app;
 mod audit;
+mod changes;
 #[path = "../database/mod.rs"]
 mod database;
 mod metering;
@@ -18,6 +19,7 @@ mod rig;
 mod security_a;
 mod security_b;
 mod security_c;
+mod shapes;
 mod signing_keys;
 mod tickets;
 mod usage;

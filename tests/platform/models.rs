@@ -163,8 +163,8 @@ async fn what_makes_no_sense_is_refused_by_its_field() {
     assert_eq!(refused(json!({"context_length": 0})).await, (40003, "context_length".into()));
     assert_eq!(refused(json!({"aliases": ["a b"]})).await, (40003, "aliases".into()));
     assert_eq!(refused(json!({"sources": ["nonsense:x"]})).await.0, 40011);
-    assert_eq!(refused(json!({"defaults": {"temperature": 9}})).await.0, 40003);
-    assert_eq!(refused(json!({"limits": {"max_tokens": 0}})).await.0, 40003);
+    assert_eq!(refused(json!({"defaults": {"temperature": 9}})).await.0, 40005);
+    assert_eq!(refused(json!({"limits": {"max_tokens": 0}})).await.0, 40005);
     assert_eq!(
         refused(json!({"visibility": "teams", "team_ids": ["team_none"]})).await,
         (40003, "team_ids".into())
