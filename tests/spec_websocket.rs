@@ -122,7 +122,15 @@ async fn a_connection_is_opened_by_header_or_query_parameter() {
     let token = app.sign_in(OWNER, OWNER_PASSWORD).await;
     let header = format!("Bearer {token}");
     assert!(open(&app, "", &[("authorization", &header)]).await.is_ok());
-    for query in [format!("?token={token}"), format!("?access_token={token}"), format!("?api_key={KEY}")] {
+    for query in [
+        format!("?authorization=Bearer%20{token}"),
+        format!("?Authorization=Bearer+{KEY}"),
+        format!("?Authorization=bearer%20{token}"),
+        format!("?authorization={KEY}"),
+        format!("?token={token}"),
+        format!("?access_token={token}"),
+        format!("?api_key={KEY}"),
+    ] {
         let mut socket = open(&app, &query, &[]).await.expect("it is good");
         socket.send(&chat("hello")).await;
         assert_eq!(socket.turn().await.last().expect("an end")["choices"][0]["finish_reason"], "length");
@@ -133,6 +141,10 @@ async fn a_connection_is_opened_by_header_or_query_parameter() {
         ("?token=sk-sconce-wrong".into(), 401),
         (format!("?token={token}x"), 401),
         (format!("?token={token}&api_key={KEY}"), 401),
+        (format!("?authorization=Bearer%20{token}&token={token}"), 401),
+        (format!("?authorization={KEY}&Authorization={KEY}"), 400),
+        ("?authorization=Bearer%20".into(), 401),
+        (format!("?authorization=Basic%20{KEY}"), 401),
         (format!("?key={KEY}"), 400),
         ("?ticket=none".into(), 401),
     ] {

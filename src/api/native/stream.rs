@@ -41,6 +41,9 @@ const WRITE_BUFFER: usize = 4 << 20;
 #[serde(default, deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub struct StreamQuery {
+    /// What the header `Authorization` would say, with `Bearer` before it or without.
+    #[serde(alias = "Authorization")]
+    authorization: Option<String>,
     /// An access token or an API key.
     token: Option<String>,
     /// An API key.
@@ -99,17 +102,27 @@ async fn authenticate(
     origin: Origin,
 ) -> Result<Caller, ApiError> {
     let header = credential(headers)?;
-    let StreamQuery { token, api_key, access_token, ticket } = query;
-    let shown: Vec<&str> = [header, token.as_deref(), api_key.as_deref(), access_token.as_deref()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let StreamQuery { authorization, token, api_key, access_token, ticket } = query;
+    let authorization = authorization.as_deref().map(without_scheme);
+    let shown: Vec<&str> =
+        [header, authorization, token.as_deref(), api_key.as_deref(), access_token.as_deref()]
+            .into_iter()
+            .flatten()
+            .collect();
     match (shown.as_slice(), ticket) {
         ([], Some(ticket)) => Ok(app.auth().redeem_ticket(&ticket, origin).await?),
         ([], None) => Ok(app.auth().authenticate(None, origin).await?),
         ([only], None) => Ok(app.auth().authenticate(Some(only), origin).await?),
         // Which of them counts must not be a matter of opinion.
         _ => Err(AuthError::MissingCredentials.into()),
+    }
+}
+
+/// A credential without the `Bearer` that may stand before it.
+fn without_scheme(text: &str) -> &str {
+    match text.split_at_checked(7) {
+        Some((scheme, rest)) if scheme.eq_ignore_ascii_case("bearer ") => rest,
+        _ => text,
     }
 }
 
