@@ -13,6 +13,12 @@ use time::format_description::well_known::Rfc3339;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(i64);
 
+/// 0000-01-01T00:00:00.000Z.
+const FIRST: i64 = -62_167_219_200_000;
+
+/// 9999-12-31T23:59:59.999Z: RFC 3339 writes four digits of the year.
+const LAST: i64 = 253_402_300_799_999;
+
 impl Timestamp {
     /// From milliseconds since 1970.
     pub const fn from_millis(millis: i64) -> Self {
@@ -29,10 +35,10 @@ impl Timestamp {
         self.0.div_euclid(1000)
     }
 
-    /// So much later.
+    /// So much later, but never after the year 9999.
     #[must_use]
     pub fn after(self, duration: Duration) -> Self {
-        Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)))
+        Self(self.0.saturating_add(i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)).min(LAST))
     }
 
     /// So much earlier.
@@ -53,7 +59,9 @@ impl Timestamp {
     pub fn parse(text: &str) -> Result<Self, String> {
         let moment = OffsetDateTime::parse(text, &Rfc3339)
             .map_err(|_| "must be a time as RFC 3339 writes it, such as 2030-01-31T12:00:00Z".to_owned())?;
-        i64::try_from(moment.unix_timestamp_nanos() / 1_000_000).map(Self).map_err(|error| error.to_string())
+        let millis = i64::try_from(moment.unix_timestamp_nanos().div_euclid(1_000_000));
+        let millis = millis.ok().filter(|millis| (FIRST..=LAST).contains(millis));
+        millis.map(Self).ok_or_else(|| "must be in the years 0000 to 9999 of UTC".to_owned())
     }
 }
 
@@ -128,6 +136,27 @@ mod tests {
         assert_eq!(Timestamp::parse("2023-11-14T23:13:20.123+01:00"), Ok(moment));
         assert!(Timestamp::parse("yesterday").is_err());
         assert!(Timestamp::parse("2023-11-14").is_err());
+    }
+
+    #[test]
+    fn there_is_no_time_before_the_year_0_or_after_9999() {
+        for (text, is_there) in [
+            ("9999-12-31T23:59:59.999Z", true),
+            ("9999-12-31T23:59:59.9999Z", true),
+            ("0000-01-01T00:00:00Z", true),
+            ("9999-12-31T23:59:59-23:59", false),
+            ("9999-12-31T23:59:59.999-00:01", false),
+            ("0000-01-01T00:00:00+00:01", false),
+        ] {
+            let read = Timestamp::parse(text);
+            assert_eq!(read.is_ok(), is_there, "{text}: {read:?}");
+            if let Ok(moment) = read {
+                assert_eq!(moment.to_string().get(..19), text.get(..19));
+            }
+        }
+        let last = Timestamp::parse("9999-12-31T23:59:59.999Z").expect("it is there");
+        assert_eq!(last.after(Duration::MAX), last);
+        assert_eq!(Timestamp::from_millis(0).after(Duration::MAX).to_string(), "9999-12-31T23:59:59.999Z");
     }
 
     #[test]

@@ -58,6 +58,9 @@ pub enum PageError {
     /// The cursor is not one of this list.
     #[error("`cursor` is not one that this list gave out with this order")]
     Cursor,
+    /// What is looked for is too long.
+    #[error("`search` must have at most {LONGEST_SEARCH} characters")]
+    Search,
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -66,18 +69,22 @@ pub enum PageError {
 impl Failure for PageError {
     fn code(&self) -> Code {
         match self {
-            Self::Cursor => Code::InvalidValue,
+            Self::Cursor | Self::Search => Code::InvalidValue,
             Self::Store(error) => error.code(),
         }
     }
 
     fn param(&self) -> Option<&str> {
-        matches!(self, Self::Cursor).then_some("cursor")
+        match self {
+            Self::Cursor => Some("cursor"),
+            Self::Search => Some("search"),
+            Self::Store(_) => None,
+        }
     }
 
     fn retry_after(&self) -> Option<std::time::Duration> {
         match self {
-            Self::Cursor => None,
+            Self::Cursor | Self::Search => None,
             Self::Store(error) => error.retry_after(),
         }
     }
@@ -89,6 +96,17 @@ impl Failure for PageError {
 pub(super) enum Bind {
     Integer(i64),
     Text(String),
+}
+
+impl Bind {
+    /// Whether a column can hold it: times and numbers of rows are numbers, all else is text, without NUL.
+    fn fits(&self, column: &str) -> bool {
+        let is_numeric = column.ends_with("at") || column.ends_with("seq");
+        match self {
+            Self::Integer(_) => is_numeric,
+            Self::Text(text) => !is_numeric && !text.contains('\0'),
+        }
+    }
 }
 
 impl From<&str> for Bind {
@@ -130,6 +148,9 @@ pub(super) struct ListQuery {
 
 /// Most rows that one page of a search looks at: so that no search, of whatever, keeps the database busy for long.
 const SEARCHED: i64 = 20_000;
+
+/// Most characters that are looked for: databases refuse patterns that are very long.
+const LONGEST_SEARCH: usize = 200;
 
 /// A text, and the columns it is looked for in.
 struct Search {
@@ -197,8 +218,11 @@ impl ListQuery {
             Order::Descending => ("<", "DESC"),
         };
         let (column, id_column) = (request.sort, self.id_column);
+        if self.search.as_ref().is_some_and(|search| search.text.chars().count() > LONGEST_SEARCH) {
+            return Err(PageError::Search);
+        }
         if let Some(cursor) = &request.cursor {
-            let (key, id) = read_cursor(cursor, column)?;
+            let (key, id) = read_cursor(cursor, column, id_column)?;
             let (key, id) = (self.bind(key), self.bind(id));
             self.sql.push_str(&format!(" AND ({column}, {id_column}) {comparison} ({key}, {id})"));
         }
@@ -258,20 +282,15 @@ fn write_cursor(column: &str, key: &Bind, id: &Bind) -> String {
     URL_SAFE_NO_PAD.encode(text)
 }
 
-fn read_cursor(cursor: &str, column: &str) -> Result<(Bind, Bind), PageError> {
+/// The key and the id of a cursor. It comes from a client: whether it is one of ours is for it to show.
+fn read_cursor(cursor: &str, column: &str, id_column: &str) -> Result<(Bind, Bind), PageError> {
     let bytes = URL_SAFE_NO_PAD.decode(cursor).map_err(|_| PageError::Cursor)?;
     let (of, key, id): (String, Bind, Bind) =
         serde_json::from_slice(&bytes).map_err(|_| PageError::Cursor)?;
-    // A cursor of the right column has the right types only if we wrote it: text for text, number for number.
-    let is_number = matches!(key, Bind::Integer(_));
-    if of != column || is_number != is_numeric(column) {
+    if of != column || !key.fits(column) || !id.fits(id_column) {
         return Err(PageError::Cursor);
     }
     Ok((key, id))
-}
-
-fn is_numeric(column: &str) -> bool {
-    column.ends_with("at") || column.ends_with("seq")
 }
 
 #[cfg(test)]
@@ -282,14 +301,26 @@ mod tests {
     fn a_cursor_serves_only_the_order_it_was_made_for() {
         let cursor = write_cursor("created_at", &Bind::Integer(7), &Bind::Text("usr_1".into()));
         assert_eq!(
-            read_cursor(&cursor, "created_at").expect("its own"),
+            read_cursor(&cursor, "created_at", "id").expect("its own"),
             (Bind::Integer(7), Bind::Text("usr_1".into()))
         );
-        assert!(read_cursor(&cursor, "username").is_err());
+        assert!(read_cursor(&cursor, "username", "id").is_err());
         for text in ["", "x", "bnVsbA", "W10"] {
-            assert!(read_cursor(text, "created_at").is_err(), "{text}");
+            assert!(read_cursor(text, "created_at", "id").is_err(), "{text}");
         }
-        let wrong = write_cursor("created_at", &Bind::Text("x".into()), &Bind::Text("usr_1".into()));
-        assert!(read_cursor(&wrong, "created_at").is_err());
+        let (number, text, nul) = (Bind::Integer(7), Bind::Text("x".into()), Bind::Text("\0".into()));
+        for (column, key, id_column, id) in [
+            ("created_at", &text, "id", &text),
+            ("created_at", &number, "id", &number),
+            ("created_at", &number, "id", &nul),
+            ("username", &number, "id", &text),
+            ("username", &nul, "id", &text),
+            ("seq", &number, "seq", &text),
+        ] {
+            let wrong = write_cursor(column, key, id);
+            assert!(read_cursor(&wrong, column, id_column).is_err(), "{column} {key:?} {id:?}");
+        }
+        let of_numbers = write_cursor("seq", &number, &number);
+        assert!(read_cursor(&of_numbers, "seq", "seq").is_ok());
     }
 }

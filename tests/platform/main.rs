@@ -10,6 +10,7 @@ mod audit;
 mod changes;
 #[path = "../database/mod.rs"]
 mod database;
+mod lists;
 mod metering;
 mod models;
 mod own_account;
