@@ -69,21 +69,27 @@ impl Auth {
             return Ok(());
         }
         let written = self.write_all(&noted).await;
-        if written.is_err() {
-            for (id, at) in noted {
-                self.0.last_used.note(&id, at);
-            }
+        let again = match &written {
+            Ok(left) => left.iter().filter_map(|id| noted.get_key_value(id)).collect(),
+            Err(_) => Vec::from_iter(&noted),
+        };
+        for (id, at) in again {
+            self.0.last_used.note(id, *at);
         }
-        written
+        written.map(drop)
     }
 
-    async fn write_all(&self, noted: &HashMap<String, Timestamp>) -> Result<(), AuthError> {
-        // One after the other with those who change keys, so that neither waits for a row that the other has.
-        let mut tx = self.store().write().await?;
+    /// Gives those that somebody is changing just now.
+    async fn write_all(&self, noted: &HashMap<String, Timestamp>) -> Result<Vec<String>, AuthError> {
+        let mut tx = self.store().append().await?;
+        let mut left = Vec::new();
         for (id, at) in noted {
-            api_keys::touch(&mut tx, id, *at).await?;
+            if !api_keys::touch(&mut tx, id, *at).await? {
+                left.push(id.clone());
+            }
         }
-        Ok(tx.commit().await?)
+        tx.commit().await?;
+        Ok(left)
     }
 }
 

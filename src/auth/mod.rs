@@ -321,15 +321,16 @@ impl Auth {
     }
 
     async fn look_for_changes(&self, seen: &mut Option<(i64, i64)>) -> Result<(), AuthError> {
-        let mut tx = self.0.store.read().await?;
+        // By a connection of its own: whatever takes all others, what is revoked is revoked.
+        let mut tx = self.0.store.read_changes().await?;
         let found = revisions::read(&mut tx).await?;
-        drop(tx);
         let (authority, models) = seen.map_or((true, true), |seen| (seen.0 != found.0, seen.1 != found.1));
         if authority {
             // The keys that sign are part of it.
-            self.read_signing_keys().await?;
+            self.read_signing_keys_again(&mut tx).await?;
             self.authority_changed();
         }
+        drop(tx);
         if models {
             self.0.models.send_modify(|count| *count += 1);
         }

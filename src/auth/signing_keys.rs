@@ -12,7 +12,7 @@ use crate::auth::capability::Deed;
 use crate::auth::token::{Claims, TokenKeys};
 use crate::auth::{ACCESS_LIFETIME, Auth, AuthError, Capability, POLL, Permission, Permit};
 use crate::clock::Timestamp;
-use crate::store::signing_keys;
+use crate::store::{Tx, signing_keys};
 
 /// May rotate the keys that sign access tokens.
 pub struct SigningKeyAdmin(Permit);
@@ -92,6 +92,14 @@ impl Auth {
             tx.commit().await?;
         }
         self.tokens().replace(keys);
+        Ok(())
+    }
+
+    /// Reads the keys that sign, as another replica may have changed them.
+    pub(super) async fn read_signing_keys_again(&self, tx: &mut Tx) -> Result<(), AuthError> {
+        if self.config().jwt_secret.is_none() {
+            self.tokens().replace(signing_keys::all(tx).await?);
+        }
         Ok(())
     }
 

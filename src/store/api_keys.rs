@@ -203,13 +203,23 @@ pub async fn delete_of_user(tx: &mut Tx, user_id: &str, now: Timestamp) -> Resul
     Ok(())
 }
 
-/// Notes when a key was last used, unless a later time is noted already.
+/// Notes when a key was last used, unless a later time is noted already. It waits for no row that somebody else has: then
+/// it gives false, and nothing is noted.
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn touch(tx: &mut Tx, id: &str, at: Timestamp) -> Result<(), StoreError> {
+pub async fn touch(tx: &mut Tx, id: &str, at: Timestamp) -> Result<bool, StoreError> {
     const SQL: &str =
         "UPDATE api_keys SET last_used_at = $2 WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)";
+    const HAS: &str = "SELECT id FROM api_keys WHERE id = $1 FOR UPDATE SKIP LOCKED";
+    const IS_THERE: &str = "SELECT COUNT(*) FROM api_keys WHERE id = $1";
+    if let Tx::Postgres(transaction, _) = tx {
+        let mine = sqlx::query(HAS).bind(id).fetch_optional(&mut **transaction).await?;
+        if mine.is_none() {
+            let there: i64 = sqlx::query_scalar(IS_THERE).bind(id).fetch_one(&mut **transaction).await?;
+            return Ok(there == 0);
+        }
+    }
     execute!(tx, sqlx::query(SQL).bind(id).bind(at))?;
-    Ok(())
+    Ok(true)
 }

@@ -70,7 +70,7 @@ impl Store {
     /// # Errors
     /// [`BackupError`].
     pub async fn backup(&self, file: &Path) -> Result<(), BackupError> {
-        let Database::Sqlite { readers, .. } = &self.database else { return Err(BackupError::NotSqlite) };
+        let Database::Sqlite { lanes, .. } = &*self.database else { return Err(BackupError::NotSqlite) };
         // Takes the name, so that it is nobody else's meanwhile.
         new_file(file).map_err(|source| match source.kind() {
             io::ErrorKind::AlreadyExists => BackupError::Exists(file.to_owned()),
@@ -82,7 +82,8 @@ impl Store {
             new_file(&partial).map_err(at(&partial))?;
             let target =
                 partial.to_str().ok_or_else(|| at(&partial)(io::ErrorKind::InvalidFilename.into()))?;
-            sqlx::query("VACUUM INTO $1").bind(target).execute(readers).await.map_err(StoreError::from)?;
+            let copies = sqlx::query("VACUUM INTO $1").bind(target).execute(&lanes.long.pool);
+            copies.await.map_err(StoreError::from)?;
             sync(&partial)?;
             std::fs::rename(&partial, file).map_err(at(file))?;
             sync_folder(file)
@@ -186,20 +187,33 @@ impl Replacement {
     /// Gives the old database a second name, once nobody uses it.
     async fn set_aside(&self) -> Result<PathBuf, BackupError> {
         let kept = free_name(&beside(&self.target, ".before-restore"));
-        let held = hold(&self.target).await?;
-        for companion in COMPANIONS {
-            let (from, to) = (beside(&self.target, companion), beside(&kept, companion));
-            // Left by a database that cannot be read any more.
-            if from.exists() {
-                std::fs::rename(&from, to).map_err(at(&from))?;
+        let Some(held) = hold(&self.target).await? else {
+            // It cannot be read any more: what lies beside it may be of use to somebody.
+            for companion in COMPANIONS {
+                let (from, to) = (beside(&self.target, companion), beside(&kept, companion));
+                if from.exists() {
+                    std::fs::rename(&from, to).map_err(at(&from))?;
+                }
             }
+            self.name_too(&kept)?;
+            return Ok(kept);
+        };
+        self.name_too(&kept)?;
+        // All is in the one file now. What lies beside it says nothing, and would make it look like half a database.
+        for companion in COMPANIONS {
+            let _ = std::fs::remove_file(beside(&self.target, companion));
         }
-        // Where a file can have two names, there is at no time none; a server that starts then would make a new database.
-        if std::fs::hard_link(&self.target, &kept).is_err() {
-            std::fs::rename(&self.target, &kept).map_err(at(&self.target))?;
-        }
-        drop(held);
+        held.close().await.map_err(StoreError::from)?;
         Ok(kept)
+    }
+
+    /// Gives the old database this name too: where a file can have two, there is at no time none. A server that starts then
+    /// would make a new database.
+    fn name_too(&self, kept: &Path) -> Result<(), BackupError> {
+        if std::fs::hard_link(&self.target, kept).is_err() {
+            std::fs::rename(&self.target, kept).map_err(at(&self.target))?;
+        }
+        Ok(())
     }
 }
 
@@ -217,7 +231,7 @@ async fn hold(path: &Path) -> Result<Option<SqliteConnection>, BackupError> {
     };
     match held.await.map_err(|error: sqlx::Error| StoreError::from(error)) {
         Ok((connection, mode)) if mode == "delete" => Ok(Some(connection)),
-        Ok(_) | Err(StoreError::Unreachable(_)) => Err(in_use()),
+        Ok(_) | Err(StoreError::Busy) => Err(in_use()),
         Err(_) => Ok(None),
     }
 }

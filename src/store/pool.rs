@@ -4,23 +4,20 @@
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use secrecy::{ExposeSecret, SecretString};
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions};
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{ConnectOptions, Executor, Postgres, Sqlite, Transaction};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
+use sqlx::{ConnectOptions, Executor, PgConnection, Postgres, Sqlite, Transaction};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 use crate::store::StoreError;
+use crate::store::lane::{Held, Lane, Lanes, PATIENCE, Purpose, pool_of};
 
 /// How long another process may hold SQLite's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a request waits for a connection.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// PostgreSQL's answer to a replica that stopped in the middle of a transaction, which would stop all others.
 const FORGETS_THE_DEAD: &str = "SET idle_in_transaction_session_timeout = '30s'";
@@ -29,65 +26,70 @@ const FORGETS_THE_DEAD: &str = "SET idle_in_transaction_session_timeout = '30s'"
 const TAKE_THE_TURN: &str =
     "SET LOCAL lock_timeout = '10s'; SELECT seq FROM audit_head WHERE id = 1 FOR UPDATE";
 
-const READERS: u32 = 4;
-const POSTGRES_CONNECTIONS: u32 = 16;
+/// How many connections there are for a purpose.
+struct Connections {
+    read: u32,
+    long: u32,
+    write: u32,
+}
+
+const SQLITE: Connections = Connections { read: 4, long: 2, write: 1 };
+
+/// With one to survey and one to watch, 16. Those that write take turns anyway: one has it, one is next.
+const POSTGRES: Connections = Connections { read: 9, long: 3, write: 2 };
 
 /// The database.
 #[derive(Debug, Clone)]
 pub struct Store {
-    pub(super) database: Database,
-    reading: Turns,
-    writing: Turns,
+    pub(super) database: Arc<Database>,
+    surveys: Arc<Semaphore>,
 }
 
-/// How many transactions of a pool have begun. While others get their turn, a database is not out of reach but busy.
-#[derive(Debug, Clone, Default)]
-struct Turns(Arc<AtomicU64>);
-
-impl Turns {
-    async fn take<T>(&self, begins: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, StoreError> {
-        let before = self.0.load(Ordering::Relaxed);
-        match begins.await {
-            Ok(begun) => {
-                self.0.fetch_add(1, Ordering::Relaxed);
-                Ok(begun)
-            }
-            Err(sqlx::Error::PoolTimedOut) if self.0.load(Ordering::Relaxed) != before => {
-                Err(StoreError::Busy)
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(super) enum Database {
-    /// One connection writes, some read.
+    /// One connection writes, the others read.
     Sqlite {
-        writer: SqlitePool,
-        readers: SqlitePool,
+        lanes: Lanes<Sqlite>,
         path: PathBuf,
     },
-    Postgres(PgPool),
+    Postgres(Lanes<Postgres>),
 }
 
 /// A transaction; without a [`Tx::commit`] nothing of it happens.
 pub enum Tx {
     /// On SQLite.
-    Sqlite(Transaction<'static, Sqlite>),
+    Sqlite(Transaction<'static, Sqlite>, Held),
     /// On PostgreSQL.
-    Postgres(Transaction<'static, Postgres>),
+    Postgres(Transaction<'static, Postgres>, Held),
+}
+
+/// Somebody who reads all of something, step by step; nobody else does meanwhile.
+#[derive(Debug)]
+pub struct Survey {
+    store: Store,
+    _turn: OwnedSemaphorePermit,
+}
+
+impl Survey {
+    /// A transaction that only reads, for the next step. It should be short: as long as it lasts the database keeps what
+    /// others have replaced.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreachable`], [`StoreError::Busy`].
+    pub async fn step(&self) -> Result<Tx, StoreError> {
+        self.store.begin(Purpose::Survey).await
+    }
 }
 
 /// Runs the same query on whichever database the transaction is on: `on!(tx, connection => query.fetch(connection))`.
 macro_rules! on {
     ($tx:expr, $connection:ident => $query:expr) => {
         match $tx {
-            $crate::store::Tx::Sqlite(transaction) => {
+            $crate::store::Tx::Sqlite(transaction, _) => {
                 let $connection = &mut **transaction;
                 $query.await
             }
-            $crate::store::Tx::Postgres(transaction) => {
+            $crate::store::Tx::Postgres(transaction, _) => {
                 let $connection = &mut **transaction;
                 $query.await
             }
@@ -100,10 +102,10 @@ pub(super) use on;
 macro_rules! execute {
     ($tx:expr, $statement:expr) => {
         match $tx {
-            $crate::store::Tx::Sqlite(transaction) => {
+            $crate::store::Tx::Sqlite(transaction, _) => {
                 $statement.execute(&mut **transaction).await.map(|done| done.rows_affected())
             }
-            $crate::store::Tx::Postgres(transaction) => {
+            $crate::store::Tx::Postgres(transaction, _) => {
                 $statement.execute(&mut **transaction).await.map(|done| done.rows_affected())
             }
         }
@@ -147,35 +149,53 @@ impl Store {
                 .map_err(|_| StoreError::Url("is not an address that PostgreSQL understands".into()))?
                 .application_name("sconce")
                 .disable_statement_logging();
-            let pool = PgPoolOptions::new()
-                .max_connections(POSTGRES_CONNECTIONS)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                .after_connect(|connection, _| {
+            let pool = |connections| {
+                pool_of(connections).after_connect(|connection: &mut PgConnection, _| {
                     Box::pin(async move { connection.execute(FORGETS_THE_DEAD).await.map(drop) })
                 })
-                .connect_with(options)
-                .await?;
-            let turns = Turns::default();
-            return Ok(Self { database: Database::Postgres(pool), reading: turns.clone(), writing: turns });
+            };
+            let lane = |connections| Lane::to_server(pool(connections).connect_lazy_with(options.clone()));
+            // These are needed in any case, and whether the server is there is known at once. Who looks for changes has its
+            // connection before a crowd can come.
+            let read = Lane::to_server(pool(POSTGRES.read).connect_with(options.clone()).await?);
+            let watch = Lane::to_server(pool(1).connect_with(options.clone()).await?);
+            let (long, survey, write) = (lane(POSTGRES.long), lane(1), lane(POSTGRES.write));
+            let lanes = Lanes { read, long, survey, watch, write };
+            return Ok(Self::over(Database::Postgres(lanes)));
         }
         Err(StoreError::Url("must begin with sqlite:// or postgres://".into()))
     }
 
     async fn open_sqlite(path: PathBuf, options: SqliteConnectOptions) -> Result<Self, StoreError> {
-        let pool = |connections: u32| {
-            SqlitePoolOptions::new()
-                .max_connections(connections)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                .idle_timeout(None)
-                .max_lifetime(None)
+        let pool = |connections| pool_of(connections).idle_timeout(None).max_lifetime(None);
+        let lane = |connections| Lane::to_file(pool(connections).connect_lazy_with(options.clone()));
+        let write = pool(SQLITE.write).connect_with(options.clone()).await?;
+        let read = pool(SQLITE.read).connect_with(options.clone()).await?;
+        let lanes = Lanes {
+            read: Lane::to_file(read),
+            long: lane(SQLITE.long),
+            survey: lane(1),
+            watch: lane(1),
+            write: Lane::to_file(write).begun_by("BEGIN IMMEDIATE"),
         };
-        let writer = pool(1).connect_with(options.clone()).await?;
-        let readers = pool(READERS).connect_with(options).await?;
-        Ok(Self {
-            database: Database::Sqlite { writer, readers, path },
-            reading: Turns::default(),
-            writing: Turns::default(),
-        })
+        Ok(Self::over(Database::Sqlite { lanes, path }))
+    }
+
+    fn over(database: Database) -> Self {
+        Self { database: Arc::new(database), surveys: Arc::new(Semaphore::new(1)) }
+    }
+
+    async fn begin(&self, purpose: Purpose) -> Result<Tx, StoreError> {
+        match &*self.database {
+            Database::Sqlite { lanes, .. } => {
+                let (transaction, held) = lanes.of(purpose).begin().await?;
+                Ok(Tx::Sqlite(transaction, held))
+            }
+            Database::Postgres(lanes) => {
+                let (transaction, held) = lanes.of(purpose).begin().await?;
+                Ok(Tx::Postgres(transaction, held))
+            }
+        }
     }
 
     /// A transaction that only reads.
@@ -183,10 +203,35 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unreachable`], [`StoreError::Busy`].
     pub async fn read(&self) -> Result<Tx, StoreError> {
-        Ok(match &self.database {
-            Database::Sqlite { readers, .. } => Tx::Sqlite(self.reading.take(readers.begin()).await?),
-            Database::Postgres(pool) => Tx::Postgres(self.reading.take(pool.begin()).await?),
-        })
+        self.begin(Purpose::Read).await
+    }
+
+    /// A transaction that only reads, and very many rows: of those there are few at a time, so that they leave room for all
+    /// others.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreachable`], [`StoreError::Busy`].
+    pub async fn read_long(&self) -> Result<Tx, StoreError> {
+        self.begin(Purpose::Long).await
+    }
+
+    /// A transaction that only reads, for the one who looks for changes: it waits for nobody else.
+    ///
+    /// # Errors
+    /// [`StoreError::Unreachable`], [`StoreError::Busy`].
+    pub async fn read_changes(&self) -> Result<Tx, StoreError> {
+        self.begin(Purpose::Watch).await
+    }
+
+    /// Begins to read all of something, once nobody else does.
+    ///
+    /// # Errors
+    /// [`StoreError::Busy`] if another goes on for too long.
+    pub async fn survey(&self) -> Result<Survey, StoreError> {
+        let turn = timeout(PATIENCE, Arc::clone(&self.surveys).acquire_owned()).await;
+        // It is never closed.
+        let turn = turn.ok().and_then(Result::ok).ok_or(StoreError::Busy)?;
+        Ok(Survey { store: self.clone(), _turn: turn })
     }
 
     /// A transaction that writes. Those of all replicas happen one after the other.
@@ -194,8 +239,8 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unreachable`], [`StoreError::Busy`].
     pub async fn write(&self) -> Result<Tx, StoreError> {
-        let mut tx = self.append().await?;
-        if let Tx::Postgres(transaction) = &mut tx {
+        let mut tx = self.begin(Purpose::Write).await?;
+        if let Tx::Postgres(transaction, _) = &mut tx {
             sqlx::raw_sql(TAKE_THE_TURN).execute(&mut **transaction).await?;
         }
         Ok(tx)
@@ -207,12 +252,10 @@ impl Store {
     /// # Errors
     /// [`StoreError::Unreachable`], [`StoreError::Busy`].
     pub async fn append(&self) -> Result<Tx, StoreError> {
-        Ok(match &self.database {
-            Database::Sqlite { writer, .. } => {
-                Tx::Sqlite(self.writing.take(writer.begin_with("BEGIN IMMEDIATE")).await?)
-            }
-            Database::Postgres(pool) => Tx::Postgres(self.writing.take(pool.begin()).await?),
-        })
+        match &*self.database {
+            Database::Sqlite { .. } => self.begin(Purpose::Write).await,
+            Database::Postgres(_) => self.begin(Purpose::Read).await,
+        }
     }
 
     /// Whether the database answers.
@@ -227,7 +270,7 @@ impl Store {
 
     /// Which of the two it is: `sqlite` or `postgres`.
     pub fn kind(&self) -> &'static str {
-        match &self.database {
+        match &*self.database {
             Database::Sqlite { .. } => "sqlite",
             Database::Postgres(_) => "postgres",
         }
@@ -235,7 +278,7 @@ impl Store {
 
     /// The file, where there is one.
     pub fn file(&self) -> Option<&Path> {
-        match &self.database {
+        match &*self.database {
             Database::Sqlite { path, .. } => Some(path),
             Database::Postgres(_) => None,
         }
@@ -243,12 +286,9 @@ impl Store {
 
     /// Closes all connections, once those in use have come back.
     pub async fn close(&self) {
-        match &self.database {
-            Database::Sqlite { writer, readers, .. } => {
-                readers.close().await;
-                writer.close().await;
-            }
-            Database::Postgres(pool) => pool.close().await,
+        match &*self.database {
+            Database::Sqlite { lanes, .. } => lanes.close().await,
+            Database::Postgres(lanes) => lanes.close().await,
         }
     }
 }
@@ -295,27 +335,9 @@ impl Tx {
     /// [`StoreError`]; then nothing of it happened, or (the connection lost) that is not known.
     pub async fn commit(self) -> Result<(), StoreError> {
         match self {
-            Self::Sqlite(transaction) => transaction.commit().await?,
-            Self::Postgres(transaction) => transaction.commit().await?,
+            Self::Sqlite(transaction, _held) => transaction.commit().await?,
+            Self::Postgres(transaction, _held) => transaction.commit().await?,
         }
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test]
-    async fn who_waited_in_vain_while_others_had_their_turn_met_a_busy_database_and_not_a_lost_one() {
-        let turns = Turns::default();
-        let alone = turns.take::<()>(async { Err(sqlx::Error::PoolTimedOut) }).await;
-        assert!(matches!(alone, Err(StoreError::Unreachable(_))), "{alone:?}");
-        let in_a_crowd = turns.take::<()>(async {
-            turns.take(std::future::ready(Ok(()))).await.expect("it begins");
-            Err(sqlx::Error::PoolTimedOut)
-        });
-        let in_a_crowd = in_a_crowd.await;
-        assert!(matches!(in_a_crowd, Err(StoreError::Busy)), "{in_a_crowd:?}");
     }
 }

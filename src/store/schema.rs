@@ -27,9 +27,9 @@ impl Store {
     /// [`StoreError::Schema`] if the database was written by a newer version, or a step fails.
     pub async fn migrate(&self) -> Result<Vec<Migration>, StoreError> {
         let pending = pending(self.migrations().await?);
-        let done = match &self.database {
-            Database::Sqlite { writer, .. } => SQLITE_MIGRATIONS.run(writer).await,
-            Database::Postgres(pool) => POSTGRES_MIGRATIONS.run(pool).await,
+        let done = match &*self.database {
+            Database::Sqlite { lanes, .. } => SQLITE_MIGRATIONS.run(&lanes.write.pool).await,
+            Database::Postgres(lanes) => POSTGRES_MIGRATIONS.run(&lanes.write.pool).await,
         };
         done.map_err(|error| StoreError::Schema(error.to_string()))?;
         Ok(pending)
@@ -43,7 +43,7 @@ impl Store {
         const EXISTS_SQLITE: &str = "SELECT COUNT(*) FROM sqlite_master WHERE name = '_sqlx_migrations'";
         const EXISTS_POSTGRES: &str = "SELECT COUNT(*) FROM pg_tables WHERE tablename = '_sqlx_migrations' AND schemaname = current_schema()";
         const APPLIED: &str = "SELECT version FROM _sqlx_migrations WHERE success ORDER BY version";
-        let (known, exists) = match &self.database {
+        let (known, exists) = match &*self.database {
             Database::Sqlite { .. } => (&SQLITE_MIGRATIONS, EXISTS_SQLITE),
             Database::Postgres(_) => (&POSTGRES_MIGRATIONS, EXISTS_POSTGRES),
         };

@@ -114,6 +114,33 @@ async fn a_backup_is_restored_and_the_old_database_kept() {
 }
 
 #[tokio::test]
+async fn a_restore_can_be_undone_with_what_it_kept() {
+    let machine = Machine::on(Backend::Sqlite).await;
+    let server = machine.serve().await;
+    let file = machine.path("backup.db");
+    machine.run(&["backup", text(&file)]).await.ok();
+    let later_key = machine.run(&["admin", "create-key"]).await.ok();
+    // It was killed: not all is in the one file.
+    server.kill().await;
+    machine.run(&["restore", text(&file)]).await.ok();
+    let kept = format!("{}.before-restore", text(&machine.database_file()));
+    let beside = || {
+        let all = std::fs::read_dir(machine.database_file().parent().unwrap()).unwrap();
+        let mut names: Vec<_> = all.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.retain(|name| name.starts_with("test.db"));
+        names.sort();
+        names
+    };
+    assert_eq!(beside(), ["test.db", "test.db.before-restore", "test.db.lock"]);
+
+    machine.run(&["restore", &kept]).await.ok();
+    assert_eq!(beside(), ["test.db", "test.db.before-restore", "test.db.before-restore.2", "test.db.lock"]);
+    machine.run(&["audit", "verify"]).await.ok();
+    let server = machine.serve().await;
+    assert_eq!(server.get("/api/v1/me", later_key.trim()).await.0, 200, "it is back");
+}
+
+#[tokio::test]
 async fn a_backup_is_restored_where_nothing_was() {
     let machine = Machine::on(Backend::Sqlite).await;
     machine.run(&["migrate"]).await.ok();

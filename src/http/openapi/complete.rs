@@ -75,7 +75,7 @@ const ERRORS: [Row; 14] = [
     ),
     (415, "The body is not JSON", |facts| facts.has_body),
     (421, "The host name is not one of this server's", |_| true),
-    (429, "More than the caller or the model may have now; later is better", |facts| {
+    (429, "More than the caller, the model or the database may have now; later is better", |facts| {
         facts.has_body || !facts.is_public
     }),
     (
