@@ -3,9 +3,10 @@
 use serde::Deserialize;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::auth::Checkpoint;
 use crate::auth::records::{AuditEntry, AuditReader, AuditVerdict};
 use crate::clock::Timestamp;
-use crate::http::{Envelope, EnvelopeError, Granted, Listed, PageQuery, Paged};
+use crate::http::{Envelope, EnvelopeError, Granted, Listed, PageQuery, Paged, Query};
 use crate::store::audit::{AuditFilter, SORTS};
 
 /// How it went.
@@ -74,12 +75,29 @@ pub async fn list(
     Ok(Envelope::of(audit.list(&filter.into(), &request).await?.into()))
 }
 
-/// Looks at the whole audit, whether it is as it was written, and names the first row that is not.
+/// What the audit is held against.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct VerifyQuery {
+    /// A place in the chain that was noted earlier: `checkpoint` of an earlier answer, or what `sconce audit verify` printed.
+    /// An end that was cut off since then, and rows that were made anew, can be seen by nothing else.
+    #[param(value_type = Option<String>, pattern = "^[1-9][0-9]{0,17}:[0-9A-Fa-f]{64}$",
+        example = "42:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
+    checkpoint: Option<Checkpoint>,
+}
+
+/// Looks at the whole audit, whether it is as it was written, and names the first row that is not. One such look happens at
+/// a time.
 ///
 /// # Errors
-/// 403 without `audit:read`.
+/// 403 without `audit:read`, 429 while another look goes on.
 #[utoipa::path(get, path = "/api/v1/admin/audit/verify", operation_id = "verifyAudit", tag = "audit",
+    params(VerifyQuery),
     responses((status = 200, description = "What was found", body = Envelope<AuditVerdict>)))]
-pub async fn verify(Granted(audit): Granted<AuditReader>) -> Result<Envelope<AuditVerdict>, EnvelopeError> {
-    Ok(Envelope::of(audit.verify().await?))
+pub async fn verify(
+    Granted(audit): Granted<AuditReader>,
+    Query(query): Query<VerifyQuery>,
+) -> Result<Envelope<AuditVerdict>, EnvelopeError> {
+    Ok(Envelope::of(audit.verify(query.checkpoint.as_ref()).await?))
 }

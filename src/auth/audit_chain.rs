@@ -7,13 +7,13 @@
 use std::fmt;
 use std::str::FromStr;
 
-use serde::Serialize;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::store::audit::{self, AuditRow};
-use crate::store::{Store, StoreError, Tx};
+use crate::store::{Store, StoreError, Survey, Tx, users};
 
 /// Rows read at once.
-const STEP: i64 = 200;
+const STEP: i64 = 500;
 
 /// A place in the chain that was noted earlier, written `SEQ:HASH`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,7 +28,7 @@ impl FromStr for Checkpoint {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let refused = || "must be SEQ:HASH, as `sconce audit verify` prints it".to_owned();
+        let refused = || "must be SEQ:HASH, as verifying the audit gives it".to_owned();
         let (seq, hash) = text.split_once(':').ok_or_else(refused)?;
         let is_hash = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
         let seq = seq.parse().ok().filter(|seq| *seq > 0 && is_hash).ok_or_else(refused)?;
@@ -39,6 +39,12 @@ impl FromStr for Checkpoint {
 impl fmt::Display for Checkpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.seq, self.hash)
+    }
+}
+
+impl<'de> Deserialize<'de> for Checkpoint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
     }
 }
 
@@ -102,15 +108,17 @@ pub struct ChainReport {
 /// # Errors
 /// [`StoreError`] when the database cannot be read; a row that cannot be is part of the report.
 pub async fn verify_chain(store: &Store, earlier: Option<&Checkpoint>) -> Result<ChainReport, StoreError> {
-    let mut tx = store.read().await?;
-    let mut walk = Walk { earlier, end: None };
-    let broken = walk.whole(&mut tx).await?;
+    let survey = store.survey().await?;
+    let mut walk = Walk { survey: &survey, earlier, end: None };
+    let broken = walk.whole().await?;
     let sound = walk.seq();
     Ok(ChainReport { sound, end: walk.end, broken })
 }
 
-/// A walk along the chain, as far as it is sound.
+/// A walk along the chain, as far as it is sound. Each step is a transaction of its own, so that a long walk keeps the
+/// database from nothing.
 struct Walk<'a> {
+    survey: &'a Survey,
     earlier: Option<&'a Checkpoint>,
     end: Option<Checkpoint>,
 }
@@ -121,23 +129,23 @@ impl Walk<'_> {
         self.end.as_ref().map_or(0, |end| end.seq)
     }
 
-    async fn whole(&mut self, tx: &mut Tx) -> Result<Option<Break>, StoreError> {
-        let broken = self.walk_on(tx).await?;
+    async fn whole(&mut self) -> Result<Option<Break>, StoreError> {
+        let broken = self.walk_on().await?;
         if broken.is_some() {
             return Ok(broken);
         }
         // Read after the rows: at least all that were seen had been counted by then, and perhaps some more.
-        let (mut seq, mut hash) = audit::head(tx).await?;
+        let (mut seq, mut hash) = self.kept_end().await?;
         while seq > self.seq() {
             let before = self.seq();
-            let broken = self.walk_on(tx).await?;
+            let broken = self.walk_on().await?;
             if broken.is_some() {
                 return Ok(broken);
             }
             if self.seq() == before {
                 return Ok(Some(Break { seq: before + 1, flaw: Flaw::CutOff }));
             }
-            (seq, hash) = audit::head(tx).await?;
+            (seq, hash) = self.kept_end().await?;
         }
         if seq < self.seq() {
             return Ok(Some(Break { seq: seq + 1, flaw: Flaw::Inserted }));
@@ -149,16 +157,27 @@ impl Walk<'_> {
         Ok(beyond.map(|_| Break { seq: seq + 1, flaw: Flaw::CutOff }))
     }
 
+    /// The end as it is kept apart from the rows. Where there ever was a user there was a first row.
+    async fn kept_end(&self) -> Result<(i64, String), StoreError> {
+        let mut tx = self.survey.step().await?;
+        // Before the end: who is seen here was written with rows that are seen then.
+        let has_begun = self.end.is_none() && users::count_ever(&mut tx).await? > 0;
+        let (seq, hash) = audit::head_if_any(&mut tx).await?.unwrap_or_default();
+        Ok((seq.max(i64::from(has_begun)), hash))
+    }
+
     /// Goes on as long as there are rows.
-    async fn walk_on(&mut self, tx: &mut Tx) -> Result<Option<Break>, StoreError> {
+    async fn walk_on(&mut self) -> Result<Option<Break>, StoreError> {
         loop {
             // Before the first, also what stands at numbers that no row has.
             let after = if self.end.is_none() { i64::MIN } else { self.seq() };
-            let rows = match audit::after(tx, after, STEP).await {
+            let mut tx = self.survey.step().await?;
+            let rows = match audit::after(&mut tx, after, STEP).await {
                 Ok(rows) => rows,
-                Err(StoreError::Damaged { .. }) => return self.walk_row_by_row(tx, after).await,
+                Err(StoreError::Damaged { .. }) => return self.walk_row_by_row(&mut tx, after).await,
                 Err(error) => return Err(error),
             };
+            drop(tx);
             if rows.is_empty() {
                 return Ok(None);
             }

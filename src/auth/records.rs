@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::auth::{AuthError, Capability, ChainReport, Flaw, Permission, Permit, verify_chain};
+use crate::auth::{AuthError, Capability, ChainReport, Checkpoint, Flaw, Permission, Permit, verify_chain};
 use crate::clock::Timestamp;
 use crate::store::audit::{AuditFilter, AuditRow};
 use crate::store::usage::{Grouping, UsageFilter, UsageRow, UsageTotal};
@@ -101,8 +101,12 @@ pub struct AuditVerdict {
     pub is_intact: bool,
     /// The first that is not as it was written.
     pub first_bad: Option<BadRow>,
-    /// The hash of the last good row. Noted elsewhere, it shows later whether the chain was made anew.
+    /// The hash of the last good row.
     pub head_hash: Option<String>,
+    /// The last good row as `SEQ:HASH`. Noted elsewhere, and given to a later look, it shows whether the chain was made anew
+    /// or its end cut off.
+    #[schema(example = "42:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08")]
+    pub checkpoint: Option<String>,
 }
 
 /// A row of the audit that is not as it was written.
@@ -130,6 +134,7 @@ impl From<ChainReport> for AuditVerdict {
             rows: report.sound,
             is_intact: report.broken.is_none(),
             first_bad: report.broken.as_ref().map(bad),
+            checkpoint: report.end.as_ref().map(Checkpoint::to_string),
             head_hash: report.end.map(|end| end.hash),
         }
     }
@@ -156,16 +161,16 @@ impl AuditReader {
         filter: &AuditFilter,
         request: &ListRequest,
     ) -> Result<Page<AuditEntry>, AuthError> {
-        let mut tx = self.0.store().read().await?;
+        let mut tx = self.0.store().read_long().await?;
         Ok(audit::list(&mut tx, filter, request).await?.map(AuditEntry::from))
     }
 
-    /// Looks at all of it, whether it is as it was written.
+    /// Looks at all of it, whether it is as it was written, and goes on from a place that was noted earlier.
     ///
     /// # Errors
     /// [`AuthError::Store`].
-    pub async fn verify(&self) -> Result<AuditVerdict, AuthError> {
-        Ok(verify_chain(self.0.store(), None).await?.into())
+    pub async fn verify(&self, earlier: Option<&Checkpoint>) -> Result<AuditVerdict, AuthError> {
+        Ok(verify_chain(self.0.store(), earlier).await?.into())
     }
 }
 
@@ -316,12 +321,12 @@ struct Usage(Permit);
 
 impl Usage {
     async fn list(&self, filter: &UsageFilter, request: &ListRequest) -> Result<Page<UsageEntry>, AuthError> {
-        let mut tx = self.0.store().read().await?;
+        let mut tx = self.0.store().read_long().await?;
         Ok(usage::list(&mut tx, filter, request).await?.map(UsageEntry::from))
     }
 
     async fn totals(&self, filter: &UsageFilter, by: UsageGrouping) -> Result<UsageTotals, AuthError> {
-        let mut tx = self.0.store().read().await?;
+        let mut tx = self.0.store().read_long().await?;
         let mut sums = usage::totals(&mut tx, filter, by.into(), MOST_TOTALS + 1).await?;
         let is_complete = sums.len() <= MOST_TOTALS as usize;
         sums.truncate(MOST_TOTALS as usize);

@@ -137,13 +137,22 @@ pub struct AuditFilter {
 /// Columns that a list may be sorted by; the first is the usual.
 pub const SORTS: &[&str] = &["seq"];
 
+const HEAD: &str = "SELECT seq, hash FROM audit_head WHERE id = 1";
+
 /// The end of the chain: number and hash of its last row.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn head(tx: &mut Tx) -> Result<(i64, String), StoreError> {
-    const SQL: &str = "SELECT seq, hash FROM audit_head WHERE id = 1";
-    Ok(on!(tx, connection => sqlx::query_as(SQL).fetch_one(connection))?)
+    Ok(on!(tx, connection => sqlx::query_as(HEAD).fetch_one(connection))?)
+}
+
+/// The end of the chain; none if somebody took away what is kept of it.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn head_if_any(tx: &mut Tx) -> Result<Option<(i64, String)>, StoreError> {
+    Ok(on!(tx, connection => sqlx::query_as(HEAD).fetch_optional(connection))?)
 }
 
 /// Adds a row at the end. The transaction must be one of [`Store::write`](crate::store::Store::write).

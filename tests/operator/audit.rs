@@ -191,6 +191,31 @@ async fn a_checkpoint_shows_what_was_made_anew() {
 }
 
 #[tokio::test]
+async fn an_audit_that_was_emptied_is_cut_off_where_there_ever_was_a_user() {
+    let machine = Machine::new().await;
+    machine.run(&["migrate"]).await.ok();
+    assert!(machine.run(&["audit", "verify"]).await.ok().contains("sound: 0 rows"), "nothing has happened");
+    machine.run(&["admin", "create-user", "one", "--role", "owner"]).await.ok();
+    machine.run(&["audit", "verify"]).await.ok();
+    for emptied in [
+        "DELETE FROM audit; UPDATE audit_head SET seq = 0, hash = ''",
+        "DELETE FROM audit; DELETE FROM audit_head",
+    ] {
+        machine.tamper(emptied).await;
+        let error = machine.run(&["audit", "verify"]).await.refused();
+        assert!(error.contains(&format!("row 1 {}", Flaw::CutOff.text())), "{emptied}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn without_the_end_that_is_kept_apart_no_row_is_led_to() {
+    let (machine, store) = chain().await;
+    machine.tamper("DELETE FROM audit_head").await;
+    let found = report(&store, None).await.broken;
+    assert_eq!(found, Some(Break { seq: 1, flaw: Flaw::Inserted }));
+}
+
+#[tokio::test]
 async fn rows_that_are_added_meanwhile_are_part_of_the_chain() {
     let (_machine, store) = chain().await;
     let writer = store.clone();

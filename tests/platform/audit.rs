@@ -443,6 +443,38 @@ async fn g2_each_kind_of_tampering_is_found_and_the_first_bad_row_named() {
 }
 
 #[tokio::test]
+async fn g2_a_checkpoint_shows_an_end_that_was_cut_off_and_a_chain_that_was_made_anew() {
+    let app = TestApp::start().await;
+    let owner = Api::owner(&app).await;
+    owner.make_user("ada", "user").await;
+    let noted = text(&owner.get("/admin/audit/verify").await.data(), "checkpoint");
+    let with = format!("/admin/audit/verify?checkpoint={noted}");
+    assert_eq!(owner.get(&with).await.data()["is_intact"], true);
+    let (seq, hash) = noted.split_once(':').expect("SEQ:HASH");
+    let seq: i64 = seq.parse().expect("a number");
+
+    let other = format!("/admin/audit/verify?checkpoint={seq}:{}", hash.chars().rev().collect::<String>());
+    let found = owner.get(&other).await.data();
+    assert_eq!((&found["first_bad"]["seq"], &found["first_bad"]["flaw"]), (&json!(seq), &json!("rewritten")));
+    for wrong in ["1", "1:", "x:y", "0:00", &format!("-1:{hash}"), &format!("{seq}:{hash}0")] {
+        let answer = owner.get(&format!("/admin/audit/verify?checkpoint={wrong}")).await;
+        assert_eq!(answer.refusal(), (400, 40003), "{wrong}");
+        assert!(answer.text.contains("`checkpoint`") && answer.text.contains("SEQ:HASH"), "{}", answer.text);
+    }
+    assert_eq!(owner.get("/admin/audit/verify?check=1").await.refusal().0, 400);
+
+    // The end, and what is kept of it.
+    execute(&app, &format!("DELETE FROM audit WHERE seq = {seq}")).await;
+    let end =
+        format!("UPDATE audit_head SET seq = {0}, hash = (SELECT hash FROM audit WHERE seq = {0})", seq - 1);
+    execute(&app, &end).await;
+    assert_eq!(verdict(&owner).await, (seq - 1, true, 0, String::new()), "by itself it cannot be seen");
+    let found = owner.get(&with).await.data();
+    assert_eq!((&found["first_bad"]["seq"], &found["first_bad"]["flaw"]), (&json!(seq), &json!("cut_off")));
+    assert_eq!(found["is_intact"], false);
+}
+
+#[tokio::test]
 async fn g3_no_url_changes_the_audit() {
     let app = TestApp::start().await;
     let owner = Api::owner(&app).await;

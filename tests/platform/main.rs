@@ -8,6 +8,7 @@ mod api;
 mod app;
 mod audit;
 mod changes;
+mod crowd;
 #[path = "../database/mod.rs"]
 mod database;
 mod lists;

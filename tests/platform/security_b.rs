@@ -202,7 +202,7 @@ fn names(value: &Value, found: &mut BTreeSet<String>) {
 #[rustfmt::skip]
 const SHOWN: &[(&str, &str)] = &[
     ("/api/v1/admin/audit", "action actor_id actor_kind actor_name address after at before cidrs created_at created_by description display_name email expires_at hash id items last_login_at last_used_at models must_change_password name next_cursor outcome prefix previous_hash previous_key_expires_at request_id role scopes seq status target_id target_kind team_id team_ids updated_at user_id username"),
-    ("/api/v1/admin/audit/verify", "first_bad head_hash is_intact rows"),
+    ("/api/v1/admin/audit/verify", "checkpoint first_bad head_hash is_intact rows"),
     ("/api/v1/admin/keys", "cidrs created_at created_by expires_at id items last_used_at models name next_cursor prefix previous_key_expires_at scopes status team_id updated_at user_id"),
     ("/api/v1/admin/keys/{keyId}", "cidrs created_at created_by expires_at id last_used_at models name prefix previous_key_expires_at scopes status team_id updated_at user_id"),
     ("/api/v1/admin/models", "aliases bytes context_length created_at created_by defaults description enabled id is_on_disk items kind last_error limits max_context_length memory_bytes next_cursor origin pinned preload progress requests sha256 since sources state status team_ids updated_at visibility"),
