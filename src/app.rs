@@ -173,6 +173,7 @@ impl App {
         upkeep.spawn(keep_metrics_tidy(state.metrics().clone()));
         upkeep.spawn(self.auth.clone().watch());
         upkeep.spawn(self.auth.clone().keep_last_used());
+        upkeep.spawn(self.auth.clone().keep_refusals());
         upkeep.spawn(registry.run());
         let scribe = self.scribe.take().map(|scribe| tokio::spawn(scribe.run()));
 
@@ -189,6 +190,9 @@ impl App {
         upkeep.shutdown().await;
         if let Ok(Err(error)) = timeout(LAST_GRACE, self.auth.write_last_used()).await {
             tracing::warn!(%error, "when keys were last used could not be written");
+        }
+        if !matches!(timeout(LAST_GRACE, self.auth.write_refusals()).await, Ok(Ok(()))) {
+            tracing::warn!("what was refused lately could not be written");
         }
         if timeout(LAST_GRACE, self.manager.shutdown()).await.is_err() {
             tracing::warn!("a model is still in use; ending without waiting for it");

@@ -122,6 +122,7 @@ async fn the_readme_takes_an_administrator_through_the_first_hour() {
     assert_eq!(
         actions,
         [
+            "access.refused",
             "key.update",
             "key.create",
             "user.create",
@@ -129,11 +130,10 @@ async fn the_readme_takes_an_administrator_through_the_first_hour() {
             "model.create",
             "user.sign_in",
             "key.create",
-            "user.create"
         ],
         "the newest first"
     );
-    assert!(out.contains("sound: 8 rows") && out.contains("sconce: ended"), "{out}");
+    assert!(out.contains("sound: 9 rows") && out.contains("sconce: ended"), "{out}");
 }
 
 #[test]

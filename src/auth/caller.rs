@@ -3,9 +3,9 @@
 
 use std::net::IpAddr;
 
-use crate::auth::{Auth, AuthError, Origin, Permission, PermissionSet, Role, Standing};
+use crate::auth::{AuthError, Origin, Permission, PermissionSet, Role, Standing};
 use crate::clock::Timestamp;
-use crate::store::audit::{self, AuditEvent};
+use crate::store::audit::AuditEvent;
 
 /// What somebody showed to be let in.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub struct Caller {
     pub(super) models: Option<Vec<String>>,
     pub(super) teams: Vec<String>,
     pub(super) key_team: Option<String>,
+    /// To models, networks, a team or a time: a key.
+    pub(super) is_bound: bool,
     pub(super) origin: Origin,
     pub(super) standing: Standing,
 }
@@ -100,6 +102,11 @@ impl Caller {
         self.models.as_deref()
     }
 
+    /// Whether this is a key that is bound to models, networks, a team or a time.
+    pub fn is_bound(&self) -> bool {
+        self.is_bound
+    }
+
     /// Where the request comes from.
     pub fn origin(&self) -> &Origin {
         &self.origin
@@ -144,17 +151,17 @@ impl Caller {
         })
     }
 
-    /// Checks one permission where a capability is handed out; a refusal is written to the audit.
-    pub(super) async fn permit(&self, auth: &Auth, permission: Permission) -> Result<(), AuthError> {
-        let refusal = match self.require(permission) {
-            Err(refusal @ (AuthError::PermissionMissing(_) | AuthError::ScopeMissing(_))) => refusal,
-            other => return other,
-        };
-        let event = self.event(auth.clock().now(), "access.refused", ("permission", Some(permission.name())));
-        let mut tx = auth.store().write().await?;
-        audit::append(&mut tx, AuditEvent { outcome: "refused", ..event }).await?;
-        tx.commit().await?;
-        Err(refusal)
+    /// Whether the credential allows the model of this id: its own, whatever name it was asked for by.
+    ///
+    /// # Errors
+    /// [`AuthError::ModelNotAllowed`].
+    pub fn check_model(&self, id: &str, asked_for: &str) -> Result<(), AuthError> {
+        match &self.models {
+            Some(allowed) if !allowed.iter().any(|allowed| allowed == id) => {
+                Err(AuthError::ModelNotAllowed(asked_for.to_owned()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// A row of the audit with this caller as the actor.

@@ -20,16 +20,8 @@ impl ModelUser {
         self.0.caller()
     }
 
-    /// Whether the credential allows the model of this id: its own, whatever name it was asked for by.
-    ///
-    /// # Errors
-    /// [`AuthError::ModelNotAllowed`].
-    pub fn check_model(&self, id: &str, asked_for: &str) -> Result<(), AuthError> {
-        match self.caller().allowed_models() {
-            Some(allowed) if !allowed.iter().any(|allowed| allowed == id) => {
-                Err(AuthError::ModelNotAllowed(asked_for.to_owned()))
-            }
-            _ => Ok(()),
-        }
+    /// Writes down that the credential does not allow the model of this id, which was asked for.
+    pub async fn note_refusal(&self, id: &str) {
+        self.0.note_refusal(("model", Some(id)), &AuthError::ModelNotAllowed(id.to_owned())).await;
     }
 }

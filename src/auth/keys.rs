@@ -11,17 +11,17 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::auth::capability::Deed;
+use crate::auth::capability::{Act, Deed};
 use crate::auth::keys::limits::Draft;
 use crate::auth::users::{is_self, may_administer};
 use crate::auth::{AuthError, Capability, Permission, Permit, PlainKey, new_id, users};
 use crate::clock::Timestamp;
 use crate::store::api_keys::{ApiKeyFilter, ApiKeyRow};
 use crate::store::users::UserRow;
-use crate::store::{JsonText, ListRequest, Page, Tx, api_keys};
+use crate::store::{JsonText, ListRequest, Page, api_keys};
 
 pub use crate::store::api_keys::SORTS;
-pub(super) use limits::LONGEST_NAME;
+pub(super) use limits::{LONGEST_NAME, is_bound};
 pub use shape::{ApiKey, ApiKeyChange, ApiKeyWithSecret, KeyStatus, NewApiKey, Rotation};
 
 /// Most keys that a user may have.
@@ -194,13 +194,13 @@ impl Keeper {
 
     async fn try_create(&self, user_id: &str, new: NewApiKey) -> Result<ApiKeyWithSecret, AuthError> {
         let now = self.permit.now();
-        let mut tx = self.permit.store().write().await?;
-        let owner = match users::find(&mut tx, user_id).await {
+        let mut act = self.permit.write().await?;
+        let owner = match users::find(&mut act, user_id).await {
             Err(AuthError::NotFound(_)) => return Err(AuthError::invalid("user_id", "names no user")),
             found => found?,
         };
-        may_administer(self.permit.caller(), &owner)?;
-        if api_keys::count_of_user(&mut tx, user_id).await? >= MOST_KEYS {
+        may_administer(act.caller(), &owner)?;
+        if api_keys::count_of_user(&mut act, user_id).await? >= MOST_KEYS {
             return Err(AuthError::Conflict("the user has a thousand keys: delete some first"));
         }
         let change = ApiKeyChange {
@@ -213,11 +213,11 @@ impl Keeper {
             expires_at: Some(new.expires_at),
         };
         let (key, mut row) = self.blank(user_id, now);
-        self.draft(&owner).apply(&mut tx, &mut row, change).await?;
-        api_keys::insert(&mut tx, &row).await?;
+        Draft { owner: &owner, now }.apply(&mut act, &mut row, change).await?;
+        api_keys::insert(&mut act, &row).await?;
         let kept = ApiKey::of(row, now);
-        self.permit.record(&mut tx, deed("key.create", None, Some(&kept))).await?;
-        self.permit.auth().commit_authority(tx).await?;
+        act.record(deed("key.create", None, Some(&kept))).await?;
+        act.commit_authority().await?;
         Ok(ApiKeyWithSecret { key: key.reveal().to_owned(), kept })
     }
 
@@ -227,15 +227,15 @@ impl Keeper {
 
     async fn try_update(&self, id: &str, change: ApiKeyChange) -> Result<ApiKey, AuthError> {
         let now = self.permit.now();
-        let mut tx = self.permit.store().write().await?;
-        let (mut row, owner) = self.find(&mut tx, id).await?;
+        let mut act = self.permit.write().await?;
+        let (mut row, owner) = self.find(&mut act, id).await?;
         let before = ApiKey::of(row.clone(), now);
-        self.draft(&owner).apply(&mut tx, &mut row, change).await?;
+        Draft { owner: &owner, now }.apply(&mut act, &mut row, change).await?;
         row.updated_at = now;
-        api_keys::update(&mut tx, &row).await?;
+        api_keys::update(&mut act, &row).await?;
         let after = ApiKey::of(row, now);
-        self.permit.record(&mut tx, deed("key.update", Some(&before), Some(&after))).await?;
-        self.permit.auth().commit_authority(tx).await?;
+        act.record(deed("key.update", Some(&before), Some(&after))).await?;
+        act.commit_authority().await?;
         Ok(after)
     }
 
@@ -245,14 +245,14 @@ impl Keeper {
 
     async fn try_delete(&self, id: &str) -> Result<(), AuthError> {
         let now = self.permit.now();
-        let mut tx = self.permit.store().write().await?;
-        let (mut row, _) = self.find(&mut tx, id).await?;
+        let mut act = self.permit.write().await?;
+        let (mut row, _) = self.find(&mut act, id).await?;
         let before = ApiKey::of(row.clone(), now);
         row.deleted_at = Some(now);
         row.updated_at = now;
-        api_keys::update(&mut tx, &row).await?;
-        self.permit.record(&mut tx, deed("key.delete", Some(&before), None)).await?;
-        self.permit.auth().commit_authority(tx).await
+        api_keys::update(&mut act, &row).await?;
+        act.record(deed("key.delete", Some(&before), None)).await?;
+        act.commit_authority().await
     }
 
     async fn rotate(&self, id: &str, rotation: Rotation) -> Result<ApiKeyWithSecret, AuthError> {
@@ -266,10 +266,10 @@ impl Keeper {
             return Err(AuthError::invalid("overlap_seconds", reason));
         }
         let now = self.permit.now();
-        let mut tx = self.permit.store().write().await?;
-        let (mut row, owner) = self.find(&mut tx, id).await?;
+        let mut act = self.permit.write().await?;
+        let (mut row, owner) = self.find(&mut act, id).await?;
         // Who rotates a key has it: it may do no more than they.
-        self.draft(&owner).check_reach(&mut tx, &row).await?;
+        Draft { owner: &owner, now }.check_reach(&mut act, &row).await?;
         let before = ApiKey::of(row.clone(), now);
         let key = PlainKey::generate();
         let old = std::mem::replace(&mut row.hash, key.hash());
@@ -278,26 +278,22 @@ impl Keeper {
         row.previous_expires_at = goes_on.then(|| now.after(overlap));
         row.prefix = key.prefix();
         row.updated_at = now;
-        api_keys::update(&mut tx, &row).await?;
+        api_keys::update(&mut act, &row).await?;
         let kept = ApiKey::of(row, now);
-        self.permit.record(&mut tx, deed("key.rotate", Some(&before), Some(&kept))).await?;
-        self.permit.auth().commit_authority(tx).await?;
+        act.record(deed("key.rotate", Some(&before), Some(&kept))).await?;
+        act.commit_authority().await?;
         Ok(ApiKeyWithSecret { key: key.reveal().to_owned(), kept })
     }
 
     /// A key within reach, and its owner.
-    async fn find(&self, tx: &mut Tx, id: &str) -> Result<(ApiKeyRow, UserRow), AuthError> {
-        let row = api_keys::find(tx, id).await?.ok_or(NO_KEY)?;
-        let owner = users::find(tx, &row.user_id).await?;
-        if self.only_own && !is_self(self.permit.caller(), &owner) {
+    async fn find(&self, act: &mut Act, id: &str) -> Result<(ApiKeyRow, UserRow), AuthError> {
+        let row = api_keys::find(act, id).await?.ok_or(NO_KEY)?;
+        let owner = users::find(act, &row.user_id).await?;
+        if self.only_own && !is_self(act.caller(), &owner) {
             return Err(NO_KEY);
         }
-        may_administer(self.permit.caller(), &owner)?;
+        may_administer(act.caller(), &owner)?;
         Ok((row, owner))
-    }
-
-    fn draft<'a>(&'a self, owner: &'a UserRow) -> Draft<'a> {
-        Draft { permit: &self.permit, owner }
     }
 
     fn blank(&self, user_id: &str, now: Timestamp) -> (PlainKey, ApiKeyRow) {

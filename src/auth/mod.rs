@@ -23,6 +23,7 @@ mod password_change;
 mod permission;
 mod proof;
 pub mod records;
+mod refusals;
 mod session;
 pub mod sessions;
 mod signing_keys;
@@ -43,9 +44,10 @@ use subtle::ConstantTimeEq;
 use tokio::sync::watch;
 
 use crate::auth::last_used::LastUsed;
-use crate::auth::subject::{CredentialRow, Subject, SubjectKey, Subjects};
+use crate::auth::refusals::Refusals;
+use crate::auth::subject::{CredentialRow, Shown, Subject, SubjectKey, Subjects};
 use crate::auth::token::TokenKeys;
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::config::AuthConfig;
 use crate::store::{Store, StoreError, Tx, revisions};
 
@@ -91,6 +93,8 @@ struct Inner {
     models: watch::Sender<u64>,
     /// When keys were last used, until it is written.
     last_used: LastUsed,
+    /// What was refused, until it is written.
+    refusals: Refusals,
     /// Keys and sessions that were looked for in the database.
     lookups: AtomicU64,
 }
@@ -107,6 +111,7 @@ impl Auth {
             keys_asked_for: Mutex::default(),
             subjects: Subjects::default(),
             last_used: LastUsed::default(),
+            refusals: Refusals::default(),
             authority: watch::Sender::new(0),
             models: watch::Sender::new(0),
             lookups: AtomicU64::new(0),
@@ -130,18 +135,30 @@ impl Auth {
         if self.is_configured_key(credential) {
             return Ok(self.of_inference_only(Identity::ConfiguredKey, origin));
         }
-        let key = if PlainKey::looks_like(credential) {
-            SubjectKey::ApiKey(PlainKey::parse(credential).ok_or(AuthError::InvalidApiKey)?.hash())
-        } else if credential.split('.').count() == 3 {
+        match self.read(credential).await {
+            Ok(shown) => self.let_in(shown, origin).await,
+            Err(refusal) => {
+                self.refused_stranger(&refusal, &origin);
+                Err(refusal)
+            }
+        }
+    }
+
+    /// What a credential names, as far as it says so itself.
+    async fn read(&self, credential: &str) -> Result<Shown, AuthError> {
+        if PlainKey::looks_like(credential) {
+            let key = PlainKey::parse(credential).ok_or(AuthError::InvalidApiKey)?;
+            return Ok(Shown { key: SubjectKey::ApiKey(key.hash()), until: None });
+        }
+        if credential.split('.').count() == 3 {
             let claims = self.verify(credential).await?;
-            SubjectKey::Session { session_id: claims.sid, user_id: claims.sub, version: claims.ver }
-        } else if credential.starts_with(TokenKind::Refresh.mark()) {
-            return Err(AuthError::AccessTokenInvalid);
-        } else {
-            return Err(AuthError::InvalidApiKey);
-        };
-        let subject = self.check(&key).await?;
-        self.admit(key, &subject, origin)
+            let until = Some(claims.accepted_until());
+            let key =
+                SubjectKey::Session { session_id: claims.sid, user_id: claims.sub, version: claims.ver };
+            return Ok(Shown { key, until });
+        }
+        let is_refresh_token = credential.starts_with(TokenKind::Refresh.mark());
+        Err(if is_refresh_token { AuthError::AccessTokenInvalid } else { AuthError::InvalidApiKey })
     }
 
     /// The same caller as things stand now: role, teams, scopes and models may be others since.
@@ -149,13 +166,57 @@ impl Auth {
     /// # Errors
     /// As [`Auth::authenticate`], when the credential is no longer good.
     pub async fn renew(&self, caller: &Caller) -> Result<Caller, AuthError> {
-        let Some(key) = caller.standing().key() else { return Ok(caller.clone()) };
-        let subject = self.check(key).await?;
-        self.admit(key.clone(), &subject, caller.origin().clone())
+        let Some(shown) = caller.standing().shown() else { return Ok(caller.clone()) };
+        self.let_in(shown.clone(), caller.origin().clone()).await
     }
 
-    /// A caller for a subject whose credential is good.
-    fn admit(&self, key: SubjectKey, subject: &Subject, origin: Origin) -> Result<Caller, AuthError> {
+    /// A caller for what was shown, if it is good now and there. Written down if it is not.
+    async fn let_in(&self, shown: Shown, origin: Origin) -> Result<Caller, AuthError> {
+        let found = self.find(&shown.key).await?;
+        let now = self.0.clock.now();
+        match self.admit(&shown, found.as_deref(), &origin, now) {
+            Ok(caller) => {
+                if let Identity::ApiKey { key_id, .. } = &caller.identity {
+                    self.0.last_used.note(key_id, now);
+                }
+                Ok(caller)
+            }
+            Err(refusal) => {
+                self.refused_credential(&shown, found.as_deref(), &refusal, &origin).await;
+                Err(refusal)
+            }
+        }
+    }
+
+    /// The caller that a credential makes at this moment. Nothing is noted of it.
+    pub(super) async fn as_of_now(&self, shown: &Shown, origin: &Origin) -> Result<Caller, AuthError> {
+        let found = self.find(&shown.key).await?;
+        self.admit(shown, found.as_deref(), origin, self.0.clock.now())
+    }
+
+    /// The same, as it is in a transaction: what is decided by that holds until it commits.
+    pub(super) async fn as_of(&self, tx: &mut Tx, caller: &Caller) -> Result<Caller, AuthError> {
+        let Some(shown) = caller.standing().shown() else { return Ok(caller.clone()) };
+        let found = subject::look_up(tx, &shown.key).await?;
+        self.admit(shown, found.as_ref(), caller.origin(), self.0.clock.now())
+    }
+
+    /// A caller for what was found, if the credential is good now and there.
+    fn admit(
+        &self,
+        shown: &Shown,
+        found: Option<&Subject>,
+        origin: &Origin,
+        now: Timestamp,
+    ) -> Result<Caller, AuthError> {
+        let subject = found.ok_or_else(|| shown.key.unknown())?;
+        subject.check(&shown.key, now)?;
+        subject.check_address(origin.address)?;
+        Ok(self.caller(shown, subject, origin))
+    }
+
+    /// Who a credential belongs to, and what they may do by it.
+    fn caller(&self, shown: &Shown, subject: &Subject, origin: &Origin) -> Caller {
         let role_permissions = subject.role.permissions();
         let user = UserIdentity {
             id: subject.user.id.clone(),
@@ -171,45 +232,34 @@ impl Auth {
             models: None,
             teams: subject.teams.clone(),
             key_team: None,
-            origin,
-            standing: Standing::of(self.clone(), key),
+            is_bound: false,
+            origin: origin.clone(),
+            standing: Standing::of(self.clone(), shown.clone()),
         };
         match &subject.credential {
             CredentialRow::Session(session) => {
                 caller.identity = Identity::Session { session_id: session.id.clone() };
             }
-            CredentialRow::ApiKey { row, scopes, networks } => {
-                let address = caller.origin.address.to_canonical();
-                if networks.as_ref().is_some_and(|all| !all.iter().any(|network| network.contains(&address)))
-                {
-                    return Err(AuthError::AddressNotAllowed);
-                }
-                self.0.last_used.note(&row.id, self.0.clock.now());
+            CredentialRow::ApiKey { row, scopes, .. } => {
                 caller.identity = Identity::ApiKey { key_id: row.id.clone(), name: row.name.clone() };
                 caller.permissions = role_permissions.and(*scopes);
                 caller.models = row.models.as_ref().map(|models| models.0.clone());
                 caller.key_team = row.team_id.clone();
+                caller.is_bound = keys::is_bound(row);
             }
         }
-        Ok(caller)
+        caller
     }
 
-    /// Whether a credential is good now, and whose it is.
-    async fn check(&self, key: &SubjectKey) -> Result<Arc<Subject>, AuthError> {
+    /// Who a credential belongs to; none if it names nothing.
+    async fn find(&self, key: &SubjectKey) -> Result<Option<Arc<Subject>>, AuthError> {
         self.0.lookups.fetch_add(1, Ordering::Relaxed);
-        let unknown = match key {
-            SubjectKey::ApiKey(_) => AuthError::InvalidApiKey,
-            SubjectKey::Session { .. } => AuthError::AccessTokenInvalid,
-        };
-        let now = self.0.clock.now();
-        let mut found = self.0.subjects.get(&self.0.store, key).await?;
-        if found.as_ref().is_some_and(|subject| subject.may_have_been_extended(now)) {
+        let found = self.0.subjects.get(&self.0.store, key).await?;
+        if found.as_ref().is_some_and(|subject| subject.may_have_been_extended(self.0.clock.now())) {
             self.0.subjects.forget_one(key);
-            found = self.0.subjects.get(&self.0.store, key).await?;
+            return self.0.subjects.get(&self.0.store, key).await;
         }
-        let subject = found.ok_or(unknown)?;
-        subject.check(key, now)?;
-        Ok(subject)
+        Ok(found)
     }
 
     /// Somebody without a credential, where none is asked for: may use models, and nothing else.
@@ -227,6 +277,7 @@ impl Auth {
             models: None,
             teams: Vec::new(),
             key_team: None,
+            is_bound: false,
             origin,
             standing: Standing::for_ever(),
         }

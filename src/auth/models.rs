@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::auth::capability::Deed;
+use crate::auth::capability::{Act, Deed};
 use crate::auth::{Auth, AuthError, Caller, Capability, Permission, Permit};
 use crate::clock::Timestamp;
 use crate::store::models::ModelRow;
@@ -234,11 +234,11 @@ impl ModelAdmin {
     /// # Errors
     /// [`AuthError::Exists`], [`AuthError::Invalid`] for a team that is not there.
     pub async fn create(&self, specification: ModelSpecification) -> Result<RegisteredModel, AuthError> {
-        let mut tx = self.0.store().write().await?;
-        if models::find(&mut tx, &specification.id).await?.is_some() {
+        let mut act = self.0.write().await?;
+        if models::find(&mut act, &specification.id).await?.is_some() {
             return Err(AuthError::Exists { what: "the model", name: specification.id });
         }
-        self.insert(tx, specification).await
+        self.insert(act, specification).await
     }
 
     /// Changes what a model is to be: from what is registered at that moment, so that of two changes at once neither is
@@ -253,61 +253,61 @@ impl ModelAdmin {
         configured: Option<ModelSpecification>,
         change: impl FnOnce(&mut ModelSpecification) -> Result<(), E>,
     ) -> Result<Option<RegisteredModel>, E> {
-        let mut tx = self.0.store().write().await.map_err(AuthError::from)?;
-        if let Some(before) = find(&mut tx, id).await? {
+        let mut act = self.0.write().await?;
+        if let Some(before) = find(&mut act, id).await? {
             let mut specification = before.specification.clone();
             change(&mut specification)?;
-            return Ok(Some(self.replace(tx, before, specification).await?));
+            return Ok(Some(self.replace(act, before, specification).await?));
         }
         let Some(mut specification) = configured else { return Ok(None) };
         change(&mut specification)?;
-        Ok(Some(self.insert(tx, specification).await?))
+        Ok(Some(self.insert(act, specification).await?))
     }
 
     /// Writes a model that is not registered yet.
     async fn insert(
         &self,
-        mut tx: Tx,
+        mut act: Act,
         specification: ModelSpecification,
     ) -> Result<RegisteredModel, AuthError> {
         let now = self.0.now();
         let created_by = self.0.caller().user().map_or_else(|| "system".to_owned(), |user| user.id.clone());
         let model = RegisteredModel { specification, created_at: now, created_by, updated_at: now };
-        let all = models::all(&mut tx).await?;
+        let all = models::all(&mut act).await?;
         if all.len() >= MOST_MODELS {
             return Err(AuthError::Conflict("there are 1000 registered models: delete one first"));
         }
         check_names(&model.specification, &all)?;
-        models::insert(&mut tx, &model.row()).await?;
-        self.finish(tx, "model.create", None, model).await
+        models::insert(&mut act, &model.row()).await?;
+        self.finish(act, "model.create", None, model).await
     }
 
     /// Writes a registered model anew.
     async fn replace(
         &self,
-        mut tx: Tx,
+        mut act: Act,
         before: RegisteredModel,
         specification: ModelSpecification,
     ) -> Result<RegisteredModel, AuthError> {
         let model = RegisteredModel { specification, updated_at: self.0.now(), ..before.clone() };
-        check_names(&model.specification, &models::all(&mut tx).await?)?;
-        models::update(&mut tx, &model.row()).await?;
-        self.finish(tx, "model.update", Some(before), model).await
+        check_names(&model.specification, &models::all(&mut act).await?)?;
+        models::update(&mut act, &model.row()).await?;
+        self.finish(act, "model.update", Some(before), model).await
     }
 
     /// What is the same for a model that is new and one that was changed.
     async fn finish(
         &self,
-        mut tx: Tx,
+        mut act: Act,
         action: &'static str,
         before: Option<RegisteredModel>,
         model: RegisteredModel,
     ) -> Result<RegisteredModel, AuthError> {
-        self.write_teams(&mut tx, &model.specification).await?;
+        self.write_teams(&mut act, &model.specification).await?;
         let target = ("model", model.specification.id.clone());
         let before = before.map(|model| model.record());
-        self.0.record(&mut tx, Deed { action, target, before, after: Some(model.record()) }).await?;
-        self.0.auth().commit_models(tx).await?;
+        act.record(Deed { action, target, before, after: Some(model.record()) }).await?;
+        act.commit_models().await?;
         Ok(model)
     }
 
@@ -316,13 +316,13 @@ impl ModelAdmin {
     /// # Errors
     /// [`AuthError::NotFound`].
     pub async fn delete(&self, id: &str) -> Result<(), AuthError> {
-        let mut tx = self.0.store().write().await?;
-        let model = find(&mut tx, id).await?.ok_or(AuthError::NotFound("registered model"))?;
-        models::set_teams(&mut tx, id, &[]).await?;
-        models::delete(&mut tx, id).await?;
+        let mut act = self.0.write().await?;
+        let model = find(&mut act, id).await?.ok_or(AuthError::NotFound("registered model"))?;
+        models::set_teams(&mut act, id, &[]).await?;
+        models::delete(&mut act, id).await?;
         let (target, before) = (("model", id.to_owned()), Some(model.record()));
-        self.0.record(&mut tx, Deed { action: "model.delete", target, before, after: None }).await?;
-        self.0.auth().commit_models(tx).await
+        act.record(Deed { action: "model.delete", target, before, after: None }).await?;
+        act.commit_models().await
     }
 
     /// Writes down that a model was loaded, unloaded or fetched on request.
@@ -330,10 +330,10 @@ impl ModelAdmin {
     /// # Errors
     /// Those of the store.
     pub async fn record(&self, action: &'static str, id: &str) -> Result<(), AuthError> {
-        let mut tx = self.0.store().write().await?;
+        let mut act = self.0.write().await?;
         let deed = Deed { action, target: ("model", id.to_owned()), before: None, after: None };
-        self.0.record(&mut tx, deed).await?;
-        Ok(tx.commit().await?)
+        act.record(deed).await?;
+        act.commit().await
     }
 
     async fn write_teams(&self, tx: &mut Tx, model: &ModelSpecification) -> Result<(), AuthError> {

@@ -5,8 +5,10 @@ use std::net::IpAddr;
 /// Where a request comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// The client's address.
+    /// The client's address; the unspecified one if nobody knows it.
     pub address: IpAddr,
+    /// What is asked for: method and path, with the names of its variable parts.
+    pub request: String,
     /// The request's id.
     pub request_id: String,
     /// What the client calls itself.

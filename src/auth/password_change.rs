@@ -3,11 +3,11 @@
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
 
+use crate::auth::capability::Deed;
 use crate::auth::opaque_token::{OpaqueToken, TokenKind};
 use crate::auth::session::give_out;
 use crate::auth::{AuthError, Caller, Capability, Identity, Passwords, Permission, Permit, SignedIn};
 use crate::clock::Timestamp;
-use crate::store::audit::{self, AuditEvent};
 use crate::store::sessions::SessionRow;
 use crate::store::users::UserRow;
 use crate::store::{StoreError, Tx, sessions, users};
@@ -44,20 +44,20 @@ impl PasswordChanger {
         let proven = auth.prove(&user.username, current, caller.origin(), ACTION).await?;
         let password_hash = auth.passwords().hash(new).await?;
 
-        let mut tx = auth.store().write().await?;
+        let mut act = self.0.write().await?;
         let now = auth.clock().now();
-        let mut row = proven.still_holds(users::find(&mut tx, &user.id).await?)?;
+        let mut row = proven.still_holds(users::find(&mut act, &user.id).await?)?;
         row.password_hash = password_hash;
         row.must_change_password = false;
         row.token_version += 1;
         row.updated_at = now;
-        users::update(&mut tx, &row).await?;
-        proven.attempt.forget(&mut tx).await?;
-        let (ended, kept) = keep_only_this(&mut tx, caller, &row, now).await?;
-        let event = caller.event(now, ACTION, ("user", Some(&row.id)));
+        users::update(&mut act, &row).await?;
+        proven.attempt.forget(&mut act).await?;
+        let (ended, kept) = keep_only_this(&mut act, caller, &row, now).await?;
         let after = Some(json!({"username": row.username, "sessions_ended": ended}));
-        audit::append(&mut tx, AuditEvent { after, ..event }).await?;
-        auth.commit_authority(tx).await?;
+        let target = ("user", row.id.clone());
+        act.record(Deed { action: ACTION, target, before: None, after }).await?;
+        act.commit_authority().await?;
         kept.map(|(session, token)| auth.signed_in(&row, &session, token, now)).transpose()
     }
 }

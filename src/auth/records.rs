@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::auth::{AuthError, Capability, ChainReport, Checkpoint, Flaw, Permission, Permit, verify_chain};
+use crate::auth::{AuthError, Capability, ChainReport, Checkpoint, Flaw, Permission, Permit};
 use crate::clock::Timestamp;
 use crate::store::audit::{AuditFilter, AuditRow};
 use crate::store::usage::{Grouping, UsageFilter, UsageRow, UsageTotal};
@@ -170,7 +170,7 @@ impl AuditReader {
     /// # Errors
     /// [`AuthError::Store`].
     pub async fn verify(&self, earlier: Option<&Checkpoint>) -> Result<AuditVerdict, AuthError> {
-        Ok(verify_chain(self.0.store(), earlier).await?.into())
+        Ok(self.0.store().verify_chain(earlier).await?.into())
     }
 }
 

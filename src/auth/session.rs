@@ -114,6 +114,14 @@ impl Auth {
     /// # Errors
     /// [`AuthError::RefreshTokenInvalid`]; [`AuthError::RefreshTokenReused`], and the session is ended.
     pub async fn refresh(&self, token: &str, origin: &Origin) -> Result<SignedIn, AuthError> {
+        let refreshed = self.exchange(token, origin).await;
+        if let Err(refusal @ AuthError::RefreshTokenInvalid) = &refreshed {
+            self.refused_stranger(refusal, origin);
+        }
+        refreshed
+    }
+
+    async fn exchange(&self, token: &str, origin: &Origin) -> Result<SignedIn, AuthError> {
         let (token, _) = self.find_by_token(token).await?;
         let mut tx = self.store().write().await?;
         let now = self.clock().now();

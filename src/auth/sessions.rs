@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
-use crate::auth::capability::Deed;
+use crate::auth::capability::{Act, Deed};
 use crate::auth::{AuthError, Caller, Capability, Identity, Permission, Permit};
 use crate::clock::Timestamp;
 use crate::store::sessions::SessionRow;
@@ -84,7 +84,7 @@ impl OwnSessions {
     /// # Errors
     /// [`AuthError::NotFound`], also for somebody else's.
     pub async fn end(&self, id: &str) -> Result<(), AuthError> {
-        revoke_session(&self.0, id, Some(self.user_id()?)).await
+        revoke_session(self.0.write().await?, id, Some(self.user_id()?), self.0.now()).await
     }
 
     fn user_id(&self) -> Result<&str, AuthError> {
@@ -106,19 +106,18 @@ pub(super) async fn list_sessions(
 
 /// Ends a session that goes on, if it is of that user, or of any. What the caller may end was checked by the capability.
 pub(super) async fn revoke_session(
-    permit: &Permit,
+    mut act: Act,
     id: &str,
     user_id: Option<&str>,
+    now: Timestamp,
 ) -> Result<(), AuthError> {
-    let mut tx = permit.store().write().await?;
-    let now = permit.now();
     let goes_on = |row: &SessionRow| row.revoked_at.is_none() && row.expires_at > now;
     let is_theirs = |row: &SessionRow| user_id.is_none_or(|user_id| user_id == row.user_id);
-    let row = sessions::find(&mut tx, id).await?.filter(|row| goes_on(row) && is_theirs(row));
+    let row = sessions::find(&mut act, id).await?.filter(|row| goes_on(row) && is_theirs(row));
     let row = row.ok_or(AuthError::NotFound("session"))?;
-    sessions::revoke(&mut tx, id, "revoked", now).await?;
-    let before = Some(json!(Session::of(row, permit.caller())));
+    sessions::revoke(&mut act, id, "revoked", now).await?;
+    let before = Some(json!(Session::of(row, act.caller())));
     let target = ("session", id.to_owned());
-    permit.record(&mut tx, Deed { action: "session.revoke", target, before, after: None }).await?;
-    permit.auth().commit_authority(tx).await
+    act.record(Deed { action: "session.revoke", target, before, after: None }).await?;
+    act.commit_authority().await
 }

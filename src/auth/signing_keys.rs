@@ -49,22 +49,22 @@ impl SigningKeyAdmin {
                 "the signing key is `jwt-secret` of the configuration: change it there and start again",
             ));
         }
-        let mut tx = self.0.store().write().await?;
+        let mut act = self.0.write().await?;
         let now = self.0.now();
         let until = now.after(ACCESS_LIFETIME);
-        let earlier = signing_keys::all(&mut tx).await?;
+        let earlier = signing_keys::all(&mut act).await?;
         let earlier = earlier.into_iter().find(|key| key.retires_at.is_none()).map(|key| key.id);
-        signing_keys::retire_all(&mut tx, until, now).await?;
+        signing_keys::retire_all(&mut act, until, now).await?;
         let key = TokenKeys::generate(now);
-        signing_keys::insert(&mut tx, &key).await?;
+        signing_keys::insert(&mut act, &key).await?;
         let deed = Deed {
             action: "signing_key.rotate",
             target: ("signing_key", key.id.clone()),
             before: Some(json!({"id": earlier})),
             after: Some(json!({"id": key.id, "earlier_accepted_until": until})),
         };
-        self.0.record(&mut tx, deed).await?;
-        auth.commit_authority(tx).await?;
+        act.record(deed).await?;
+        act.commit_authority().await?;
         auth.read_signing_keys().await?;
         Ok(SigningKeyRotated { id: key.id, earlier_accepted_until: until })
     }

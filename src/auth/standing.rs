@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::auth::subject::SubjectKey;
-use crate::auth::{Auth, AuthError, Permission};
+use tokio::sync::watch;
+
+use crate::auth::subject::Shown;
+use crate::auth::{Auth, AuthError, Caller};
 
 /// How often it is looked at by the clock alone: an expiry is nobody's act.
 const TICK: Duration = Duration::from_millis(500);
@@ -15,7 +17,7 @@ pub struct Standing(Option<Arc<Watched>>);
 
 struct Watched {
     auth: Auth,
-    key: SubjectKey,
+    shown: Shown,
 }
 
 impl Standing {
@@ -24,40 +26,51 @@ impl Standing {
         Self(None)
     }
 
-    pub(super) fn of(auth: Auth, key: SubjectKey) -> Self {
-        Self(Some(Arc::new(Watched { auth, key })))
+    pub(super) fn of(auth: Auth, shown: Shown) -> Self {
+        Self(Some(Arc::new(Watched { auth, shown })))
     }
 
-    /// What the credential names; nothing of one that nobody can take away.
-    pub(super) fn key(&self) -> Option<&SubjectKey> {
-        self.0.as_ref().map(|watched| &watched.key)
+    /// What was shown; nothing of one that nobody can take away.
+    pub(super) fn shown(&self) -> Option<&Shown> {
+        self.0.as_ref().map(|watched| &watched.shown)
     }
 
-    /// Returns when the credential is no longer good, with the reason. Within a second of it, wherever it was changed.
-    /// While the database cannot be reached, what was good stays good.
-    pub async fn ended(&self) -> AuthError {
-        self.ended_or_without(None).await
+    /// Whether it was an access token, and that has expired meanwhile.
+    pub fn has_expired(&self) -> bool {
+        let Some(watched) = &self.0 else { return false };
+        watched.shown.until.is_some_and(|until| until <= watched.auth.clock().now())
     }
 
-    /// The same, but also when a permission is gone, by another role of the user or other scopes of the key.
-    pub async fn lost(&self, permission: Permission) -> AuthError {
-        self.ended_or_without(Some(permission)).await
-    }
-
-    async fn ended_or_without(&self, permission: Option<Permission>) -> AuthError {
-        let Some(watched) = &self.0 else { return std::future::pending().await };
-        let mut changes = watched.auth.changes();
-        loop {
-            let checked = match (watched.auth.check(&watched.key).await, permission) {
-                (Ok(subject), Some(permission)) => subject.require(permission),
-                (checked, _) => checked.map(drop),
-            };
-            match checked {
-                Ok(()) | Err(AuthError::Store(_)) => {}
-                Err(gone) => return gone,
-            }
-            // The sender lives in `auth`.
-            let _ = tokio::time::timeout(TICK, changes.changed()).await;
+    /// The caller as things stand now, of which nothing is noted.
+    ///
+    /// # Errors
+    /// Why the credential is no longer good, or not there.
+    pub async fn renewed(&self, caller: &Caller) -> Result<Caller, AuthError> {
+        match &self.0 {
+            Some(watched) => watched.auth.as_of_now(&watched.shown, caller.origin()).await,
+            None => Ok(caller.clone()),
         }
+    }
+
+    /// When to look again.
+    pub fn changes(&self) -> Changes {
+        Changes(self.0.as_ref().map(|watched| watched.auth.changes()))
+    }
+}
+
+/// Changes of who may do what.
+pub struct Changes(Option<watch::Receiver<u64>>);
+
+impl Changes {
+    /// Returns at the next one, and now and then without one.
+    pub async fn next(&mut self) {
+        let changed = async {
+            match &mut self.0 {
+                // The sender lives as long as there is an `Auth`.
+                Some(changes) => changes.changed().await.is_ok(),
+                None => std::future::pending().await,
+            }
+        };
+        let _ = tokio::time::timeout(TICK, changed).await;
     }
 }

@@ -1,6 +1,7 @@
 //! From a credential to who it belongs to: looked up in the database, kept in memory until something changes.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use crate::clock::Timestamp;
 use crate::store::api_keys::ApiKeyRow;
 use crate::store::sessions::SessionRow;
 use crate::store::users::UserRow;
-use crate::store::{Store, StoreError, api_keys, sessions, teams, users};
+use crate::store::{Store, StoreError, Tx, api_keys, sessions, teams, users};
 
 /// Most subjects kept; one more and all are forgotten.
 const MOST_KEPT: usize = 50_000;
@@ -33,6 +34,25 @@ pub enum SubjectKey {
         /// The user's token version when the token was made.
         version: i64,
     },
+}
+
+impl SubjectKey {
+    /// What is said of one that names nothing.
+    pub fn unknown(&self) -> AuthError {
+        match self {
+            Self::ApiKey(_) => AuthError::InvalidApiKey,
+            Self::Session { .. } => AuthError::AccessTokenInvalid,
+        }
+    }
+}
+
+/// A credential as it was shown.
+#[derive(Debug, Clone)]
+pub struct Shown {
+    /// What it names.
+    pub key: SubjectKey,
+    /// When it is shown too late: of an access token. Of a key, what is kept of it says so.
+    pub until: Option<Timestamp>,
 }
 
 /// Who a credential belongs to, as the database says.
@@ -95,24 +115,15 @@ impl Subject {
         matches!(&self.credential, CredentialRow::Session(row) if row.expires_at <= now && row.revoked_at.is_none())
     }
 
-    /// What may be done with the credential: what the role may, and a key's scopes.
-    pub fn permissions(&self) -> PermissionSet {
-        match &self.credential {
-            CredentialRow::ApiKey { scopes, .. } => self.role.permissions().and(*scopes),
-            CredentialRow::Session(_) => self.role.permissions(),
-        }
-    }
-
-    /// Checks one permission.
+    /// Whether the credential may be used from there. Of an address that is not known, a list of networks has none.
     ///
     /// # Errors
-    /// [`AuthError::ScopeMissing`], [`AuthError::PermissionMissing`].
-    pub fn require(&self, permission: Permission) -> Result<(), AuthError> {
-        match (self.permissions().has(permission), self.role.permissions().has(permission)) {
-            (true, _) => Ok(()),
-            (false, true) => Err(AuthError::ScopeMissing(permission)),
-            (false, false) => Err(AuthError::PermissionMissing(permission)),
-        }
+    /// [`AuthError::AddressNotAllowed`].
+    pub fn check_address(&self, address: IpAddr) -> Result<(), AuthError> {
+        let CredentialRow::ApiKey { networks: Some(networks), .. } = &self.credential else { return Ok(()) };
+        let address = address.to_canonical();
+        let is_inside = networks.iter().any(|network| network.contains(&address));
+        if is_inside && !address.is_unspecified() { Ok(()) } else { Err(AuthError::AddressNotAllowed) }
     }
 }
 
@@ -158,7 +169,9 @@ impl Subjects {
             }
             kept.generation
         };
-        let Some(subject) = look_up(store, key).await? else { return Ok(None) };
+        let mut tx = store.read().await?;
+        let Some(subject) = look_up(&mut tx, key).await? else { return Ok(None) };
+        drop(tx);
         let subject = Arc::new(subject);
         let mut kept = self.kept.write().unwrap_or_else(PoisonError::into_inner);
         if kept.generation == generation {
@@ -183,22 +196,25 @@ impl Subjects {
     }
 }
 
-async fn look_up(store: &Store, key: &SubjectKey) -> Result<Option<Subject>, AuthError> {
-    let mut tx = store.read().await?;
+/// Reads the subject of a credential, as it is in this transaction.
+///
+/// # Errors
+/// [`AuthError::Store`].
+pub async fn look_up(tx: &mut Tx, key: &SubjectKey) -> Result<Option<Subject>, AuthError> {
     let (user_id, credential) = match key {
         SubjectKey::ApiKey(hash) => {
-            let Some(row) = api_keys::find_by_hash(&mut tx, hash).await? else { return Ok(None) };
+            let Some(row) = api_keys::find_by_hash(tx, hash).await? else { return Ok(None) };
             let (scopes, networks) = read_lists(&row)?;
             (row.user_id.clone(), CredentialRow::ApiKey { row: Box::new(row), scopes, networks })
         }
         SubjectKey::Session { session_id, .. } => {
-            let Some(row) = sessions::find(&mut tx, session_id).await? else { return Ok(None) };
+            let Some(row) = sessions::find(tx, session_id).await? else { return Ok(None) };
             (row.user_id.clone(), CredentialRow::Session(row))
         }
     };
-    let Some(user) = users::find(&mut tx, &user_id).await? else { return Ok(None) };
+    let Some(user) = users::find(tx, &user_id).await? else { return Ok(None) };
     let role = user.role.parse().map_err(|reason| damaged("users", reason))?;
-    let teams = teams::of_user(&mut tx, &user_id).await?;
+    let teams = teams::of_user(tx, &user_id).await?;
     Ok(Some(Subject { user, role, teams, credential }))
 }
 

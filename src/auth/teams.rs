@@ -179,11 +179,11 @@ impl TeamAdmin {
             updated_at: now,
             deleted_at: None,
         };
-        let mut tx = self.0.store().write().await?;
-        unless_taken(teams::insert(&mut tx, &row).await, &row.name)?;
+        let mut act = self.0.write().await?;
+        unless_taken(teams::insert(&mut act, &row).await, &row.name)?;
         let team = Team::from(row);
-        self.0.record(&mut tx, deed("team.create", None, Some(&team))).await?;
-        self.0.auth().commit_authority(tx).await?;
+        act.record(deed("team.create", None, Some(&team))).await?;
+        act.commit_authority().await?;
         Ok(team)
     }
 
@@ -192,8 +192,8 @@ impl TeamAdmin {
     /// # Errors
     /// [`AuthError::NotFound`], [`AuthError::Invalid`], [`AuthError::Exists`].
     pub async fn update(&self, id: &str, change: TeamChange) -> Result<Team, AuthError> {
-        let mut tx = self.0.store().write().await?;
-        let mut row = find(&mut tx, id).await?;
+        let mut act = self.0.write().await?;
+        let mut row = find(&mut act, id).await?;
         let before = Team::from(row.clone());
         if let Some(name) = change.name {
             row.name = input::name("name", &name, LONGEST_NAME)?;
@@ -202,10 +202,10 @@ impl TeamAdmin {
             row.description = input::line("description", &description, LONGEST_DESCRIPTION)?;
         }
         row.updated_at = self.0.now();
-        unless_taken(teams::update(&mut tx, &row).await, &row.name)?;
+        unless_taken(teams::update(&mut act, &row).await, &row.name)?;
         let after = Team::from(row);
-        self.0.record(&mut tx, deed("team.update", Some(&before), Some(&after))).await?;
-        self.0.auth().commit_authority(tx).await?;
+        act.record(deed("team.update", Some(&before), Some(&after))).await?;
+        act.commit_authority().await?;
         Ok(after)
     }
 
@@ -214,9 +214,9 @@ impl TeamAdmin {
     /// # Errors
     /// [`AuthError::NotFound`]; [`AuthError::Conflict`] while keys or models are bound to it.
     pub async fn delete(&self, id: &str) -> Result<(), AuthError> {
-        let mut tx = self.0.store().write().await?;
-        let mut row = find(&mut tx, id).await?;
-        if teams::count_bound(&mut tx, id).await? != (0, 0) {
+        let mut act = self.0.write().await?;
+        let mut row = find(&mut act, id).await?;
+        if teams::count_bound(&mut act, id).await? != (0, 0) {
             return Err(AuthError::Conflict(
                 "keys or models are bound to this team: free or delete them first",
             ));
@@ -224,9 +224,9 @@ impl TeamAdmin {
         let before = Team::from(row.clone());
         row.deleted_at = Some(self.0.now());
         row.updated_at = self.0.now();
-        teams::update(&mut tx, &row).await?;
-        self.0.record(&mut tx, deed("team.delete", Some(&before), None)).await?;
-        self.0.auth().commit_authority(tx).await
+        teams::update(&mut act, &row).await?;
+        act.record(deed("team.delete", Some(&before), None)).await?;
+        act.commit_authority().await
     }
 
     /// Takes a user into a team. Who is in stays in.
@@ -234,13 +234,13 @@ impl TeamAdmin {
     /// # Errors
     /// [`AuthError::NotFound`].
     pub async fn add_member(&self, id: &str, user_id: &str) -> Result<Membership, AuthError> {
-        let mut tx = self.0.store().write().await?;
-        let membership = membership(&mut tx, id, user_id).await?;
-        if teams::add_member(&mut tx, id, user_id, self.0.now()).await? {
+        let mut act = self.0.write().await?;
+        let membership = membership(&mut act, id, user_id).await?;
+        if teams::add_member(&mut act, id, user_id, self.0.now()).await? {
             let after = Some(json!(membership));
             let target = ("team", id.to_owned());
-            self.0.record(&mut tx, Deed { action: "team.member_add", target, before: None, after }).await?;
-            self.0.auth().commit_authority(tx).await?;
+            act.record(Deed { action: "team.member_add", target, before: None, after }).await?;
+            act.commit_authority().await?;
         }
         Ok(membership)
     }
@@ -250,15 +250,15 @@ impl TeamAdmin {
     /// # Errors
     /// [`AuthError::NotFound`], also if the user is not in it.
     pub async fn remove_member(&self, id: &str, user_id: &str) -> Result<(), AuthError> {
-        let mut tx = self.0.store().write().await?;
-        let membership = membership(&mut tx, id, user_id).await?;
-        if !teams::remove_member(&mut tx, id, user_id).await? {
+        let mut act = self.0.write().await?;
+        let membership = membership(&mut act, id, user_id).await?;
+        if !teams::remove_member(&mut act, id, user_id).await? {
             return Err(AuthError::NotFound("member"));
         }
         let before = Some(json!(membership));
         let target = ("team", id.to_owned());
-        self.0.record(&mut tx, Deed { action: "team.member_remove", target, before, after: None }).await?;
-        self.0.auth().commit_authority(tx).await
+        act.record(Deed { action: "team.member_remove", target, before, after: None }).await?;
+        act.commit_authority().await
     }
 }
 

@@ -2,9 +2,9 @@
 //! each attempt must wait longer. Nothing is ever locked.
 //!
 //! There are three counters. One is the account's, for attempts from anywhere. Attempts from an address that the user
-//! signed in from lately are counted apart from it, so that strangers who hammer the account do not shut its owner out.
-//! And one is the address's, whichever accounts it tries: success does not clear it, or somebody with an account of their
-//! own could.
+//! signed in from lately are counted apart from it, and go by that count alone, so that strangers who hammer the account,
+//! or anybody at the same address, do not shut its owner out. And one is the address's, whichever accounts it tries:
+//! success does not clear it, or somebody with an account of their own could.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -59,6 +59,8 @@ pub(super) struct Attempt {
     /// Of the account; none for what cannot be the name of one.
     account: Option<String>,
     address: String,
+    /// Whether the account's owner signed in from there lately.
+    known: bool,
 }
 
 impl Attempt {
@@ -70,7 +72,7 @@ impl Attempt {
             false => account,
             true => format!("{account}:{address}"),
         });
-        Self { account, address: format!("address:{address}") }
+        Self { account, address: format!("address:{address}"), known }
     }
 
     fn counters(&self) -> impl Iterator<Item = (&str, &'static Rule)> {
@@ -78,13 +80,15 @@ impl Attempt {
         account.into_iter().chain([(self.address.as_str(), &ADDRESS)])
     }
 
-    /// Whether it may be tried now.
+    /// Whether it may be tried now. Where the account is known nobody waits for what others there did with other names;
+    /// else whoever is at the same address, and makes names up, would keep its owner out.
     ///
     /// # Errors
     /// [`AuthError::Throttled`] with how long to wait.
     pub(super) async fn check(&self, tx: &mut Tx, now: Timestamp) -> Result<(), AuthError> {
         let mut wait = Duration::ZERO;
-        for (subject, _) in self.counters() {
+        let asked = if self.known { 1 } else { 2 };
+        for (subject, _) in self.counters().take(asked) {
             if let Some(row) = sign_in_failures::find(tx, subject).await? {
                 wait = wait.max(row.blocked_until.since(now));
             }
@@ -128,7 +132,7 @@ pub(super) async fn forget_account(tx: &mut Tx, username: &str) -> Result<(), St
 }
 
 /// What one customer of a network provider has: an address of version 4, a network of 64 bits of version 6.
-fn network(address: IpAddr) -> IpAddr {
+pub(super) fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => address.into(),
         IpAddr::V6(address) => Ipv6Addr::from(u128::from(address) >> 64 << 64).into(),

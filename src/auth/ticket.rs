@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::auth::opaque_token::{OpaqueToken, TokenKind};
-use crate::auth::subject::SubjectKey;
+use crate::auth::subject::{Shown, SubjectKey};
 use crate::auth::{Auth, AuthError, Caller, Identity, Origin, Permission};
+use crate::clock::Timestamp;
 use crate::store::{StoreError, tickets};
 
 /// How long a ticket is good.
@@ -27,21 +28,33 @@ pub struct Ticket {
 #[derive(Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Grant {
-    ApiKey { hash: String },
-    Session { session_id: String, user_id: String, version: i64 },
+    ApiKey {
+        hash: String,
+    },
+    Session {
+        session_id: String,
+        user_id: String,
+        version: i64,
+        /// When the access token expires, in milliseconds since 1970.
+        until: Option<i64>,
+    },
     ConfiguredKey,
     Anonymous,
 }
 
 impl Grant {
     fn of(caller: &Caller) -> Self {
-        match (caller.standing().key(), caller.identity()) {
-            (Some(SubjectKey::ApiKey(hash)), _) => Self::ApiKey { hash: hash.clone() },
-            (Some(SubjectKey::Session { session_id, user_id, version }), _) => {
-                Self::Session { session_id: session_id.clone(), user_id: user_id.clone(), version: *version }
+        let Some(shown) = caller.standing().shown() else {
+            return match caller.identity() {
+                Identity::ConfiguredKey => Self::ConfiguredKey,
+                _ => Self::Anonymous,
+            };
+        };
+        match shown.key.clone() {
+            SubjectKey::ApiKey(hash) => Self::ApiKey { hash },
+            SubjectKey::Session { session_id, user_id, version } => {
+                Self::Session { session_id, user_id, version, until: shown.until.map(Timestamp::millis) }
             }
-            (None, Identity::ConfiguredKey) => Self::ConfiguredKey,
-            (None, _) => Self::Anonymous,
         }
     }
 }
@@ -68,6 +81,14 @@ impl Auth {
     /// # Errors
     /// [`AuthError::TicketInvalid`]; or why the credential it stands for is no longer good.
     pub async fn redeem_ticket(&self, ticket: &str, origin: Origin) -> Result<Caller, AuthError> {
+        let redeemed = self.redeem(ticket, origin.clone()).await;
+        if let Err(refusal @ AuthError::TicketInvalid) = &redeemed {
+            self.refused_stranger(refusal, &origin);
+        }
+        redeemed
+    }
+
+    async fn redeem(&self, ticket: &str, origin: Origin) -> Result<Caller, AuthError> {
         let token = OpaqueToken::parse(TokenKind::Ticket, ticket).ok_or(AuthError::TicketInvalid)?;
         let hash = token.hash();
         // A guess does not stand in the way of those who write.
@@ -80,10 +101,11 @@ impl Auth {
         let grant = tickets::take(&mut tx, &hash, self.clock().now()).await?;
         tx.commit().await?;
         let grant = grant.ok_or(AuthError::TicketInvalid)?;
-        let key = match serde_json::from_str(&grant).map_err(|error| damaged(&error))? {
-            Grant::ApiKey { hash } => SubjectKey::ApiKey(hash),
-            Grant::Session { session_id, user_id, version } => {
-                SubjectKey::Session { session_id, user_id, version }
+        let shown = match serde_json::from_str(&grant).map_err(|error| damaged(&error))? {
+            Grant::ApiKey { hash } => Shown { key: SubjectKey::ApiKey(hash), until: None },
+            Grant::Session { session_id, user_id, version, until } => {
+                let key = SubjectKey::Session { session_id, user_id, version };
+                Shown { key, until: until.map(Timestamp::from_millis) }
             }
             Grant::ConfiguredKey if self.config().api_key.is_some() => {
                 return Ok(self.of_inference_only(Identity::ConfiguredKey, origin));
@@ -91,8 +113,11 @@ impl Auth {
             Grant::ConfiguredKey => return Err(AuthError::TicketInvalid),
             Grant::Anonymous => return self.anonymous(origin).ok_or(AuthError::TicketInvalid),
         };
-        let subject = self.check(&key).await?;
-        self.admit(key, &subject, origin)
+        let caller = self.let_in(shown, origin).await?;
+        match caller.standing().has_expired() {
+            true => Err(AuthError::AccessTokenExpired),
+            false => Ok(caller),
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use crate::auth::capability::Deed;
+use crate::auth::capability::{Act, Deed};
 use crate::auth::first_run::make_password;
 use crate::auth::input::{self, Password, present};
 use crate::auth::sessions::{Session, list_sessions, revoke_session};
@@ -247,36 +247,24 @@ impl UserAdmin {
     /// [`AuthError::Invalid`], [`AuthError::WeakPassword`], [`AuthError::Exists`]; [`AuthError::NotAbove`] for a role that
     /// the caller does not hold.
     pub async fn create(&self, new: NewUser) -> Result<UserWithPassword, AuthError> {
-        let granted = may_grant(self.0.caller(), new.role.unwrap_or(Role::User));
-        self.0.or_record_refusal(("user", None), granted).await?;
         if !new.team_ids.is_empty() {
             self.0.caller().permit(self.0.auth(), Permission::TeamsManage).await?;
         }
-        let mut row = read_new(&new, self.0.now())?;
-        let made = self.set_password(&mut row, new.password).await?;
-        row.must_change_password = made.is_some() || new.must_change_password.unwrap_or(false);
-        let mut tx = self.0.store().write().await?;
-        self.insert(&mut tx, &row, &new.team_ids).await?;
-        let user = seen(&mut tx, row).await?;
-        self.0.record(&mut tx, deed("user.create", None, Some(&user))).await?;
-        self.0.auth().commit_authority(tx).await?;
-        Ok(UserWithPassword { user, password: made })
+        self.0.or_record_refusal(("user", None), self.try_create(new).await).await
     }
 
-    async fn insert(&self, tx: &mut Tx, row: &UserRow, team_ids: &[String]) -> Result<(), AuthError> {
-        match users::insert(tx, row).await {
-            Err(StoreError::Duplicate) => {
-                return Err(AuthError::Exists { what: "the user", name: row.username.clone() });
-            }
-            done => done?,
-        }
-        for (index, team) in team_ids.iter().enumerate() {
-            if teams::find(tx, team).await?.is_none() {
-                return Err(AuthError::invalid(format!("team_ids[{index}]"), "names no team"));
-            }
-            teams::add_member(tx, team, &row.id, row.created_at).await?;
-        }
-        Ok(())
+    async fn try_create(&self, mut new: NewUser) -> Result<UserWithPassword, AuthError> {
+        may_create(self.0.caller(), &new)?;
+        let mut row = read_new(&new, self.0.now())?;
+        let made = self.set_password(&mut row, new.password.take()).await?;
+        row.must_change_password = made.is_some() || new.must_change_password.unwrap_or(false);
+        let mut act = self.0.write().await?;
+        may_create(act.caller(), &new)?;
+        insert(&mut act, &row, &new.team_ids).await?;
+        let user = seen(&mut act, row).await?;
+        act.record(deed("user.create", None, Some(&user))).await?;
+        act.commit_authority().await?;
+        Ok(UserWithPassword { user, password: made })
     }
 
     /// Changes a user.
@@ -292,14 +280,18 @@ impl UserAdmin {
         let mut tx = self.0.store().read().await?;
         let mut hashed = find(&mut tx, id).await?;
         drop(tx);
-        self.may_change(&hashed, &change)?;
+        may_change(self.0.caller(), &hashed, &change)?;
         // Hashing takes long, and whoever writes is waited for by others: so it is done before.
-        let (is_reset, password) = (change.resets_password(), change.password.take());
-        let made = if is_reset { self.set_password(&mut hashed, password).await? } else { None };
-        let mut tx = self.0.store().write().await?;
-        let mut row = find(&mut tx, id).await?;
-        self.may_change(&row, &change)?;
-        let before = seen(&mut tx, row.clone()).await?;
+        let is_reset = change.resets_password();
+        let made =
+            if is_reset { self.set_password(&mut hashed, change.password.take()).await? } else { None };
+        let mut act = self.0.write().await?;
+        let mut row = find(&mut act, id).await?;
+        may_change(act.caller(), &row, &change)?;
+        if is_reset {
+            may_set_passwords(act.caller())?;
+        }
+        let before = seen(&mut act, row.clone()).await?;
         let was_owner = is_active_owner(&row);
         if is_reset {
             row.password_hash = hashed.password_hash;
@@ -307,40 +299,18 @@ impl UserAdmin {
         }
         apply(&mut row, &change)?;
         if was_owner && !is_active_owner(&row) {
-            keep_an_owner(&mut tx).await?;
+            keep_an_owner(&mut act).await?;
         }
         if let Some(because) = ends_sessions(&before, &row, is_reset) {
             row.token_version += 1;
-            sessions::revoke_all_but(&mut tx, id, None, because, self.0.now()).await?;
+            sessions::revoke_all_but(&mut act, id, None, because, self.0.now()).await?;
         }
         row.updated_at = self.0.now();
-        users::update(&mut tx, &row).await?;
-        let after = seen(&mut tx, row).await?;
-        self.record_change(&mut tx, &before, &after, is_reset).await?;
-        self.0.auth().commit_authority(tx).await?;
+        users::update(&mut act, &row).await?;
+        let after = seen(&mut act, row).await?;
+        record_change(&mut act, &before, &after, is_reset).await?;
+        act.commit_authority().await?;
         Ok(UserWithPassword { user: after, password: made })
-    }
-
-    /// One row for what may be seen, and one for the password, of which nothing may be.
-    async fn record_change(
-        &self,
-        tx: &mut Tx,
-        before: &User,
-        after: &User,
-        is_reset: bool,
-    ) -> Result<(), AuthError> {
-        let only_password = User {
-            must_change_password: after.must_change_password,
-            updated_at: after.updated_at,
-            ..before.clone()
-        };
-        if !is_reset || only_password != *after {
-            self.0.record(tx, deed("user.update", Some(before), Some(after))).await?;
-        }
-        if is_reset {
-            self.0.record(tx, deed("user.password_reset", Some(before), Some(after))).await?;
-        }
-        Ok(())
     }
 
     /// Deletes a user: the name is free again, the keys are deleted, the sessions end. What they did stays on record.
@@ -353,21 +323,21 @@ impl UserAdmin {
 
     async fn try_delete(&self, id: &str) -> Result<(), AuthError> {
         let now = self.0.now();
-        let mut tx = self.0.store().write().await?;
-        let mut row = find(&mut tx, id).await?;
-        may_administer(self.0.caller(), &row)?;
+        let mut act = self.0.write().await?;
+        let mut row = find(&mut act, id).await?;
+        may_administer(act.caller(), &row)?;
         if is_active_owner(&row) {
-            keep_an_owner(&mut tx).await?;
+            keep_an_owner(&mut act).await?;
         }
-        let before = seen(&mut tx, row.clone()).await?;
+        let before = seen(&mut act, row.clone()).await?;
         row.deleted_at = Some(now);
         row.updated_at = now;
         row.token_version += 1;
-        users::update(&mut tx, &row).await?;
-        api_keys::delete_of_user(&mut tx, id, now).await?;
-        sessions::revoke_all_but(&mut tx, id, None, "user_deleted", now).await?;
-        self.0.record(&mut tx, deed("user.delete", Some(&before), None)).await?;
-        self.0.auth().commit_authority(tx).await
+        users::update(&mut act, &row).await?;
+        api_keys::delete_of_user(&mut act, id, now).await?;
+        sessions::revoke_all_but(&mut act, id, None, "user_deleted", now).await?;
+        act.record(deed("user.delete", Some(&before), None)).await?;
+        act.commit_authority().await
     }
 
     /// Ends one session of a user.
@@ -375,11 +345,15 @@ impl UserAdmin {
     /// # Errors
     /// [`AuthError::NotFound`]; [`AuthError::NotAbove`] by the rules of rank.
     pub async fn end_session(&self, id: &str, session_id: &str) -> Result<(), AuthError> {
-        let mut tx = self.0.store().read().await?;
-        let allowed = may_administer(self.0.caller(), &find(&mut tx, id).await?);
-        drop(tx);
-        self.0.or_record_refusal(("user", Some(id)), allowed).await?;
-        revoke_session(&self.0, session_id, Some(id)).await
+        let ended = self.try_end_session(id, session_id).await;
+        self.0.or_record_refusal(("user", Some(id)), ended).await
+    }
+
+    async fn try_end_session(&self, id: &str, session_id: &str) -> Result<(), AuthError> {
+        let mut act = self.0.write().await?;
+        let row = find(&mut act, id).await?;
+        may_administer(act.caller(), &row)?;
+        revoke_session(act, session_id, Some(id), self.0.now()).await
     }
 
     /// Ends all sessions of a user, one's own included.
@@ -391,12 +365,13 @@ impl UserAdmin {
     }
 
     async fn try_end_sessions(&self, id: &str) -> Result<EndedSessions, AuthError> {
-        let mut tx = self.0.store().write().await?;
-        may_administer(self.0.caller(), &find(&mut tx, id).await?)?;
-        let ended = sessions::revoke_all_but(&mut tx, id, None, "revoked", self.0.now()).await?;
+        let mut act = self.0.write().await?;
+        let row = find(&mut act, id).await?;
+        may_administer(act.caller(), &row)?;
+        let ended = sessions::revoke_all_but(&mut act, id, None, "revoked", self.0.now()).await?;
         let (target, after) = (("user", id.to_owned()), Some(json!({"ended": ended})));
-        self.0.record(&mut tx, Deed { action: "session.revoke", target, before: None, after }).await?;
-        self.0.auth().commit_authority(tx).await?;
+        act.record(Deed { action: "session.revoke", target, before: None, after }).await?;
+        act.commit_authority().await?;
         Ok(EndedSessions { ended })
     }
 
@@ -418,30 +393,28 @@ impl UserAdmin {
         row.password_hash = self.0.auth().passwords().hash(password).await?;
         Ok(made)
     }
-
-    /// The rules of rank for a change.
-    fn may_change(&self, row: &UserRow, change: &UserChange) -> Result<(), AuthError> {
-        let caller = self.0.caller();
-        may_administer(caller, row)?;
-        if is_self(caller, row) {
-            if change.role.is_some_and(|role| role.name() != row.role) {
-                return Err(AuthError::NotAbove("your own role is for somebody else to change"));
-            }
-            if change.resets_password() {
-                return Err(AuthError::NotAbove("your own password is changed at /api/v1/me/password"));
-            }
-        }
-        if change.password.is_some() && change.reset_password == Some(true) {
-            return Err(AuthError::invalid("reset_password", "makes a password, and `password` gives one"));
-        }
-        change.role.map_or(Ok(()), |role| may_grant(caller, role))
-    }
 }
 
 impl UserChange {
     fn resets_password(&self) -> bool {
         self.password.is_some() || self.reset_password == Some(true)
     }
+}
+
+async fn insert(tx: &mut Tx, row: &UserRow, team_ids: &[String]) -> Result<(), AuthError> {
+    match users::insert(tx, row).await {
+        Err(StoreError::Duplicate) => {
+            return Err(AuthError::Exists { what: "the user", name: row.username.clone() });
+        }
+        done => done?,
+    }
+    for (index, team) in team_ids.iter().enumerate() {
+        if teams::find(tx, team).await?.is_none() {
+            return Err(AuthError::invalid(format!("team_ids[{index}]"), "names no team"));
+        }
+        teams::add_member(tx, team, &row.id, row.created_at).await?;
+    }
+    Ok(())
 }
 
 /// A user that is not deleted.
@@ -518,6 +491,61 @@ fn ends_sessions(before: &User, after: &UserRow, is_reset: bool) -> Option<&'sta
         return Some("role_changed");
     }
     (before.status != after.status && after.status == UserStatus::Disabled.name()).then_some("disabled")
+}
+
+/// One row for what may be seen, and one for the password, of which nothing may be.
+async fn record_change(act: &mut Act, before: &User, after: &User, is_reset: bool) -> Result<(), AuthError> {
+    let only_password = User {
+        must_change_password: after.must_change_password,
+        updated_at: after.updated_at,
+        ..before.clone()
+    };
+    if !is_reset || only_password != *after {
+        act.record(deed("user.update", Some(before), Some(after))).await?;
+    }
+    if is_reset {
+        act.record(deed("user.password_reset", Some(before), Some(after))).await?;
+    }
+    Ok(())
+}
+
+/// The rules of rank for a change.
+fn may_change(caller: &Caller, row: &UserRow, change: &UserChange) -> Result<(), AuthError> {
+    may_administer(caller, row)?;
+    if is_self(caller, row) {
+        if change.role.is_some_and(|role| role.name() != row.role) {
+            return Err(AuthError::NotAbove("your own role is for somebody else to change"));
+        }
+        if change.resets_password() {
+            return Err(AuthError::NotAbove("your own password is changed at /api/v1/me/password"));
+        }
+    }
+    if change.password.is_some() && change.reset_password == Some(true) {
+        return Err(AuthError::invalid("reset_password", "makes a password, and `password` gives one"));
+    }
+    if change.resets_password() {
+        may_set_passwords(caller)?;
+    }
+    change.role.map_or(Ok(()), |role| may_grant(caller, role))
+}
+
+/// The rules of rank for a new user, whose password the caller will know.
+fn may_create(caller: &Caller, new: &NewUser) -> Result<(), AuthError> {
+    may_set_passwords(caller)?;
+    if !new.team_ids.is_empty() {
+        caller.require(Permission::TeamsManage)?;
+    }
+    may_grant(caller, new.role.unwrap_or(Role::User))
+}
+
+/// Who knows a password can sign in by it, and is then bound by nothing that binds a key.
+fn may_set_passwords(caller: &Caller) -> Result<(), AuthError> {
+    match caller.is_bound() {
+        true => Err(AuthError::NotAbove(
+            "the key you act by is bound to models, networks, a team or a time, and so it gives nobody a password",
+        )),
+        false => Ok(()),
+    }
 }
 
 pub(super) fn is_self(caller: &Caller, row: &UserRow) -> bool {

@@ -38,7 +38,9 @@ pub struct RequestContext {
     pub language: Language,
     /// What errors look like.
     pub surface: Surface,
-    /// The client's address: the peer's, or what a trusted proxy says.
+    /// Its method and path, with the names of the variable parts.
+    pub request: String,
+    /// The client's address: the peer's, or what a trusted proxy says; the unspecified one if that cannot be read.
     pub address: IpAddr,
     /// What the client calls itself, cut short.
     pub user_agent: String,
@@ -52,6 +54,7 @@ impl RequestContext {
                 id: String::new(),
                 language: Language::English,
                 surface: Surface::OpenAi,
+                request: String::new(),
                 address: Ipv4Addr::LOCALHOST.into(),
                 user_agent: String::new(),
             })

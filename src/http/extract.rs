@@ -20,7 +20,8 @@ impl FromRequestParts<AppState> for Origin {
     async fn from_request_parts(_: &mut Parts, _: &AppState) -> Result<Self, ApiError> {
         let context = RequestContext::current();
         let (address, request_id) = (context.address, context.id.clone());
-        Ok(Self { address, request_id, user_agent: context.user_agent.clone() })
+        let (request, user_agent) = (context.request.clone(), context.user_agent.clone());
+        Ok(Self { address, request, request_id, user_agent })
     }
 }
 

@@ -1,32 +1,72 @@
-//! What ends work before it is done, other than its client: a credential that is taken away, and the end of the server.
+//! What ends work before it is done, other than its client: what it takes that is taken away, and the end of the server.
+//!
+//! The one thing to know: it asks who the caller is now, from where, and which model they may use now, not what was so when
+//! the work began.
 
 use std::sync::{Arc, OnceLock};
 
-use crate::auth::{Caller, Permission, Standing};
-use crate::http::ApiError;
+use crate::auth::{AuthError, Caller, Permission};
+use crate::http::{ApiError, Registry};
 use crate::shutdown::Shutdown;
 use crate::usage::Outcome;
 
 /// What may end one caller's work early. Clones speak of the same work.
 #[derive(Clone)]
 pub struct Interruption {
-    standing: Standing,
+    caller: Caller,
     permission: Permission,
+    /// Whether an access token that expires ends the work, too.
+    ends_with_token: bool,
+    model: Option<Arc<UsedModel>>,
     shutdown: Shutdown,
     cause: Arc<OnceLock<Outcome>>,
+    /// Of the work that this is a part of.
+    outer: Option<Arc<OnceLock<Outcome>>>,
+}
+
+/// A model that is being used.
+struct UsedModel {
+    registry: Arc<Registry>,
+    id: String,
+    asked_for: String,
 }
 
 impl Interruption {
-    /// Of what a caller does by a permission.
+    /// Of a connection that a caller opened by a permission: it ends with the access token that opened it.
     pub fn of(caller: &Caller, permission: Permission, shutdown: &Shutdown) -> Self {
-        let (standing, shutdown) = (caller.standing().clone(), shutdown.clone());
-        Self { standing, permission, shutdown, cause: Arc::default() }
+        Self {
+            caller: caller.clone(),
+            permission,
+            ends_with_token: true,
+            model: None,
+            shutdown: shutdown.clone(),
+            cause: Arc::default(),
+            outer: None,
+        }
+    }
+
+    /// Of one request that a caller makes by a permission: it goes on though its access token expires meanwhile.
+    pub fn of_request(caller: &Caller, permission: Permission, shutdown: &Shutdown) -> Self {
+        Self { ends_with_token: false, ..Self::of(caller, permission, shutdown) }
+    }
+
+    /// Of that part of the work that uses the model `id`, which was asked for as `name`.
+    #[must_use]
+    pub fn using(&self, registry: &Arc<Registry>, id: &str, name: &str) -> Self {
+        let model =
+            UsedModel { registry: Arc::clone(registry), id: id.to_owned(), asked_for: name.to_owned() };
+        Self {
+            model: Some(Arc::new(model)),
+            cause: Arc::default(),
+            outer: Some(Arc::clone(&self.cause)),
+            ..self.clone()
+        }
     }
 
     /// Returns when the work must end, with what its client is told.
     pub async fn happened(&self) -> ApiError {
         let (outcome, error) = tokio::select! {
-            lost = self.standing.lost(self.permission) => (Outcome::Revoked, lost.into()),
+            lost = self.lost() => (Outcome::Revoked, lost),
             () = self.shutdown.ended() => (Outcome::Shutdown, ApiError::shutting_down()),
         };
         // Whoever looked first was right.
@@ -34,8 +74,45 @@ impl Interruption {
         error
     }
 
+    /// Returns when the caller may not do this any more. Within a second of it, wherever it was changed. While the database
+    /// cannot be reached, what was allowed stays allowed.
+    async fn lost(&self) -> ApiError {
+        let mut changes = self.caller.standing().changes();
+        let mut tables = self.model.as_ref().map(|model| model.registry.watch());
+        loop {
+            if let Err(lost) = self.check().await {
+                return lost;
+            }
+            let table_changed = async {
+                match &mut tables {
+                    // The sender lives in the registry.
+                    Some(tables) => tables.changed().await.is_ok(),
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = changes.next() => {}
+                _ = table_changed => {}
+            }
+        }
+    }
+
+    async fn check(&self) -> Result<(), ApiError> {
+        let standing = self.caller.standing();
+        if self.ends_with_token && standing.has_expired() {
+            return Err(AuthError::AccessTokenExpired.into());
+        }
+        let caller = match standing.renewed(&self.caller).await {
+            Err(AuthError::Store(_)) => return Ok(()),
+            renewed => renewed?,
+        };
+        caller.require(self.permission)?;
+        let Some(model) = &self.model else { return Ok(()) };
+        model.registry.table().check(&caller, &model.id, &model.asked_for)
+    }
+
     /// Why the work had to end, if somebody was told that it must.
     pub fn cause(&self) -> Option<Outcome> {
-        self.cause.get().copied()
+        self.cause.get().or_else(|| self.outer.as_ref()?.get()).copied()
     }
 }

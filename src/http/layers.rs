@@ -1,7 +1,7 @@
 //! What is done to every request and every answer: request id, access log, panics, hosts, other origins, headers.
 
 use std::any::Any;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -127,9 +127,9 @@ fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response<Body> {
 async fn observe(State(neighbourhood): State<Neighbourhood>, mut request: Request, next: Next) -> Response {
     let id = request_id(request.headers());
     request.headers_mut().insert(REQUEST_ID, id.clone());
-    let context = Arc::new(context(&neighbourhood, &request, &id));
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let route = route.unwrap_or_else(|| "other".to_owned());
+    let context = Arc::new(context(&neighbourhood, &request, &id, &route));
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let is_behind_tls = is_behind_tls(&neighbourhood, &request);
     let span = info_span!("request", id = id.to_str().unwrap_or_default());
@@ -155,12 +155,18 @@ async fn observe(State(neighbourhood): State<Neighbourhood>, mut request: Reques
     response
 }
 
-fn context(neighbourhood: &Neighbourhood, request: &Request, id: &HeaderValue) -> RequestContext {
+fn context(
+    neighbourhood: &Neighbourhood,
+    request: &Request,
+    id: &HeaderValue,
+    route: &str,
+) -> RequestContext {
     let text = |name: HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
     RequestContext {
         id: id.to_str().unwrap_or_default().to_owned(),
         language: Language::of_accept_language(text(ACCEPT_LANGUAGE).unwrap_or_default()),
         surface: Surface::of_path(request.uri().path()),
+        request: format!("{} {route}", request.method()),
         address: client_address(peer(request), request.headers(), &neighbourhood.trusted_proxies),
         user_agent: text(USER_AGENT).unwrap_or_default().chars().take(256).collect(),
     }
@@ -182,21 +188,28 @@ fn is_behind_tls(neighbourhood: &Neighbourhood, request: &Request) -> bool {
 }
 
 /// The client's address: the peer's, unless that is a trusted proxy; then the last address of `X-Forwarded-For` that is
-/// not one itself.
+/// not one itself. If what a trusted proxy says cannot be read nobody knows it: the unspecified address stands for that.
 fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted =
         |address: IpAddr| trusted.iter().any(|network| network.contains(&address.to_canonical()));
     let mut address = peer;
-    let all = headers.get_all("x-forwarded-for").iter().filter_map(|value| value.to_str().ok());
+    let all = headers.get_all("x-forwarded-for").iter().map(|value| value.to_str().unwrap_or("unknown"));
     let hops: Vec<&str> = all.flat_map(|value| value.split(',')).map(str::trim).collect();
     for hop in hops.iter().rev() {
         if !is_trusted(address) {
             break;
         }
-        let Ok(before) = hop.parse::<IpAddr>() else { break };
+        let Some(before) = read_address(hop) else { return Ipv6Addr::UNSPECIFIED.into() };
         address = before.to_canonical();
     }
     address
+}
+
+/// An address as proxies write it: with a port or without, one of version 6 in brackets or without.
+fn read_address(text: &str) -> Option<IpAddr> {
+    let in_brackets = || text.strip_prefix('[')?.strip_suffix(']')?.parse::<Ipv6Addr>().ok();
+    let with_port = || text.parse::<SocketAddr>().ok().map(|address| address.ip());
+    text.parse().ok().or_else(with_port).or_else(|| in_brackets().map(IpAddr::from))
 }
 
 fn put_headers(headers: &mut HeaderMap, id: HeaderValue) {

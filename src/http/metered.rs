@@ -6,7 +6,8 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use futures_util::Stream;
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, Stream};
 
 use crate::engine::EngineError;
 use crate::generate::{Account, EndReason, GenerateError, GenerationBatch, GenerationEvent, Usage};
@@ -70,13 +71,23 @@ pub struct Metered {
     // Dropped before the record: the engine may let go.
     generation: GenerationBatch,
     record: Record,
+    /// None where whoever sends the pieces watches for it.
+    interrupted: Option<BoxFuture<'static, ApiError>>,
     longest: bool,
 }
 
 impl Metered {
     /// Puts them together.
     pub fn new(generation: GenerationBatch, record: Record) -> Self {
-        Self { generation, record, longest: false }
+        Self { generation, record, interrupted: None, longest: false }
+    }
+
+    /// The same, which breaks off by itself when it must: for those who send its pieces and watch over something larger.
+    #[must_use]
+    pub fn watched(mut self) -> Self {
+        let interruption = self.record.interruption().clone();
+        self.interrupted = Some(async move { interruption.happened().await }.boxed());
+        self
     }
 
     /// As [`GenerationBatch::fingerprint`].
@@ -114,6 +125,12 @@ impl Stream for Metered {
 
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
+        if this.record.interruption().cause().is_none()
+            && let Some(interrupted) = &mut this.interrupted
+            && let Poll::Ready(error) = interrupted.poll_unpin(context)
+        {
+            return Poll::Ready(Some(Err(error)));
+        }
         let event = ready!(Pin::new(&mut this.generation).poll_next(context));
         if let Some(event) = &event {
             this.note(event);

@@ -2,9 +2,10 @@
 //! the manager to follow, and who may use which model is kept ready for each request.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 
 use serde_json::Value;
+use tokio::sync::watch;
 
 use crate::auth::models::{
     ModelAdmin, ModelLimits, ModelSpecification, ModelViewer, RegisteredModel, Visibility,
@@ -13,7 +14,7 @@ use crate::auth::{Auth, AuthError, Caller};
 use crate::error::Code;
 use crate::http::ApiError;
 use crate::manager::{
-    Checksum, InvalidDefinition, ModelDefinition, ModelManager, ModelStatus, SamplingDefaults,
+    Checksum, InvalidDefinition, ManagerError, ModelDefinition, ModelManager, ModelStatus, SamplingDefaults,
 };
 
 /// What the registry says of who may use which model, as of now.
@@ -47,6 +48,22 @@ impl ModelTable {
         caller.teams().iter().any(|team| teams.contains(team))
     }
 
+    /// Whether everybody sees it.
+    pub fn is_public(&self, id: &str) -> bool {
+        self.0.get(id).is_none_or(|policy| policy.teams.is_none())
+    }
+
+    /// Whether this caller may use the model `id`, which was asked for as `name`. What is decided goes by its own id.
+    ///
+    /// # Errors
+    /// 404 `model_not_found` for one that is not visible; 403 `model_not_allowed` for one that the key may not use.
+    pub fn check(&self, caller: &Caller, id: &str, name: &str) -> Result<(), ApiError> {
+        if !self.is_visible(caller, id) {
+            return Err(ManagerError::Unknown { id: name.to_owned() }.into());
+        }
+        Ok(caller.check_model(id, name)?)
+    }
+
     /// The most that a request may ask of it.
     pub fn limits(&self, id: &str) -> ModelLimits {
         self.0.get(id).map(|policy| policy.limits.clone()).unwrap_or_default()
@@ -57,7 +74,7 @@ impl ModelTable {
 pub struct Registry {
     auth: Auth,
     manager: Arc<ModelManager>,
-    table: RwLock<Arc<ModelTable>>,
+    table: watch::Sender<Arc<ModelTable>>,
     /// One after the other, so that an older state never comes after a newer.
     turn: tokio::sync::Mutex<()>,
 }
@@ -65,7 +82,7 @@ pub struct Registry {
 impl Registry {
     /// Over the two. Nothing is followed before the first [`Registry::sync`].
     pub fn new(auth: Auth, manager: Arc<ModelManager>) -> Self {
-        Self { auth, manager, table: RwLock::default(), turn: tokio::sync::Mutex::new(()) }
+        Self { auth, manager, table: watch::Sender::default(), turn: tokio::sync::Mutex::new(()) }
     }
 
     /// Who is let in.
@@ -80,7 +97,12 @@ impl Registry {
 
     /// Who may use which model.
     pub fn table(&self) -> Arc<ModelTable> {
-        Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.table.borrow())
+    }
+
+    /// Tells when that changes.
+    pub fn watch(&self) -> watch::Receiver<Arc<ModelTable>> {
+        self.table.subscribe()
     }
 
     /// Reads the registry, and makes it true.
@@ -91,7 +113,7 @@ impl Registry {
         let _turn = self.turn.lock().await;
         let models = self.auth.registered_models().await?;
         // Who may see a model must be known before it is there to be seen.
-        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(ModelTable::of(&models));
+        self.table.send_replace(Arc::new(ModelTable::of(&models)));
         let definitions = models.iter().filter_map(|model| match definition(&model.specification) {
             Ok(mut definition) => {
                 definition.created = u64::try_from(model.created_at.seconds()).unwrap_or(0);

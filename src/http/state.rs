@@ -109,7 +109,7 @@ impl AppState {
 
     /// The models as somebody who may use models sees them.
     pub fn models<'a>(&'a self, user: &'a ModelUser) -> Models<'a> {
-        let interruption = Interruption::of(user.caller(), ModelUser::PERMISSION, &self.0.shutdown);
+        let interruption = Interruption::of_request(user.caller(), ModelUser::PERMISSION, &self.0.shutdown);
         Models { app: &self.0, table: self.registry().table(), user, interruption }
     }
 
@@ -192,7 +192,7 @@ impl Models<'_> {
     /// All that may be used.
     pub fn list(&self) -> Vec<ModelStatus> {
         let mut models = self.app.manager().list();
-        models.retain(|model| self.check(&model.id, &model.id).is_ok());
+        models.retain(|model| self.table.check(self.caller(), &model.id, &model.id).is_ok());
         models
     }
 
@@ -200,10 +200,10 @@ impl Models<'_> {
     ///
     /// # Errors
     /// 404 `model_not_found`, also for one that is not visible; 403 `model_not_allowed` for one that the key may not use.
-    pub fn named(&self, name: &str) -> Result<ModelStatus, ApiError> {
+    pub async fn named(&self, name: &str) -> Result<ModelStatus, ApiError> {
         let found = self.app.manager().status(name);
         let model = found.ok_or_else(|| ManagerError::Unknown { id: name.to_owned() })?;
-        self.check(&model.id, name)?;
+        self.check(&model.id, name).await?;
         Ok(model)
     }
 
@@ -212,19 +212,20 @@ impl Models<'_> {
     /// # Errors
     /// As [`Models::named`], and [`ManagerError`].
     pub async fn lease(&self, name: &str) -> Result<ModelLease, ApiError> {
-        self.named(name)?;
+        self.named(name).await?;
         let lease = self.app.manager().lease(name).await?;
         // The name may have come to mean another model meanwhile.
-        self.check(&lease.id, name)?;
+        self.check(&lease.id, name).await?;
         Ok(lease)
     }
 
-    /// What is decided about a model goes by its own id, whatever name it was asked for by.
-    fn check(&self, id: &str, name: &str) -> Result<(), ApiError> {
-        if !self.table.is_visible(self.caller(), id) {
-            return Err(ManagerError::Unknown { id: name.to_owned() }.into());
+    /// As [`ModelTable::check`]; a refusal is written down. Of a model that is not there for somebody nothing is.
+    async fn check(&self, id: &str, name: &str) -> Result<(), ApiError> {
+        let checked = self.table.check(self.caller(), id, name);
+        if self.table.is_visible(self.caller(), id) && checked.is_err() {
+            self.user.note_refusal(id).await;
         }
-        Ok(self.user.check_model(id, name)?)
+        checked
     }
 
     /// The most that a request may ask of the model `id`.
@@ -238,6 +239,6 @@ impl Models<'_> {
     /// [`UsageError`] when no more can be recorded.
     pub fn record(&self, id: &str, name: &str, endpoint: &'static str) -> Result<Record, UsageError> {
         let tally = self.app.handles.usage.begin(self.caller(), id, name, endpoint)?;
-        Ok(Record::new(tally, self.interruption.clone()))
+        Ok(Record::new(tally, self.interruption.using(&self.app.handles.registry, id, name)))
     }
 }

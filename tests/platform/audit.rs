@@ -193,12 +193,14 @@ async fn g1_whatever_changes_something_writes_one_row() {
     let change = json!({"current_password": password_of("ada"), "new_password": "amber-harbour-thistle-19"});
     let row = [("user.password_change", "user", false, true)];
     trial.done_by(&as_ada, "POST /me/password", &[], change, &row).await.data();
-    trial.done_by(&as_ada, "POST /auth/ticket", &[], json!({}), &[]).await;
-    let row = [("access.refused", "permission", false, false)];
+    let row = [("access.refused", "credential", false, true)];
+    trial.done_by(&as_ada, "POST /auth/ticket", &[], json!({}), &row).await.refusal();
     let as_ada = Api::showing(&app, app.sign_in("ada", "amber-harbour-thistle-19").await);
+    trial.done_by(&as_ada, "POST /auth/ticket", &[], json!({}), &[]).await.data();
+    let row = [("access.refused", "permission", false, true)];
     trial.done_by(&as_ada, "POST /admin/users", &[], json!({}), &row).await.refusal();
     let own = text(&trial.owner.get("/me").await.data(), "id");
-    let row = [("access.refused", "user", false, false)];
+    let row = [("access.refused", "user", false, true)];
     trial.does("PUT /admin/users/{userId}", &[&own], json!({"role": "user"}), &row).await.refusal();
     let row = [("user.delete", "user", true, false)];
     trial.does("DELETE /admin/users/{userId}", &[&ada], Value::Null, &row).await.data();
@@ -338,13 +340,13 @@ async fn g1_what_cannot_be_written_down_does_not_happen() {
     }
     let sign_in = json!({"username": "ada", "password": password_of("ada")});
     assert_eq!(Api::nobody(&app).post("/auth/login", sign_in.clone()).await.status, 500);
-    assert_eq!(
-        as_ada.get("/admin/users").await.status,
-        500,
-        "a refusal that cannot be written down is no answer either"
-    );
+    // To be refused is nothing that happens: it is written down later.
+    assert_eq!(as_ada.get("/admin/users").await.refusal(), (403, 40301));
     sabotage(&app, false).await;
     assert_eq!(state().await, before);
+    app.auth.write_refusals().await.expect("the database is there");
+    let refused = owner.get("/admin/audit?action=access.refused").await.data();
+    assert_eq!(refused["items"][0]["after"]["count"], 1, "{refused}");
     assert_eq!(as_ada.get("/me").await.status, 200, "nothing of it happened");
     assert_eq!(Api::nobody(&app).post("/auth/login", sign_in).await.status, 200);
     assert_eq!(owner.get("/admin/audit/verify").await.data()["is_intact"], true);

@@ -43,7 +43,12 @@ async fn beside(app: &TestApp) -> (Store, Auth) {
 }
 
 fn origin() -> Origin {
-    Origin { address: Ipv4Addr::LOCALHOST.into(), request_id: "req_1".into(), user_agent: String::new() }
+    Origin {
+        address: Ipv4Addr::LOCALHOST.into(),
+        request: String::new(),
+        request_id: "req_1".into(),
+        user_agent: String::new(),
+    }
 }
 
 /// Takes every reader there is; gives them.

@@ -171,7 +171,8 @@ async fn the_end_of_the_server_waits_until_all_is_written() {
 async fn rows_wait_for_the_database_and_what_cannot_wait_any_more_is_not_begun() {
     let app = TestApp::start().await;
     let address = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let origin = Origin { address, request_id: "req_1".to_owned(), user_agent: String::new() };
+    let origin =
+        Origin { address, request: String::new(), request_id: "req_1".to_owned(), user_agent: String::new() };
     let caller = app.auth.authenticate(Some(KEY), origin).await.expect("the key is good");
     let store = rig::store(&app).await;
     let (recorder, scribe) = Recorder::open(store.clone(), Clock::System);

@@ -3,11 +3,17 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use futures_util::{SinkExt, StreamExt};
 use reqwest::Response;
+use sconce::auth::ACCESS_LIFETIME;
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::api::{Api, password_of};
-use crate::app::{TestApp, chat, long, with};
+use crate::app::{CHAT, KEY, TestApp, chat, long, with};
 
 /// The figure of the promise.
 const BOUND: Duration = Duration::from_secs(1);
@@ -155,6 +161,150 @@ async fn a_scope_that_is_taken_away_ends_what_it_allowed() {
     let ended = all_end(Instant::now(), streams).await;
     assert_eq!(ended[0]["code"], 40302);
     assert_eq!(by_key.get("/me").await.status, 200, "the rest of the key is good");
+}
+
+#[tokio::test]
+async fn an_address_and_a_model_that_are_taken_from_a_key_end_what_they_allowed() {
+    let app = start().await;
+    let owner = Api::owner(&app).await;
+    for (change, code, name) in [
+        (json!({"cidrs": ["203.0.113.0/24"]}), 40304, "address_not_allowed"),
+        (json!({"models": ["another"]}), 40303, "model_not_allowed"),
+    ] {
+        let (id, by_key) = owner.own_key(json!({"name": "laptop"})).await;
+        let streams = vec![stream(&app, &by_key.token, NATIVE).await, stream(&app, &by_key.token, V1).await];
+        owner.put(&format!("/me/keys/{id}"), change.clone()).await.data();
+        let ended = all_end(Instant::now(), streams).await;
+        assert_eq!((&ended[0]["code"], &ended[1]["code"]), (&json!(code), &json!(name)), "{change}");
+    }
+}
+
+#[tokio::test]
+async fn a_team_and_a_model_that_are_taken_away_end_what_they_allowed() {
+    let app = start().await;
+    let owner = Api::owner(&app).await;
+    let (id, ada) = owner.colleague("ada", "user").await;
+    let (_, by_key) = ada.own_key(json!({"name": "laptop"})).await;
+    let team = owner.post("/admin/teams", json!({"name": "Research"})).await.data();
+    let team = team["id"].as_str().expect("an id");
+    let (model, member) = (format!("/admin/models/{CHAT}"), format!("/admin/teams/{team}/members/{id}"));
+    owner.put(&member, json!({})).await.data();
+    let hidden = json!({"visibility": "teams", "team_ids": [team]});
+    owner.put(&model, hidden.clone()).await.data();
+
+    let streams = vec![stream(&app, &ada.token, NATIVE).await, stream(&app, &by_key.token, V1).await];
+    owner.delete(&member).await.data();
+    let ended = all_end(Instant::now(), streams).await;
+    assert_eq!((&ended[0]["code"], &ended[1]["code"]), (&json!(40402), &json!("model_not_found")));
+
+    // One that everybody saw, and that becomes a team's: for those without a user, too.
+    owner.put(&model, json!({"visibility": "everyone", "team_ids": []})).await.data();
+    let streams = vec![stream(&app, &by_key.token, NATIVE).await, stream(&app, KEY, V1).await];
+    owner.put(&model, hidden).await.data();
+    let ended = all_end(Instant::now(), streams).await;
+    assert_eq!((&ended[0]["code"], &ended[1]["code"]), (&json!(40402), &json!("model_not_found")));
+}
+
+#[tokio::test]
+async fn who_must_change_their_password_does_nothing_else_from_then_on() {
+    let app = start().await;
+    let owner = Api::owner(&app).await;
+    let (id, ada) = owner.colleague("ada", "user").await;
+    let streams = vec![stream(&app, &ada.token, NATIVE).await];
+    owner.put(&format!("/admin/users/{id}"), json!({"must_change_password": true})).await.data();
+    assert_eq!(all_end(Instant::now(), streams).await[0]["code"], 40307);
+}
+
+/// A WebSocket that is answering, opened with an access token or a ticket.
+async fn conversation(app: &TestApp, query: &str) -> WebSocketStream<MaybeTlsStream<TcpStream>> {
+    let url = format!("ws://{}/api/v1/chat/stream?{query}", app.address());
+    let mut socket = connect_async(url).await.expect("it opens").0;
+    let asked = with(with(chat("Hello"), "max_tokens", 200), "ignore_eos", true);
+    socket.send(Message::text(asked.to_string())).await.expect("it is open");
+    while !matches!(socket.next().await, Some(Ok(Message::Text(_)))) {}
+    socket
+}
+
+/// The last error that was said on it, and the code it was closed with: within the bound.
+async fn farewell(socket: WebSocketStream<MaybeTlsStream<TcpStream>>) -> (Value, u16) {
+    timeout(BOUND, last_words(socket)).await.expect("it is closed in time")
+}
+
+async fn last_words(mut socket: WebSocketStream<MaybeTlsStream<TcpStream>>) -> (Value, u16) {
+    let mut error = Value::Null;
+    loop {
+        match socket.next().await.expect("it is closed in good order").expect("it can be read") {
+            Message::Text(text) => {
+                let said: Value = serde_json::from_str(&text).expect("JSON");
+                error = said.get("error").map_or(error, |error| error["code"].clone());
+            }
+            Message::Close(frame) => return (error, frame.expect("it says why").code.into()),
+            _ => {}
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_access_token_that_expires_ends_its_websocket_and_no_stream() {
+    let clock = crate::rig::start();
+    let app = TestApp::start_by(&[("max-running", "512")], clock.clone()).await;
+    let owner = Api::owner(&app).await;
+    let (_, ada) = owner.colleague("ada", "user").await;
+    let (_, by_key) = ada.own_key(json!({"name": "laptop"})).await;
+    let ticket = ada.post("/auth/ticket", json!({})).await.data();
+    let ticket = ticket["ticket"].as_str().expect("a ticket");
+    let running = stream(&app, &ada.token, NATIVE).await;
+    let by_token = conversation(&app, &format!("access_token={}", ada.token)).await;
+    let by_ticket = conversation(&app, &format!("ticket={ticket}")).await;
+    let mut lasting = conversation(&app, &format!("api_key={}", by_key.token)).await;
+    clock.advance(ACCESS_LIFETIME + Duration::from_secs(5));
+    for ended in join_all([farewell(by_token), farewell(by_ticket)]).await {
+        assert_eq!(ended, (json!(40103), 4401));
+    }
+    assert_eq!(ada.get("/me").await.refusal(), (401, 40103));
+    lasting.send(Message::text("{}")).await.expect("the key is good");
+    let mut running = running;
+    let mut text = String::new();
+    while let Some(bytes) = running.chunk().await.expect("it can be read") {
+        text.push_str(&String::from_utf8_lossy(&bytes));
+    }
+    assert!(text.ends_with("data: [DONE]\n\n"), "a request that was let in is answered");
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_from_a_key_ends_its_websocket() {
+    let app = start().await;
+    let owner = Api::owner(&app).await;
+    let (id, by_key) = owner.own_key(json!({"name": "laptop"})).await;
+    let socket = conversation(&app, &format!("api_key={}", by_key.token)).await;
+    owner.put(&format!("/me/keys/{id}"), json!({"cidrs": ["203.0.113.0/24"]})).await.data();
+    assert_eq!(farewell(socket).await, (json!(40304), 4401));
+}
+
+#[tokio::test]
+async fn a_model_that_is_taken_from_a_key_ends_the_turn_on_its_websocket_and_not_the_connection() {
+    let app = start().await;
+    let owner = Api::owner(&app).await;
+    let (id, by_key) = owner.own_key(json!({"name": "laptop"})).await;
+    let mut socket = conversation(&app, &format!("api_key={}", by_key.token)).await;
+    let mut next_error = async || loop {
+        match socket.next().await.expect("it goes on").expect("it can be read") {
+            Message::Text(text) => {
+                let said: Value = serde_json::from_str(&text).expect("JSON");
+                if let Some(error) = said.get("error") {
+                    let again = with(chat("Hello"), "max_tokens", 1).to_string();
+                    socket.send(Message::text(again)).await.expect("it is open");
+                    break (said["id"].is_string(), error["code"].clone());
+                }
+            }
+            Message::Close(frame) => panic!("closed: {frame:?}"),
+            _ => {}
+        }
+    };
+    owner.put(&format!("/me/keys/{id}"), json!({"models": ["another"]})).await.data();
+    let ended = timeout(BOUND, next_error()).await.expect("in time");
+    assert_eq!(ended, (true, json!(40303)));
+    assert_eq!(next_error().await, (true, json!(40303)), "nor does another turn begin");
 }
 
 #[tokio::test]

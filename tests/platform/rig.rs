@@ -4,7 +4,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use reqwest::{Method, RequestBuilder, Response};
-use sconce::auth::{Auth, PlainKey, new_id};
+use sconce::auth::{Auth, AuthError, Caller, PlainKey, new_id};
 use sconce::clock::{Clock, Timestamp};
 use sconce::config::{Config, Environment, RawConfig};
 use sconce::store::api_keys::ApiKeyRow;
@@ -209,6 +209,17 @@ pub async fn number(app: &TestApp, query: &str) -> i64 {
 /// How many rows of the audit are of an action.
 pub async fn audited(app: &TestApp, action: &str) -> i64 {
     number(app, &format!("SELECT COUNT(*) FROM audit WHERE action = '{action}'")).await
+}
+
+/// Waits until a caller's credential is no longer good, as what runs for them does; gives the reason.
+pub async fn ended(caller: &Caller) -> AuthError {
+    let mut changes = caller.standing().changes();
+    loop {
+        if let Err(reason) = caller.standing().renewed(caller).await {
+            return reason;
+        }
+        changes.next().await;
+    }
 }
 
 /// Another number each time.

@@ -201,7 +201,7 @@ fn names(value: &Value, found: &mut BTreeSet<String>) {
 /// What each URL shows, in the alphabet's order. Nothing of it is a secret; `hash` and `previous_hash` are the audit's.
 #[rustfmt::skip]
 const SHOWN: &[(&str, &str)] = &[
-    ("/api/v1/admin/audit", "action actor_id actor_kind actor_name address after at before cidrs created_at created_by description display_name email expires_at hash id items last_login_at last_used_at models must_change_password name next_cursor outcome prefix previous_hash previous_key_expires_at request_id role scopes seq status target_id target_kind team_id team_ids updated_at user_id username"),
+    ("/api/v1/admin/audit", "action actor_id actor_kind actor_name address after at before cidrs code count created_at created_by description display_name email expires_at from hash id items last_login_at last_used_at models must_change_password name next_cursor outcome prefix previous_hash previous_key_expires_at request request_id role scopes seq status target_id target_kind team_id team_ids until updated_at user_id username"),
     ("/api/v1/admin/audit/verify", "checkpoint first_bad head_hash is_intact rows"),
     ("/api/v1/admin/keys", "cidrs created_at created_by expires_at id items last_used_at models name next_cursor prefix previous_key_expires_at scopes status team_id updated_at user_id"),
     ("/api/v1/admin/keys/{keyId}", "cidrs created_at created_by expires_at id last_used_at models name prefix previous_key_expires_at scopes status team_id updated_at user_id"),
@@ -235,6 +235,11 @@ async fn b4_no_answer_shows_more_than_it_must() {
     let rotated = user.post(&format!("/me/keys/{key_id}/rotate"), json!({})).await.data();
     owner.put(&format!("/admin/users/{user_id}"), json!({"display_name": "Ada"})).await.data();
     crate::usage::fill(&app, &user_id, "usr_other").await;
+    // Rows of refusals stand in the audit as well: of one, and of several.
+    for _ in 0..2 {
+        assert_eq!(user.get("/admin/users").await.refusal(), (403, 40301));
+    }
+    app.auth.write_refusals().await.expect("the database is there");
     let ids = BTreeMap::from([
         ("userId", user_id.as_str()),
         ("keyId", key_id.as_str()),
@@ -464,6 +469,39 @@ async fn b6_a_bound_key_makes_no_freer_one() {
         new[field] = value.clone();
         assert_eq!(by_key.post("/me/keys", new).await.status, 201, "{fine}");
     }
+}
+
+#[tokio::test]
+async fn b6_a_bound_key_gives_nobody_a_password() {
+    let app = TestApp::start().await;
+    let owner = Api::owner(&app).await;
+    let victim = owner.make_user("victim", "user").await;
+    let path = format!("/admin/users/{victim}");
+    let scopes = json!(["inference", "account", "users:manage"]);
+    let free = owner.own_key(json!({"name": "free", "scopes": scopes})).await.1;
+    for bound in [
+        json!({"models": ["tiny"]}),
+        json!({"cidrs": ["127.0.0.0/8"]}),
+        json!({"expires_at": "2099-01-01T00:00:00Z"}),
+    ] {
+        let mut new = json!({"name": "bound", "scopes": scopes});
+        let (field, value) = bound.as_object().and_then(|members| members.iter().next()).expect("one member");
+        new[field] = value.clone();
+        let (_, by_key) = owner.own_key(new).await;
+        let eve = json!({"username": "eve", "password": password_of("eve")});
+        for (method, path, body) in [
+            ("POST", "/admin/users", eve),
+            ("POST", "/admin/users", json!({"username": "eve"})),
+            ("PUT", &path, json!({"password": password_of("eve")})),
+            ("PUT", &path, json!({"reset_password": true})),
+        ] {
+            let answer = by_key.send(method, path, Some(&body)).await;
+            assert_eq!(answer.refusal(), (403, 40301), "{bound}: {method} {path} {body}");
+        }
+        by_key.put(&path, json!({"display_name": "V"})).await.data();
+    }
+    let reset = free.put(&path, json!({"password": password_of("other")})).await.data();
+    assert_eq!(reset["id"], victim.as_str(), "a key that nothing binds does");
 }
 
 #[tokio::test]

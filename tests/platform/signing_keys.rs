@@ -35,8 +35,12 @@ async fn another_replica_knows_a_new_key_when_it_first_sees_its_token() {
     // Nobody runs its `watch`: it learns of nothing by itself.
     let other = replica(&app).await;
     let (owner, _) = sign_in(&app, OWNER).await;
-    let from =
-        Origin { address: [127, 0, 0, 1].into(), request_id: String::new(), user_agent: String::new() };
+    let from = Origin {
+        address: [127, 0, 0, 1].into(),
+        request: String::new(),
+        request_id: String::new(),
+        user_agent: String::new(),
+    };
     assert!(other.authenticate(Some(&owner), from.clone()).await.is_ok());
     assert_eq!(post(&app, ROTATE, &owner, &Value::Null).await.status, 200);
     let (new, _) = sign_in(&app, OWNER).await;

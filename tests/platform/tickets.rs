@@ -8,13 +8,18 @@ use serde_json::{Value, json};
 
 use crate::app::{KEY, OWNER, TestApp};
 use crate::rig::{
-    LOGOUT, ME, add_key, add_user, change, get, number, post, post_from, replica, sign_in, start,
+    LOGOUT, ME, add_key, add_user, change, ended, get, number, post, post_from, replica, sign_in, start,
 };
 
 const TICKET: &str = "/api/v1/auth/ticket";
 
 fn origin(address: [u8; 4]) -> Origin {
-    Origin { address: address.into(), request_id: "req_test".into(), user_agent: "test".into() }
+    Origin {
+        address: address.into(),
+        request: String::new(),
+        request_id: "req_test".into(),
+        user_agent: "test".into(),
+    }
 }
 
 fn here() -> Origin {
@@ -97,11 +102,11 @@ async fn what_ends_the_credential_ends_the_ticket_and_the_caller_it_gave() {
     let by_key = app.auth.redeem_ticket(&of_key_open, here()).await.expect("it is good");
     let by_session = app.auth.redeem_ticket(&of_session_open, here()).await.expect("it is good");
     change(&app, &format!("UPDATE api_keys SET status = 'disabled' WHERE user_id = '{ada}'")).await;
-    assert!(matches!(by_key.standing().ended().await, AuthError::ApiKeyDisabled));
+    assert!(matches!(ended(&by_key).await, AuthError::ApiKeyDisabled));
     let refused = app.auth.redeem_ticket(&of_key, here()).await;
     assert!(matches!(refused, Err(AuthError::ApiKeyDisabled)), "{refused:?}");
     assert_eq!(post(&app, LOGOUT, &access, &Value::Null).await.status, 200);
-    assert!(matches!(by_session.standing().ended().await, AuthError::AccessTokenInvalid));
+    assert!(matches!(ended(&by_session).await, AuthError::AccessTokenInvalid));
     let refused = app.auth.redeem_ticket(&of_session, here()).await;
     assert!(matches!(refused, Err(AuthError::AccessTokenInvalid)), "{refused:?}");
 }

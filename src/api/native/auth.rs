@@ -51,7 +51,8 @@ pub struct Tokens {
     /// Always `Bearer`.
     #[schema(example = "Bearer")]
     token_type: &'static str,
-    /// Seconds that the access token is accepted for.
+    /// Seconds that the access token is accepted for. A WebSocket that was opened with it, or with a ticket got by it, is
+    /// closed then with 4401, though the session was refreshed: open it again with the next one.
     #[schema(example = 900)]
     expires_in: u64,
     /// Exchanged, once, for the next pair of tokens.

@@ -39,7 +39,7 @@ pub async fn retrieve(
 ) -> Result<Json<Value>, OpenAiError> {
     // A name that is not even text is the name of no model.
     let Path(id) = id.unwrap_or_else(|_| Path("\u{fffd}".to_owned()));
-    Ok(Json(model(&app.models(&user).named(&id)?)))
+    Ok(Json(model(&app.models(&user).named(&id).await?)))
 }
 
 fn model(status: &ModelStatus) -> Value {

@@ -4,13 +4,15 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
+use crate::auth::capability::Act;
 use crate::auth::input;
 use crate::auth::keys::ApiKeyChange;
 use crate::auth::users::permissions_of;
-use crate::auth::{AuthError, Identity, Permission, PermissionSet, Permit};
+use crate::auth::{AuthError, Identity, Permission, PermissionSet};
+use crate::clock::Timestamp;
 use crate::store::api_keys::ApiKeyRow;
 use crate::store::users::UserRow;
-use crate::store::{JsonText, Tx, api_keys, teams};
+use crate::store::{JsonText, api_keys, teams};
 
 /// Longest name, in characters; and longest name of a model in a key's list.
 pub(in crate::auth) const LONGEST_NAME: usize = 128;
@@ -21,17 +23,17 @@ const MOST_ITEMS: usize = 100;
 
 /// A key that is being made or changed, and whose it is.
 pub(super) struct Draft<'a> {
-    /// Who makes it.
-    pub permit: &'a Permit,
     /// Whose it is.
     pub owner: &'a UserRow,
+    /// The present.
+    pub now: Timestamp,
 }
 
 impl Draft<'_> {
     /// Writes a change into a row, if it may be so.
     pub async fn apply(
         &self,
-        tx: &mut Tx,
+        act: &mut Act,
         row: &mut ApiKeyRow,
         change: ApiKeyChange,
     ) -> Result<(), AuthError> {
@@ -52,30 +54,30 @@ impl Draft<'_> {
         }
         if let Some(team) = change.team_id {
             if let Some(team) = &team
-                && !teams::of_user(tx, &self.owner.id).await?.contains(team)
+                && !teams::of_user(act, &self.owner.id).await?.contains(team)
             {
                 return Err(AuthError::invalid("team_id", "must be a team that the key's owner is in"));
             }
             row.team_id = team;
         }
         if let Some(end) = change.expires_at {
-            if end.is_some_and(|end| end <= self.permit.now()) {
+            if end.is_some_and(|end| end <= self.now) {
                 return Err(AuthError::invalid("expires_at", "must be in the future"));
             }
             row.expires_at = end;
         }
-        self.check_reach(tx, row).await
+        self.check_reach(act, row).await
     }
 
     /// Checks that a key may do no more than the caller.
-    pub async fn check_reach(&self, tx: &mut Tx, row: &ApiKeyRow) -> Result<(), AuthError> {
-        let caller = self.permit.caller();
+    pub async fn check_reach(&self, act: &mut Act, row: &ApiKeyRow) -> Result<(), AuthError> {
+        let caller = act.caller();
         let scopes: PermissionSet = row.scopes.0.iter().filter_map(|name| name.parse().ok()).collect();
         if !caller.permissions().covers(scopes.and(permissions_of(self.owner))) {
             return Err(AuthError::NotAbove("a key's scopes must be within what you may do yourself"));
         }
-        let Identity::ApiKey { key_id, .. } = caller.identity() else { return Ok(()) };
-        let own = api_keys::find(tx, key_id).await?.ok_or(AuthError::InvalidApiKey)?;
+        let Identity::ApiKey { key_id, .. } = caller.identity().clone() else { return Ok(()) };
+        let own = api_keys::find(act, &key_id).await?.ok_or(AuthError::InvalidApiKey)?;
         match is_bound_by(row, &own) {
             true => Ok(()),
             false => {
@@ -117,6 +119,11 @@ fn read_networks(texts: Vec<String>) -> Result<Vec<String>, AuthError> {
         network.map(|network: IpNet| network.trunc().to_string()).map_err(refused)
     };
     texts.iter().enumerate().map(network).collect()
+}
+
+/// Whether a key is bound to models, networks, a team or a time.
+pub(in crate::auth) fn is_bound(row: &ApiKeyRow) -> bool {
+    row.models.is_some() || row.cidrs.is_some() || row.team_id.is_some() || row.expires_at.is_some()
 }
 
 /// Whether a key is bound at least as much as another.

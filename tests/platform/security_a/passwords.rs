@@ -134,8 +134,12 @@ async fn a13_one_account_from_a_hundred_addresses_is_slowed_down_and_its_owner_g
 
 /// How long another replica wants this address to wait.
 async fn throttled_on_another_replica(app: &TestApp, address: [u8; 4], name: &str) -> Option<Duration> {
-    let origin =
-        Origin { address: IpAddr::from(address), request_id: String::new(), user_agent: String::new() };
+    let origin = Origin {
+        address: IpAddr::from(address),
+        request: String::new(),
+        request_id: String::new(),
+        user_agent: String::new(),
+    };
     let done = replica(app).await.sign_in(name, SecretString::from(OWNER_PASSWORD), &origin).await;
     match done.map(|_| ()) {
         Err(AuthError::Throttled { retry_after }) => Some(retry_after),
@@ -168,6 +172,29 @@ async fn a13_one_address_over_a_hundred_accounts_is_slowed_down_and_success_does
         "others are not concerned"
     );
     assert_eq!(audited(&app, "user.sign_in_failed").await, 21);
+}
+
+#[tokio::test]
+async fn a13_who_makes_names_up_does_not_keep_a_known_owner_of_the_same_address_out() {
+    let app = TestApp::start_by(&PROXIED, start()).await.without_key();
+    let shared = Some("203.0.113.77");
+    add_user(&app, "ada", "user", |_| {}).await;
+    add_user(&app, "new", "user", |_| {}).await;
+    assert_eq!(sign_in_from(&app, shared, "ada", OWNER_PASSWORD).await.status, 200);
+    let mut last = 0;
+    for number in 0..25 {
+        last = sign_in_from(&app, shared, &format!("none{number}"), WRONG).await.status;
+    }
+    assert_eq!(last, 429, "the address is slowed down");
+    assert_eq!(sign_in_from(&app, shared, "ada", OWNER_PASSWORD).await.status, 200);
+    let unknown = sign_in_from(&app, shared, "new", OWNER_PASSWORD).await;
+    assert_eq!(unknown.is(), (429, 42904), "who was never there waits with the others");
+    // What is tried on the known account is counted all the same.
+    let mut answers = Vec::new();
+    for _ in 0..6 {
+        answers.push(sign_in_from(&app, shared, "ada", WRONG).await.status);
+    }
+    assert_eq!(answers, [401, 401, 401, 401, 401, 429]);
 }
 
 #[tokio::test]
@@ -219,6 +246,28 @@ async fn a14_x_forwarded_for_is_believed_only_of_a_trusted_proxy() {
     assert_eq!(allow_listed(&app, Some("203.0.113.5, 198.51.100.1")).await, (403, 40304));
     assert_eq!(allow_listed(&app, Some("198.51.100.1, 203.0.113.5")).await, (200, 0));
     assert_eq!(allow_listed(&app, Some("203.0.113.5, nonsense")).await, (403, 40304));
+    // As some proxies write it.
+    assert_eq!(allow_listed(&app, Some("203.0.113.5:4711")).await, (200, 0));
+    assert_eq!(allow_listed(&app, Some("198.51.100.1:4711")).await, (403, 40304));
+    for (forwarded, expected) in [
+        ("[2001:db8::1]:4711", (200, 0)),
+        ("[2001:db8::1]", (200, 0)),
+        ("2001:db8::1", (200, 0)),
+        ("[2001:db9::1]:4711", (403, 40304)),
+        ("127.0.0.1", (200, 0)),
+        // Nobody knows where these are from: not from the proxy, and not from anywhere.
+        ("unknown", (403, 40304)),
+        ("_hidden", (403, 40304)),
+        ("", (403, 40304)),
+        ("127.0.0.1:x", (403, 40304)),
+        ("::", (403, 40304)),
+        ("0.0.0.0", (403, 40304)),
+        ("203.0.113.5, unknown, 127.0.0.1", (403, 40304)),
+    ] {
+        let networks = ["2001:db8::/32", "127.0.0.0/8", "::/128", "0.0.0.0/32"];
+        assert_eq!(allowed_from(&app, &networks, Some(forwarded)).await, expected, "{forwarded:?}");
+    }
+    assert_eq!(allowed_from(&app, &["0.0.0.0/0", "::/0"], Some("unknown")).await, (403, 40304));
     sign_in_from(&app, Some("198.51.100.99, 203.0.113.77"), OWNER, WRONG).await;
     let seen = "SELECT COUNT(*) FROM audit WHERE action = 'user.sign_in_failed' AND address = '203.0.113.77'";
     assert_eq!(number(&app, seen).await, 1);
@@ -226,9 +275,15 @@ async fn a14_x_forwarded_for_is_believed_only_of_a_trusted_proxy() {
 
 /// What a key gets that may be used from 203.0.113.0/24 only.
 async fn allow_listed(app: &TestApp, forwarded: Option<&str>) -> (u16, u64) {
+    allowed_from(app, &["203.0.113.0/24"], forwarded).await
+}
+
+/// What a key gets that may be used from these networks only.
+async fn allowed_from(app: &TestApp, networks: &[&str], forwarded: Option<&str>) -> (u16, u64) {
+    let networks: Vec<String> = networks.iter().map(|network| (*network).to_owned()).collect();
     let name = format!("user-{}", crate::rig::unique());
     let user = add_user(app, &name, "user", |_| {}).await;
-    let key = add_key(app, &user, |row| row.cidrs = Some(JsonText(vec!["203.0.113.0/24".into()]))).await;
+    let key = add_key(app, &user, |row| row.cidrs = Some(JsonText(networks))).await;
     let request = app.get(ME).bearer_auth(key.reveal());
     send(match forwarded {
         Some(forwarded) => request.header("x-forwarded-for", forwarded),

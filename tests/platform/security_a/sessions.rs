@@ -15,8 +15,8 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::app::{OWNER, OWNER_PASSWORD, TestApp};
 use crate::rig::{
-    LOGOUT, ME, add_user, audited, change, get, number, post, post_from, refresh, replica, request, send,
-    sign_in, sign_in_from, start,
+    LOGOUT, ME, add_user, audited, change, ended, get, number, post, post_from, refresh, replica, request,
+    send, sign_in, sign_in_from, start,
 };
 
 const USED: &str = "SELECT COUNT(*) FROM refresh_tokens WHERE used_at IS NOT NULL";
@@ -24,7 +24,12 @@ const ALL: &str = "SELECT COUNT(*) FROM refresh_tokens";
 const GRACE: Duration = Duration::from_secs(10);
 
 fn origin(address: [u8; 4]) -> Origin {
-    Origin { address: address.into(), request_id: "req_test".into(), user_agent: "test".into() }
+    Origin {
+        address: address.into(),
+        request: String::new(),
+        request_id: "req_test".into(),
+        user_agent: "test".into(),
+    }
 }
 
 #[tokio::test]
@@ -132,8 +137,8 @@ async fn dies_within_a_second(
     end.await;
     let begun = Instant::now();
     // What an open stream or WebSocket waits for, on this replica and on the other.
-    let ended = async { tokio::join!(here.standing().ended(), caller.standing().ended()) };
-    timeout(Duration::from_secs(1), ended).await.expect("within a second on all replicas");
+    let both = async { tokio::join!(ended(&here), ended(&caller)) };
+    timeout(Duration::from_secs(1), both).await.expect("within a second on all replicas");
     assert!(other.authenticate(Some(access), from).await.is_err());
     let reply = get(app, ME, access).await;
     assert_eq!(reply.is(), (401, 40104), "{:?} {}", begun.elapsed(), reply.body);

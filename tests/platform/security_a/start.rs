@@ -19,7 +19,12 @@ fn environment(variables: &[(&str, &str)]) -> Environment {
 }
 
 fn origin() -> Origin {
-    Origin { address: [203, 0, 113, 5].into(), request_id: String::new(), user_agent: String::new() }
+    Origin {
+        address: [203, 0, 113, 5].into(),
+        request: String::new(),
+        request_id: String::new(),
+        user_agent: String::new(),
+    }
 }
 
 /// A database that nothing has been done with but bringing its schema up to date, and its doorkeeper.

@@ -138,7 +138,7 @@ async fn begin(
     let caller = app.auth().renew(caller).await?;
     let user = caller.exchange::<ModelUser>(app.auth()).await?;
     let models = app.models(&user).interrupted_by(interruption);
-    inference::start(app, &models, vec![request], ENDPOINT).await
+    inference::start(app, &models, vec![request], ENDPOINT).await.map(Metered::watched)
 }
 
 /// As the event stream's, but for the last message, which has all ends and the usage.
