@@ -1,5 +1,6 @@
 //! What routers, probes and collectors ask, without a key: alive, ready, figures, version.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -11,8 +12,9 @@ use sconce_models::KvCache;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::auth::{Caller, Permission};
 use crate::engine::EngineStats;
-use crate::http::AppState;
+use crate::http::{ApiError, AppState};
 use crate::manager::{ModelState, ModelStatus};
 use crate::telemetry::metrics as names;
 use crate::telemetry::metrics::Sample;
@@ -23,8 +25,10 @@ pub struct Readiness {
     /// `ready`, `loading` or `draining`.
     #[schema(example = "ready")]
     status: &'static str,
-    /// The models of this replica.
+    /// The models of this replica that everybody sees.
     models: Vec<ModelReadiness>,
+    /// How many others there are.
+    others: Vec<OtherModels>,
 }
 
 /// Where a model stands.
@@ -36,6 +40,17 @@ struct ModelReadiness {
     /// `absent`, `downloading`, `loading`, `ready`, `draining` or `failed`.
     #[schema(example = "ready")]
     state: &'static str,
+}
+
+/// Models that not everybody sees.
+#[derive(Debug, Serialize, ToSchema)]
+struct OtherModels {
+    /// As of the others.
+    #[schema(example = "ready")]
+    state: &'static str,
+    /// How many are so.
+    #[schema(example = 2)]
+    count: usize,
 }
 
 /// Which program this is.
@@ -64,19 +79,24 @@ pub async fn healthz() -> StatusCode {
 #[utoipa::path(get, path = "/health/ready", operation_id = "getReadiness", tag = "probes", security(()), responses(
     (status = 200, description = "It is", body = Readiness),
     (status = 503, description = "It is not, or not yet", body = Readiness,
-        example = json!({"status": "loading", "models": [{"id": "gpt-4o", "state": "downloading"}]}))))]
+        example = json!({"status": "loading", "models": [{"id": "gpt-4o", "state": "downloading"}], "others": []}))))]
 pub async fn ready(State(app): State<AppState>) -> (StatusCode, Json<Readiness>) {
-    let models = app.model_states();
-    let models = models
-        .iter()
-        .map(|model| ModelReadiness { id: model.id.clone(), state: state_name(model) })
-        .collect();
+    let table = app.registry().table();
+    let (mut models, mut counts) = (Vec::new(), BTreeMap::new());
+    for model in app.model_states() {
+        let state = state_name(&model);
+        match table.is_public(&model.id) {
+            true => models.push(ModelReadiness { id: model.id, state }),
+            false => *counts.entry(state).or_insert(0) += 1,
+        }
+    }
+    let others = counts.into_iter().map(|(state, count)| OtherModels { state, count }).collect();
     let (code, status) = match (app.is_ready(), app.shutdown().is_draining()) {
         (true, _) => (StatusCode::OK, "ready"),
         (false, true) => (StatusCode::SERVICE_UNAVAILABLE, "draining"),
         (false, false) => (StatusCode::SERVICE_UNAVAILABLE, "loading"),
     };
-    (code, Json(Readiness { status, models }))
+    (code, Json(Readiness { status, models, others }))
 }
 
 /// The same as `/health/ready`.
@@ -95,15 +115,39 @@ pub async fn version() -> Json<Version> {
 }
 
 /// Gives the figures of this replica, in Prometheus' text format.
+///
+/// Nobody need show who they are. Figures by model are there for the models that everybody sees; of the others for those
+/// who may see all models: with the permission `models:read`.
 #[utoipa::path(get, path = "/metrics", operation_id = "getMetrics", tag = "probes", security(()),
     responses((status = 200, description = "The figures", body = String, content_type = "text/plain",
         example = "vllm:num_requests_running 2\nvllm:num_requests_waiting 0\n")))]
-pub async fn metrics(State(app): State<AppState>) -> ([(HeaderName, &'static str); 1], String) {
-    let engines = app.engines();
+pub async fn metrics(
+    State(app): State<AppState>,
+    caller: Result<Caller, ApiError>,
+) -> ([(HeaderName, &'static str); 1], String) {
+    let (engines, models) = (app.engines(), app.model_states());
     let mut samples = totals(&engines);
     samples.extend(per_model(&engines));
-    samples.extend(states(&app.model_states()));
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], app.metrics().render(&samples))
+    samples.extend(states(&models));
+    let mut page = app.metrics().render(&samples);
+    if caller.and_then(|caller| Ok(caller.require(Permission::ModelsRead)?)).is_err() {
+        let table = app.registry().table();
+        let public = models.iter().map(|model| model.id.as_str()).filter(|id| table.is_public(id)).collect();
+        page = without_hidden(&page, &public);
+    }
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page)
+}
+
+/// The lines of a page that name no model, or a public one: not one that is gone, either.
+fn without_hidden(page: &str, public: &BTreeSet<&str>) -> String {
+    let named = |line: &str| {
+        let labels = ["model=\"", "model_name=\""].iter().find_map(|label| line.split_once(label))?.1;
+        labels.split('"').next().map(str::to_owned)
+    };
+    let is_shown = |line: &&str| {
+        line.starts_with('#') || named(line).is_none_or(|model| public.contains(model.as_str()))
+    };
+    page.split_inclusive('\n').filter(is_shown).collect()
 }
 
 type Engines = [(String, EngineStats)];

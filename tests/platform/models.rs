@@ -208,6 +208,46 @@ async fn a_model_of_a_team_is_there_for_its_members_only() {
 }
 
 #[tokio::test]
+async fn probes_name_a_hidden_model_to_nobody_who_may_not_see_all() {
+    let app = start().await.without_key();
+    let owner = Owner::of(&app).await;
+    let (_, _, team) = owner.ask(Method::POST, "/admin/teams", Some(json!({"name": "a"}))).await;
+    let hidden = json!({"visibility": "teams", "team_ids": [team["id"]]});
+    assert_eq!(owner.register("top-secret", hidden).await.0, 201);
+    // Used once, so that there are figures of it.
+    let (_, _, me) = owner.ask(Method::GET, "/me", None).await;
+    let member =
+        format!("/admin/teams/{}/members/{}", team["id"].as_str().unwrap(), me["id"].as_str().unwrap());
+    owner.ask(Method::PUT, &member, Some(json!({}))).await;
+    let url = format!("{}/v1/chat/completions", app.url);
+    let request = app.client.post(url).bearer_auth(&owner.token).json(&greeting("top-secret"));
+    assert_eq!(request.send().await.expect("an answer").status(), 200);
+
+    let page = async |path: &str, token: Option<&str>| {
+        let request = app.get(path);
+        let request = if let Some(token) = token { request.bearer_auth(token) } else { request };
+        request.send().await.expect("an answer").text().await.expect("text")
+    };
+    for path in ["/health/ready", "/readyz"] {
+        let text = page(path, None).await;
+        let ready: Value = serde_json::from_str(&text).expect("JSON");
+        assert!(!text.contains("top-secret") && text.contains(CHAT), "{text}");
+        assert_eq!(ready["others"], json!([{"state": "ready", "count": 1}]), "{text}");
+    }
+    let user = crate::rig::add_user(&app, "ada", "user", |_| {}).await;
+    let key = crate::rig::add_key(&app, &user, |_| {}).await;
+    for token in [None, Some(key.reveal()), Some("sk-sconce-wrong")] {
+        let text = page("/metrics", token).await;
+        assert!(!text.contains("top-secret"), "{text}");
+        assert!(text.contains(&format!("model=\"{CHAT}\"")) && text.contains("vllm:num_requests_running "));
+    }
+    assert!(page("/metrics", Some(&owner.token)).await.contains("model=\"top-secret\""));
+    // Nor when it is gone.
+    assert_eq!(owner.ask(Method::DELETE, "/admin/models/top-secret", None).await.0, 200);
+    assert!(!page("/metrics", None).await.contains("top-secret"));
+}
+
+#[tokio::test]
 async fn a_model_registered_through_one_replica_is_there_on_the_other() {
     let root = golden("");
     let root = root.to_str().expect("a plain path");
