@@ -7,11 +7,12 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use serde_path_to_error::Segment;
 
 use crate::auth::{AuthError, Caller, Capability, Origin};
 use crate::error::Code;
 use crate::http::body::too_large;
-use crate::http::strict::{Mistake, Strict};
+use crate::http::strict::{LONGEST_NAME, Mistake, Strict};
 use crate::http::{ApiError, AppState, RequestContext, json};
 
 impl FromRequestParts<AppState> for Origin {
@@ -77,14 +78,31 @@ async fn read_json(request: Request, state: &AppState, limit: usize) -> Result<V
 
 fn typed<T: DeserializeOwned>(body: Value) -> Result<T, ApiError> {
     serde_path_to_error::deserialize(Strict(body)).map_err(|error| {
-        let path = error.path().to_string();
+        let path = shown(error.path());
         mistaken(&path, &error.into_inner())
     })
 }
 
+/// `limits.max_tokens`, `sources[0]`; names that nobody would give are cut.
+fn shown(path: &serde_path_to_error::Path) -> String {
+    let mut text = String::new();
+    for segment in path.iter() {
+        match segment {
+            Segment::Seq { index } => text.push_str(&format!("[{index}]")),
+            Segment::Map { key: name } | Segment::Enum { variant: name } => {
+                if !text.is_empty() {
+                    text.push('.');
+                }
+                text.extend(name.chars().take(LONGEST_NAME));
+            }
+            Segment::Unknown => {}
+        }
+    }
+    text
+}
+
 /// Says what is wrong, with the whole name of the field.
 fn mistaken(path: &str, mistake: &Mistake) -> ApiError {
-    let path = if path == "." { "" } else { path };
     let inner = |name: &str| match path {
         "" => name.to_owned(),
         path if path == name || path.ends_with(&format!(".{name}")) => path.to_owned(),

@@ -19,9 +19,16 @@ pub struct Interruption {
     ends_with_token: bool,
     model: Option<Arc<UsedModel>>,
     shutdown: Shutdown,
-    cause: Arc<OnceLock<Outcome>>,
+    cause: Arc<OnceLock<Cause>>,
     /// Of the work that this is a part of.
-    outer: Option<Arc<OnceLock<Outcome>>>,
+    outer: Option<Arc<OnceLock<Cause>>>,
+}
+
+/// Why work had to end: for the records, and for its client.
+#[derive(Clone)]
+struct Cause {
+    outcome: Outcome,
+    error: ApiError,
 }
 
 /// A model that is being used.
@@ -65,13 +72,16 @@ impl Interruption {
 
     /// Returns when the work must end, with what its client is told.
     pub async fn happened(&self) -> ApiError {
-        let (outcome, error) = tokio::select! {
-            lost = self.lost() => (Outcome::Revoked, lost),
-            () = self.shutdown.ended() => (Outcome::Shutdown, ApiError::shutting_down()),
+        let look = async {
+            tokio::select! {
+                error = self.lost() => Cause { outcome: Outcome::Revoked, error },
+                () = self.shutdown.ended() => Cause {
+                    outcome: Outcome::Shutdown,
+                    error: ApiError::shutting_down(),
+                },
+            }
         };
-        // Whoever looked first was right.
-        let _ = self.cause.set(outcome);
-        error
+        first(&self.cause, look).await.error
     }
 
     /// Returns when the caller may not do this any more. Within a second of it, wherever it was changed. While the database
@@ -113,6 +123,35 @@ impl Interruption {
 
     /// Why the work had to end, if somebody was told that it must.
     pub fn cause(&self) -> Option<Outcome> {
-        self.cause.get().or_else(|| self.outer.as_ref()?.get()).copied()
+        self.cause.get().or_else(|| self.outer.as_ref()?.get()).map(|cause| cause.outcome)
+    }
+}
+
+/// What was found first, by whoever looked. What was taken away may be back a moment later: work that has begun to end
+/// goes on ending all the same, and nobody waits until it is taken away again.
+async fn first<T: Clone>(found: &OnceLock<T>, look: impl Future<Output = T>) -> T {
+    if let Some(known) = found.get() {
+        return known.clone();
+    }
+    let seen = look.await;
+    found.get_or_init(|| seen).clone()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_was_found_once_is_not_waited_for_again() {
+        let found = OnceLock::new();
+        assert_eq!(first(&found, std::future::ready(1)).await, 1);
+        assert_eq!(first(&found, std::future::pending()).await, 1);
+        // Two looked at once: the first to see it was right.
+        let other = OnceLock::new();
+        let late = async {
+            first(&other, std::future::ready(2)).await;
+            3
+        };
+        assert_eq!(first(&other, late).await, 2);
     }
 }

@@ -14,6 +14,7 @@ pub mod openapi;
 pub mod paging;
 pub mod pump;
 pub mod registry;
+pub mod sockets;
 pub mod sse;
 pub mod state;
 pub mod strict;

@@ -17,6 +17,7 @@ use crate::generate::Generator;
 use crate::http::body::BodyMemory;
 use crate::http::metered::Record;
 use crate::http::registry::ModelTable;
+use crate::http::sockets::Sockets;
 use crate::http::{ApiError, Interruption, Registry};
 use crate::manager::{ManagerError, ModelLease, ModelManager, ModelStatus};
 use crate::shutdown::Shutdown;
@@ -86,6 +87,7 @@ struct Inner {
     metrics: MetricsPage,
     ready: watch::Receiver<bool>,
     bodies: BodyMemory,
+    sockets: Sockets,
 }
 
 impl Inner {
@@ -104,7 +106,15 @@ impl AppState {
     ) -> Self {
         let metrics = MetricsPage::of_process();
         let bodies = BodyMemory::new(settings.max_body_bytes);
-        Self(Arc::new(Inner { settings, handles, shutdown, metrics, ready, bodies }))
+        Self(Arc::new(Inner {
+            settings,
+            handles,
+            shutdown,
+            metrics,
+            ready,
+            bodies,
+            sockets: Sockets::default(),
+        }))
     }
 
     /// The models as somebody who may use models sees them.
@@ -136,6 +146,11 @@ impl AppState {
     /// Limits.
     pub fn settings(&self) -> &EdgeSettings {
         &self.0.settings
+    }
+
+    /// The WebSockets that are open.
+    pub fn sockets(&self) -> &Sockets {
+        &self.0.sockets
     }
 
     /// The memory for bodies while they are read.

@@ -67,7 +67,7 @@ impl Error for Mistake {
     }
 
     fn unknown_field(name: &str, _: &'static [&'static str]) -> Self {
-        Self::Unknown(name.chars().take(64).collect())
+        Self::Unknown(name.chars().take(LONGEST_NAME).collect())
     }
 
     fn missing_field(name: &'static str) -> Self {
@@ -78,6 +78,9 @@ impl Error for Mistake {
         Self::Wrong(format!("has `{name}` twice"))
     }
 }
+
+/// So much of a name is repeated to whoever sent it.
+pub const LONGEST_NAME: usize = 64;
 
 /// What serde's readers expect, as JSON calls it.
 fn in_words(wanted: &dyn Expected) -> String {

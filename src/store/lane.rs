@@ -117,11 +117,16 @@ impl<D: Database> Lane<D> {
     /// [`StoreError::Busy`], [`StoreError::Unreachable`].
     pub(super) async fn begin(&self) -> Result<(Transaction<'static, D>, Held), StoreError> {
         let before = self.turns.begun.load(Ordering::Relaxed);
-        let begun = match self.begin {
-            Some(statement) => self.pool.begin_with(statement).await,
-            None => self.pool.begin().await,
-        };
-        match begun {
+        let (pool, statement) = (self.pool.clone(), self.begin);
+        // In a task of its own, which is not dropped in the middle: the connection would go back to the others with a
+        // transaction that nobody knows of.
+        let begins = tokio::spawn(async move {
+            match statement {
+                Some(statement) => pool.begin_with(statement).await,
+                None => pool.begin().await,
+            }
+        });
+        match begins.await.unwrap_or(Err(sqlx::Error::PoolClosed)) {
             Ok(transaction) => Ok((transaction, self.count())),
             Err(sqlx::Error::PoolTimedOut) if self.is_busy_since(before) => Err(StoreError::Busy),
             Err(error) => Err(error.into()),

@@ -251,3 +251,24 @@ async fn when_keys_were_used_is_written_without_waiting_for_a_turn_or_for_a_row(
     auth.write_last_used().await.expect("it waits for nobody");
     assert_eq!(number(&app, used).await, 2, "nothing is forgotten");
 }
+
+#[tokio::test]
+async fn a_transaction_that_nobody_waits_for_any_more_is_not_left_open() {
+    let app = TestApp::start().await;
+    if is_sqlite(&app) {
+        return;
+    }
+    let store = store(&app).await;
+    store.ping().await.expect("it answers");
+    // Given up at each moment between asking and having.
+    for moment in 0..200 {
+        let _ = tokio::time::timeout(Duration::from_micros(10 * moment), store.read()).await;
+    }
+    let mut other = PgConnection::connect(&app.database_url).await.expect("it answers");
+    let left = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                AND state LIKE 'idle in transaction%' AND clock_timestamp() - state_change > interval '1 second'";
+    // Longer than any of the server's own goes on.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let left: i64 = sqlx::query_scalar(left).fetch_one(&mut other).await.expect("it answers");
+    assert_eq!(left, 0);
+}

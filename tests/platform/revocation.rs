@@ -235,8 +235,7 @@ async fn who_must_change_their_password_does_nothing_else_from_then_on() {
 async fn conversation(app: &TestApp, query: &str) -> WebSocketStream<MaybeTlsStream<TcpStream>> {
     let url = format!("ws://{}/api/v1/chat/stream?{query}", app.address());
     let mut socket = connect_async(url).await.expect("it opens").0;
-    let asked = with(with(chat("Hello"), "max_tokens", 200), "ignore_eos", true);
-    socket.send(Message::text(asked.to_string())).await.expect("it is open");
+    socket.send(Message::text(endless(NATIVE).to_string())).await.expect("it is open");
     while !matches!(socket.next().await, Some(Ok(Message::Text(_)))) {}
     socket
 }

@@ -73,6 +73,8 @@ async fn a_list_is_no_object_and_a_map_is_no_name() {
     for (body, code, field) in [
         (json!({"id": "m", "limits": {"x": 1}}), 40004, "limits.x"),
         (json!({"id": "m", "x": 1}), 40004, "x"),
+        (json!({"id": "m", &"x".repeat(100): 1}), 40004, &"x".repeat(64)),
+        (json!({"id": "m", "limits": {&"x".repeat(100): 1}}), 40004, &format!("limits.{}", "x".repeat(64))),
         (json!({"sources": []}), 40015, "id"),
     ] {
         let answer = owner.post("/admin/models", body).await;

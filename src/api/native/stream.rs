@@ -65,7 +65,8 @@ pub struct StreamQuery {
 /// nothing was said for long.
 ///
 /// # Errors
-/// 401 without a good credential, 403 from a foreign web origin, 400 for what is no handshake.
+/// 401 without a good credential, 403 from a foreign web origin, 400 for what is no handshake, 429 where the user has 256
+/// open already.
 #[utoipa::path(get, path = "/api/v1/chat/stream", operation_id = "openChatStream", tag = "chat", params(StreamQuery),
     responses((status = 101, description = "The connection is a WebSocket now")))]
 pub async fn open(
@@ -82,6 +83,7 @@ pub async fn open(
         ApiError::new(Code::InvalidValue, "open this URL with a WebSocket handshake (RFC 6455)")
     })?;
     inference::refuse_while_draining(&app)?;
+    let place = app.sockets().open(user.caller())?;
     let most_bytes = MOST_BYTES.min(app.settings().max_body_bytes);
     let upgrade = upgrade
         .max_message_size(most_bytes)
@@ -91,8 +93,13 @@ pub async fn open(
         .max_write_buffer_size(WRITE_BUFFER);
     // What is said and logged later belongs to this request still.
     let (context, span, caller) = (RequestContext::current(), Span::current(), user.caller().clone());
-    Ok(upgrade
-        .on_upgrade(move |socket| context.scope(Connection::new(app, caller, socket).run()).instrument(span)))
+    Ok(upgrade.on_upgrade(move |socket| {
+        let connection = async move {
+            Connection::new(app, caller, socket).run().await;
+            drop(place);
+        };
+        context.scope(connection).instrument(span)
+    }))
 }
 
 async fn authenticate(
