@@ -72,13 +72,10 @@ fn tile<K: Kind, const T: usize>(
     side: usize,
 ) -> [__m256; T] {
     let blocks_per_row = activations.blocks_per_row;
-    let rows: [&[_]; T] = std::array::from_fn(|token| {
-        &activations.blocks[(first + token) * blocks_per_row..(first + token + 1) * blocks_per_row]
-    });
-    let codes: [&[i8]; T] = std::array::from_fn(|token| {
-        let at = (first + token) * blocks_per_row * BLOCK;
-        &activations.codes[at..at + blocks_per_row * BLOCK]
-    });
+    let cells = first * blocks_per_row..(first + T) * blocks_per_row;
+    // No closures here: one that is not inlined would pass its registers through memory.
+    let (rows, all_codes) =
+        (&activations.blocks[cells.clone()], &activations.codes[cells.start * BLOCK..cells.end * BLOCK]);
     let mut totals = [_mm256_setzero_ps(); T];
     let groups = panel.chunks_exact(K::GROUP_BYTES).take(blocks_per_row / K::BLOCKS);
     for (group, bytes) in groups.enumerate() {
@@ -86,15 +83,19 @@ fn tile<K: Kind, const T: usize>(
         for (nth, bytes) in blocks.chunks_exact(K::BLOCK_BYTES).enumerate() {
             let block = group * K::BLOCKS + nth;
             let (scales, lines) = bytes.split_at(K::SCALE_BYTES);
-            // SAFETY: each row has `blocks_per_row` blocks, and `block` counts the panel's, of which there
-            // are as many.
-            let codes = codes.map(|codes| unsafe { codes.get_unchecked(block * BLOCK..(block + 1) * BLOCK) });
+            let mut codes: [&[i8]; T] = [&[]; T];
+            for (token, codes) in codes.iter_mut().enumerate() {
+                let at = token * blocks_per_row + block;
+                // SAFETY: there are `T` rows of `blocks_per_row` blocks, and `block` counts the panel's, of which there
+                // are as many.
+                *codes = unsafe { all_codes.get_unchecked(at * BLOCK..(at + 1) * BLOCK) };
+            }
             for half in 0..K::HALVES {
                 let (scale, minimum) = scale_and_minimum::<K>(header, scales, half, side);
                 let dots = dots::<K, T>(&lines[side * 32..], half, &codes);
                 for token in 0..T {
                     // SAFETY: as above.
-                    let info = unsafe { rows[token].get_unchecked(block) };
+                    let info = unsafe { rows.get_unchecked(token * blocks_per_row + block) };
                     let (negated_sum, scaled_sum) = info.sums(K::HALVES, half);
                     let dot = without_offset::<K>(dots[token], negated_sum);
                     let scale = _mm256_mul_ps(scale, _mm256_set1_ps(info.scale));

@@ -50,13 +50,10 @@ fn tile<K: Kind, const T: usize>(
     store: &mut dyn FnMut(usize, &[f32; ROWS]),
 ) {
     let blocks_per_row = activations.blocks_per_row;
-    let rows: [&[_]; T] = std::array::from_fn(|token| {
-        &activations.blocks[(first + token) * blocks_per_row..(first + token + 1) * blocks_per_row]
-    });
-    let codes: [&[i8]; T] = std::array::from_fn(|token| {
-        let at = (first + token) * blocks_per_row * BLOCK;
-        &activations.codes[at..at + blocks_per_row * BLOCK]
-    });
+    let cells = first * blocks_per_row..(first + T) * blocks_per_row;
+    // No closures here: one that is not inlined would pass its registers through memory.
+    let (rows, codes) =
+        (&activations.blocks[cells.clone()], &activations.codes[cells.start * BLOCK..cells.end * BLOCK]);
     let mut totals = [_mm512_setzero_ps(); T];
     let groups = panel.chunks_exact(K::GROUP_BYTES).take(blocks_per_row / K::BLOCKS);
     for (group, bytes) in groups.enumerate() {
@@ -78,13 +75,11 @@ fn tile<K: Kind, const T: usize>(
                 let (scale, minimum) = scale_and_minimum::<K>(header, scales, half);
                 let span = half * 8 / K::HALVES..(half + 1) * 8 / K::HALVES;
                 for token in 0..T {
-                    // SAFETY: each row has `blocks_per_row` blocks, and `block` counts the panel's, of which
+                    let at = token * blocks_per_row + block;
+                    // SAFETY: there are `T` rows of `blocks_per_row` blocks, and `block` counts the panel's, of which
                     // there are as many.
                     let (info, codes) = unsafe {
-                        (
-                            rows[token].get_unchecked(block),
-                            codes[token].get_unchecked(block * BLOCK..(block + 1) * BLOCK),
-                        )
+                        (rows.get_unchecked(at), codes.get_unchecked(at * BLOCK..(at + 1) * BLOCK))
                     };
                     let (negated_sum, scaled_sum) = info.sums(K::HALVES, half);
                     let dot = dot::<K>(&weights, span.clone(), codes, negated_sum);
