@@ -46,7 +46,7 @@ pub(crate) fn run(level: Level, kernel: impl Kernel) {
     match level {
         // SAFETY: levels come from a `Cpu`, which holds only supported ones.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => unsafe { x86::run_avx512(kernel) },
+        Level::Avx512 | Level::Amx => unsafe { x86::run_avx512(kernel) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => unsafe { x86::run_avx2(kernel) },

@@ -12,17 +12,25 @@ pub enum Level {
     Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
+    /// The same, and AMX's tiles of bytes where many rows are multiplied at once.
+    Amx,
 }
 
 impl Level {
     /// The best level this machine has.
     pub fn detect() -> Self {
-        [Self::Avx512, Self::Avx2].into_iter().find(|level| level.is_supported()).unwrap_or(Self::Scalar)
+        [Self::Amx, Self::Avx512, Self::Avx2]
+            .into_iter()
+            .find(|level| level.is_supported())
+            .unwrap_or(Self::Scalar)
     }
 
     /// Every level this machine has, the plainest first.
     pub fn supported() -> Vec<Self> {
-        [Self::Scalar, Self::Avx2, Self::Avx512].into_iter().filter(|level| level.is_supported()).collect()
+        [Self::Scalar, Self::Avx2, Self::Avx512, Self::Amx]
+            .into_iter()
+            .filter(|level| level.is_supported())
+            .collect()
     }
 
     /// Whether this machine can run the level.
@@ -33,17 +41,19 @@ impl Level {
                 && is_x86_feature_detected!("fma")
                 && is_x86_feature_detected!("f16c")
         };
+        let avx512 = || {
+            avx2()
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512dq")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni")
+        };
         match self {
             Self::Scalar => true,
             Self::Avx2 => avx2(),
-            Self::Avx512 => {
-                avx2()
-                    && is_x86_feature_detected!("avx512f")
-                    && is_x86_feature_detected!("avx512bw")
-                    && is_x86_feature_detected!("avx512dq")
-                    && is_x86_feature_detected!("avx512vl")
-                    && is_x86_feature_detected!("avx512vnni")
-            }
+            Self::Avx512 => avx512(),
+            Self::Amx => avx512() && crate::linear::has_tiles(),
         }
     }
 
@@ -74,7 +84,7 @@ macro_rules! multiversion {
                 // SAFETY: a `Cpu` holds only a level that this machine supports.
                 $crate::Level::Avx2 => unsafe { avx2($( $argument ),*) },
                 // SAFETY: as above.
-                $crate::Level::Avx512 => unsafe { avx512($( $argument ),*) },
+                $crate::Level::Avx512 | $crate::Level::Amx => unsafe { avx512($( $argument ),*) },
             }
         }
         #[cfg(not(target_arch = "x86_64"))]

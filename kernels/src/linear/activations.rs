@@ -8,12 +8,15 @@ use crate::Cpu;
 use crate::pool::SharedSlice;
 use crate::simd::multiversion;
 
+/// Rows of zeros behind the last, so that kernels which take several rows at once may read on.
+pub(super) const SPARE_ROWS: usize = 15;
+
 /// Rows of activations, rounded.
 #[derive(Default)]
 pub(super) struct Activations {
-    /// `[t, inner]`, each in -127..=127.
+    /// `[t + SPARE_ROWS, inner]`, each in -127..=127.
     pub codes: Vec<i8>,
-    /// Per row and block.
+    /// Per row, spare ones too, and block.
     pub blocks: Vec<BlockInfo>,
     /// Blocks of a row.
     pub blocks_per_row: usize,
@@ -50,8 +53,9 @@ impl Activations {
     /// Rounds `x [t, inner]`; `inner` is a multiple of 32.
     pub(super) fn round(cpu: Cpu, x: &[f32], inner: usize) -> Self {
         let blocks_per_row = inner / BLOCK;
-        let mut codes = vec![0i8; x.len()];
-        let mut blocks = vec![BlockInfo::default(); x.len() / BLOCK];
+        let cells = x.len() + SPARE_ROWS * inner;
+        let mut codes = vec![0i8; cells];
+        let mut blocks = vec![BlockInfo::default(); cells / BLOCK];
         let (shared_codes, shared_blocks) = (SharedSlice::new(&mut codes), SharedSlice::new(&mut blocks));
         cpu.pool().for_each_chunk(x.len() / BLOCK, 512, &|range| {
             let input = &x[range.start * BLOCK..range.end * BLOCK];
@@ -121,7 +125,7 @@ mod tests {
         let plain = Activations::round(Cpu::with(Level::Scalar, pool).unwrap(), &values, 64);
         assert!(plain.blocks[1].scale.is_nan() && plain.blocks[2].scale.is_nan());
         assert_eq!(plain.blocks[3].scale, 0.0);
-        for (block, info) in plain.blocks.iter().enumerate() {
+        for (block, info) in plain.blocks.iter().take(values.len() / 32).enumerate() {
             let codes = &plain.codes[block * 32..block * 32 + 32];
             assert_eq!(-info.negated_sum, codes.iter().map(|code| i32::from(*code)).sum::<i32>());
             if info.scale.is_nan() {

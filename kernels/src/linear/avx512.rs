@@ -128,7 +128,7 @@ fn four_codes(codes: &[i8], group: usize) -> __m512i {
 /// Codes of group `group` of all sixteen rows, as unsigned bytes; the planes are described in `panels`.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn group_codes<K: Kind>(lines: &[u8], group: usize) -> __m512i {
+pub(super) fn group_codes<K: Kind>(lines: &[u8], group: usize) -> __m512i {
     let nibbles = |_: ()| bits(lines, 64 * (group % 4), 4 * (group / 4), 0x0f, 0);
     let pairs = |base: usize, to: usize| bits(lines, base + 64 * (group % 2), 2 * (group / 2), 3, to);
     let single = |base: usize, to: usize| bits(lines, base, group, 1, to);
@@ -161,7 +161,7 @@ fn bits(lines: &[u8], at: usize, shift: usize, mask: i8, to: usize) -> __m512i {
 /// `d` and `m` of sixteen rows for one half block.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn scale_and_minimum<K: Kind>(header: &[u8], scales: &[u8], half: usize) -> (__m512, __m512) {
+pub(super) fn scale_and_minimum<K: Kind>(header: &[u8], scales: &[u8], half: usize) -> (__m512, __m512) {
     debug_assert!(header.len() == K::HEADER_BYTES && scales.len() == K::SCALE_BYTES);
     let nothing = _mm512_setzero_ps();
     // SAFETY: the header holds 32 bytes, or 64 where a minimum or an f32 is read.

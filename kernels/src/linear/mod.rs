@@ -6,6 +6,8 @@
 
 mod activations;
 #[cfg(target_arch = "x86_64")]
+mod amx;
+#[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
@@ -24,6 +26,8 @@ use candle_core::{DType, Device, Tensor};
 
 use crate::view::{is_cpu, to_f32_vec, with_f32};
 use crate::{Cpu, Error, Result};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use amx::is_available as has_tiles;
 use composed::ComposedLinear;
 use panels::Panels;
 use product::multiply_all;

@@ -12,7 +12,7 @@ use super::format::{Kind, with_kind};
 use super::panels::{Panels, ROWS};
 use super::{Linear, Weights, dense, scalar};
 #[cfg(target_arch = "x86_64")]
-use super::{avx2, avx512};
+use super::{amx, avx2, avx512};
 use crate::pool::SharedSlice;
 use crate::{Cpu, Error, Level, Result};
 
@@ -130,6 +130,9 @@ fn multiply_panel<K: Kind>(
 ) {
     match level {
         // SAFETY: a `Cpu` holds only a level that this machine supports.
+        #[cfg(target_arch = "x86_64")]
+        Level::Amx => unsafe { amx::panel::<K>(panel, rounded, tokens, store) },
+        // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx512 => unsafe { avx512::panel::<K>(panel, rounded, tokens, store) },
         // SAFETY: as above.
