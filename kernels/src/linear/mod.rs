@@ -30,7 +30,7 @@ use crate::{Cpu, Error, Result};
 pub(crate) use amx::is_available as has_tiles;
 use composed::ComposedLinear;
 use panels::Panels;
-use product::multiply_all;
+use product::{multiply_all, multiply_onto};
 
 /// `y = x · Wᵀ + b` for one matrix `W [out, in]`. Cheap to clone; clones share the weights.
 #[derive(Clone)]
@@ -172,6 +172,35 @@ impl Linear {
             .zip(linears)
             .map(|(values, linear)| Ok(Tensor::from_vec(values, (tokens, linear.0.out), x.device())?))
             .collect()
+    }
+
+    /// `x [t, in]` and `onto [t, out]`, f32 → `onto` and the product, added: the end of a block that has a residual stream.
+    /// The result is that of [`Linear::forward`] and an addition.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if `x` is not `[t, in]`, or `onto` not `[t, out]`.
+    pub fn forward_onto(&self, x: &Tensor, onto: &Tensor) -> Result<Tensor> {
+        self.forward_onto_on(Cpu::host(), x, onto)
+    }
+
+    /// [`Linear::forward_onto`] with the processor spelled out, for CPU tensors.
+    ///
+    /// # Errors
+    /// As [`Linear::forward_onto`].
+    pub fn forward_onto_on(&self, cpu: Cpu, x: &Tensor, onto: &Tensor) -> Result<Tensor> {
+        let (inner, out) = (self.0.inner, self.0.out);
+        let fits = matches!((x.dims(), onto.dims()), (&[t, i], &[u, o]) if t == u && i == inner && o == out);
+        if !fits {
+            let reason = format!("x {:?} onto {:?} against {self:?}", x.dims(), onto.dims());
+            return Err(Error::shape("linear", reason));
+        }
+        if matches!(self.0.weights, Weights::Composed(_)) {
+            return Ok((onto + self.forward_composed(x)?)?);
+        }
+        let values = with_f32("linear", x, |x| {
+            with_f32("linear", onto, |onto| multiply_onto(cpu, self, x, inner, onto))
+        })?;
+        Ok(Tensor::from_vec(values, onto.shape(), onto.device())?)
     }
 
     fn forward_composed(&self, x: &Tensor) -> Result<Tensor> {

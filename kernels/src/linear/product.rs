@@ -29,6 +29,8 @@ struct Job<'a> {
     bias: Option<&'a [f32]>,
     /// `[t, out]`
     results: SharedSlice<'a, f32>,
+    /// Results are added to what is there.
+    adds: bool,
     /// First unit (sixteen rows) of this matrix among the units of all.
     first_unit: usize,
 }
@@ -49,9 +51,35 @@ pub(super) fn multiply_all(
     inner: usize,
 ) -> Result<Vec<Vec<f32>>> {
     let mut results: Vec<Vec<f32>> = linears.iter().map(|linear| vec![0f32; tokens * linear.0.out]).collect();
+    multiply_into(cpu, linears, (x, inner), &mut results, false)?;
+    Ok(results)
+}
+
+/// A matrix times `x [tokens, inner]`, added to `onto [tokens, out]`.
+pub(super) fn multiply_onto(
+    cpu: Cpu,
+    linear: &Linear,
+    x: &[f32],
+    inner: usize,
+    onto: &[f32],
+) -> Result<Vec<f32>> {
+    let mut results = [onto.to_vec()];
+    multiply_into(cpu, &[linear], (x, inner), &mut results, true)?;
+    let [results] = results;
+    Ok(results)
+}
+
+fn multiply_into(
+    cpu: Cpu,
+    linears: &[&Linear],
+    (x, inner): (&[f32], usize),
+    results: &mut [Vec<f32>],
+    adds: bool,
+) -> Result<()> {
+    let tokens = x.len() / inner;
     let mut units = 0;
     let mut jobs = Vec::with_capacity(linears.len());
-    for (linear, results) in linears.iter().zip(&mut results) {
+    for (linear, results) in linears.iter().zip(results) {
         let lent = match &linear.0.weights {
             Weights::Packed(panels) => Lent::Packed(panels),
             Weights::Dense(weight) => Lent::Dense(weight, weight.storage_and_layout().0),
@@ -61,7 +89,7 @@ pub(super) fn multiply_all(
         };
         let out = linear.0.out;
         let bias = linear.0.bias.as_deref();
-        jobs.push(Job { lent, out, bias, results: SharedSlice::new(results), first_unit: units });
+        jobs.push(Job { lent, out, bias, results: SharedSlice::new(results), adds, first_unit: units });
         units += out.div_ceil(ROWS);
     }
     let rounds = jobs.iter().any(|job| matches!(job.lent, Lent::Packed(_)));
@@ -80,8 +108,7 @@ pub(super) fn multiply_all(
             multiply_unit(cpu, job, &input, unit - job.first_unit, rows.clone());
         }
     });
-    drop(jobs);
-    Ok(results)
+    Ok(())
 }
 
 /// Sixteen rows of a matrix times a tile of activation rows.
@@ -92,10 +119,11 @@ fn multiply_unit(cpu: Cpu, job: &Job<'_>, input: &Input<'_>, unit: usize, tokens
         // SAFETY: this unit and this token belong to one task.
         let out = unsafe { job.results.range(token * job.out + first, rows) };
         match job.bias {
+            None if job.adds => out.iter_mut().zip(totals).for_each(|(out, total)| *out += total),
             None => out.copy_from_slice(&totals[..rows]),
             Some(bias) => {
                 for ((out, total), bias) in out.iter_mut().zip(totals).zip(&bias[first..]) {
-                    *out = total + bias;
+                    *out = if job.adds { *out + (total + bias) } else { total + bias };
                 }
             }
         }

@@ -82,11 +82,17 @@ impl Attention {
         })
     }
 
-    /// `[t, hidden]` → `[t, hidden]`; writes the keys and values of all `t` tokens into `cache`.
+    /// `[t, hidden]`, added to the residual stream `[t, hidden]`; writes the keys and values of all `t` tokens into `cache`.
     ///
     /// # Errors
     /// [`Error::Compute`] if the device fails.
-    pub(crate) fn forward(&self, x: &Tensor, pass: &Pass, cache: &LayerCache) -> Result<Tensor, Error> {
+    pub(crate) fn forward(
+        &self,
+        x: &Tensor,
+        residual: &Tensor,
+        pass: &Pass,
+        cache: &LayerCache,
+    ) -> Result<Tensor, Error> {
         let (t, d) = (x.dim(0)?, self.config.head_dim);
         let qkv = Linear::forward_all(&[&self.queries, &self.keys, &self.values], x)?;
         let mut q = qkv[0].reshape((t, self.config.heads, d))?;
@@ -100,6 +106,6 @@ impl Attention {
         sconce_kernels::write_cache(&k, &v, &cache.keys, &cache.values, &pass.batch)?;
         let attended =
             sconce_kernels::paged_attention(&q, &cache.keys, &cache.values, &pass.batch, &self.options)?;
-        Ok(self.output.forward(&attended.reshape((t, self.config.heads * d))?)?)
+        Ok(self.output.forward_onto(&attended.reshape((t, self.config.heads * d))?, residual)?)
     }
 }

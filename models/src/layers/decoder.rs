@@ -138,9 +138,9 @@ impl Decoder {
         let mut x = self.embedding.embed(&batch.token_ids)?; // [t, hidden]
         for (index, layer) in self.layers.iter().enumerate() {
             let normed = layer.attention_norm.forward(&x)?;
-            x = (x + layer.attention.forward(&normed, &pass, cache.layer(index))?)?;
+            x = layer.attention.forward(&normed, &x, &pass, cache.layer(index))?;
             let normed = layer.mlp_norm.forward(&x)?;
-            x = (x + layer.mlp.forward(&normed)?)?;
+            x = layer.mlp.forward(&normed, &x)?;
         }
         Ok(x)
     }

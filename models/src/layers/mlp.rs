@@ -40,13 +40,13 @@ impl Mlp {
         })
     }
 
-    /// `[t, hidden]` → `[t, hidden]`.
+    /// `[t, hidden]`, added to the residual stream `[t, hidden]`.
     ///
     /// # Errors
     /// [`Error::Compute`] if the device fails.
-    pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
+    pub fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor, Error> {
         let both = Linear::forward_all(&[&self.gate, &self.up], x)?; // 2 × [t, intermediate]
         let gated = sconce_kernels::silu_mul(&both[0], &both[1])?;
-        Ok(self.down.forward(&gated)?)
+        Ok(self.down.forward_onto(&gated, residual)?)
     }
 }
