@@ -9,7 +9,7 @@ use std::hint::black_box;
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use sconce_kernels::{AttentionOptions, Linear, PagedBatch, PagedParts, paged_attention};
+use sconce_kernels::{AttentionOptions, Linear, PagedBatch, PagedParts, cache_shapes, paged_attention};
 
 const TYPES: [GgmlDType; 6] =
     [GgmlDType::Q4_0, GgmlDType::Q4_1, GgmlDType::Q8_0, GgmlDType::Q6K, GgmlDType::F16, GgmlDType::F32];
@@ -46,12 +46,11 @@ fn attention(criterion: &mut Criterion) {
     const DEPTH: usize = 2048;
     const BLOCK: usize = 32;
     let (heads, kv_heads, width) = (9, 3, 64);
-    let shape = (DEPTH / BLOCK, BLOCK, kv_heads, width);
-    let cache = || {
-        let cache = Tensor::randn(0f32, 1.0, shape, &Device::Cpu).expect("a tensor on the CPU");
+    let shapes = cache_shapes(&Device::Cpu, DEPTH / BLOCK, BLOCK, kv_heads, width);
+    let [keys, values] = shapes.map(|shape| {
+        let cache = Tensor::randn(0f32, 1.0, &shape, &Device::Cpu).expect("a tensor on the CPU");
         cache.to_dtype(DType::F16).expect("f32 narrows to f16")
-    };
-    let (keys, values) = (cache(), cache());
+    });
     let options = AttentionOptions { scale: 0.125, sliding_window: None, softcap: None };
     let mut group = criterion.benchmark_group("attention/depth-2048");
     for rows in [1, 128, 512] {

@@ -27,13 +27,15 @@ pub(crate) trait Lanes: Copy {
     fn mul_add(self, factor: Self, addend: Self) -> Self;
     fn mul(self, other: Self) -> Self;
     fn add(self, other: Self) -> Self;
+    fn sub(self, other: Self) -> Self;
+    /// `self · 2^n`, where `n` is what the lowest bits of `shifted` say; the result must be a normal number.
+    fn add_exponent(self, shifted: Self) -> Self;
+    /// `self`, but 0 where `x` is less than the bound.
+    fn zero_where_less(self, x: Self, bound: f32) -> Self;
     /// The greater of each two lanes; `other` where one is NaN.
     fn max(self, other: Self) -> Self;
     /// Sum of the lanes, halves onto halves.
     fn sum(self) -> f32;
-    /// Writes dimension `i` of sixteen positions to `to[i · stride..][..16]`, for eight dimensions. Position
-    /// `p` has its dimensions at `from[p · step..]`.
-    fn transpose_f16(from: &[f16], step: usize, to: &mut [f32], stride: usize);
 }
 
 /// A kernel over lanes; `run` must be `#[inline(always)]`.
@@ -98,6 +100,23 @@ impl Lanes for [f32; LANES] {
     }
 
     #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        std::array::from_fn(|lane| self[lane] - other[lane])
+    }
+
+    #[inline(always)]
+    fn add_exponent(self, shifted: Self) -> Self {
+        std::array::from_fn(|lane| {
+            f32::from_bits(self[lane].to_bits().wrapping_add(shifted[lane].to_bits() << 23))
+        })
+    }
+
+    #[inline(always)]
+    fn zero_where_less(self, x: Self, bound: f32) -> Self {
+        std::array::from_fn(|lane| if x[lane] < bound { 0.0 } else { self[lane] })
+    }
+
+    #[inline(always)]
     fn max(self, other: Self) -> Self {
         std::array::from_fn(|lane| if self[lane] > other[lane] { self[lane] } else { other[lane] })
     }
@@ -106,15 +125,6 @@ impl Lanes for [f32; LANES] {
     fn sum(self) -> f32 {
         sum_lanes(self)
     }
-
-    #[inline(always)]
-    fn transpose_f16(from: &[f16], step: usize, to: &mut [f32], stride: usize) {
-        for position in 0..LANES {
-            for dimension in 0..8 {
-                to[dimension * stride + position] = from[position * step + dimension].to_f32();
-            }
-        }
-    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -122,15 +132,15 @@ mod x86 {
     //! The lanes of AVX2 and AVX-512. Each method is inlined into a function that has the instructions.
 
     use std::arch::x86_64::{
-        __m128, __m128i, __m256, __m256i, __m512, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadu_si128,
-        _mm_movehl_ps, _mm_shuffle_ps, _mm256_add_ps, _mm256_castps256_ps128, _mm256_castsi256_ps,
-        _mm256_castsi256_si128, _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extractf128_ps,
-        _mm256_extracti128_si256, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps,
-        _mm256_mul_ps, _mm256_set_m128i, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps,
-        _mm256_unpackhi_epi16, _mm256_unpackhi_epi32, _mm256_unpackhi_epi64, _mm256_unpacklo_epi16,
-        _mm256_unpacklo_epi32, _mm256_unpacklo_epi64, _mm512_add_ps, _mm512_castps512_ps256,
-        _mm512_castsi512_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps, _mm512_extractf32x8_ps, _mm512_fmadd_ps,
-        _mm512_loadu_ps, _mm512_max_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps,
+        __m128, __m128i, __m256, __m256i, __m512, _CMP_LT_OQ, _CMP_NLT_UQ, _mm_add_ps, _mm_add_ss,
+        _mm_cvtss_f32, _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_ps, _mm256_add_epi32, _mm256_add_ps,
+        _mm256_andnot_ps, _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cmp_ps,
+        _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
+        _mm256_loadu_si256, _mm256_max_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_slli_epi32,
+        _mm256_storeu_ps, _mm256_sub_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_castps_si512,
+        _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepu16_epi32,
+        _mm512_cvtph_ps, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_maskz_mov_ps,
+        _mm512_max_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
     };
 
     use half::{bf16, f16};
@@ -217,6 +227,28 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            // SAFETY: inside `run_avx2`.
+            unsafe { Self(_mm256_sub_ps(self.0, other.0), _mm256_sub_ps(self.1, other.1)) }
+        }
+
+        #[inline(always)]
+        fn add_exponent(self, shifted: Self) -> Self {
+            // SAFETY: inside `run_avx2`.
+            unsafe { Self(with_exponent(self.0, shifted.0), with_exponent(self.1, shifted.1)) }
+        }
+
+        #[inline(always)]
+        fn zero_where_less(self, x: Self, bound: f32) -> Self {
+            // SAFETY: inside `run_avx2`.
+            unsafe {
+                let bound = _mm256_set1_ps(bound);
+                let less = |x: __m256| _mm256_cmp_ps::<_CMP_LT_OQ>(x, bound);
+                Self(_mm256_andnot_ps(less(x.0), self.0), _mm256_andnot_ps(less(x.1), self.1))
+            }
+        }
+
+        #[inline(always)]
         fn max(self, other: Self) -> Self {
             // SAFETY: inside `run_avx2`.
             unsafe { Self(_mm256_max_ps(self.0, other.0), _mm256_max_ps(self.1, other.1)) }
@@ -226,20 +258,6 @@ mod x86 {
         fn sum(self) -> f32 {
             // SAFETY: inside `run_avx2`.
             unsafe { sum_of_eight(_mm256_add_ps(self.0, self.1)) }
-        }
-
-        #[inline(always)]
-        fn transpose_f16(from: &[f16], step: usize, to: &mut [f32], stride: usize) {
-            // SAFETY: inside `run_avx2`.
-            let columns = unsafe { transposed(from, step) };
-            for (dimension, column) in columns.into_iter().enumerate() {
-                // SAFETY: inside `run_avx2`.
-                let lanes = unsafe {
-                    let upper = _mm256_extracti128_si256::<1>(column);
-                    Self(_mm256_cvtph_ps(_mm256_castsi256_si128(column)), _mm256_cvtph_ps(upper))
-                };
-                lanes.store(&mut to[dimension * stride..]);
-            }
         }
     }
 
@@ -298,6 +316,30 @@ mod x86 {
         }
 
         #[inline(always)]
+        fn sub(self, other: Self) -> Self {
+            // SAFETY: inside `run_avx512`.
+            unsafe { Self(_mm512_sub_ps(self.0, other.0)) }
+        }
+
+        #[inline(always)]
+        fn add_exponent(self, shifted: Self) -> Self {
+            // SAFETY: inside `run_avx512`.
+            unsafe {
+                let exponent = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted.0));
+                Self(_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(self.0), exponent)))
+            }
+        }
+
+        #[inline(always)]
+        fn zero_where_less(self, x: Self, bound: f32) -> Self {
+            // SAFETY: inside `run_avx512`.
+            unsafe {
+                let keeps = _mm512_cmp_ps_mask::<_CMP_NLT_UQ>(x.0, _mm512_set1_ps(bound));
+                Self(_mm512_maskz_mov_ps(keeps, self.0))
+            }
+        }
+
+        #[inline(always)]
         fn max(self, other: Self) -> Self {
             // SAFETY: inside `run_avx512`.
             unsafe { Self(_mm512_max_ps(self.0, other.0)) }
@@ -313,17 +355,14 @@ mod x86 {
                 ))
             }
         }
+    }
 
-        #[inline(always)]
-        fn transpose_f16(from: &[f16], step: usize, to: &mut [f32], stride: usize) {
-            // SAFETY: inside `run_avx512`.
-            let columns = unsafe { transposed(from, step) };
-            for (dimension, column) in columns.into_iter().enumerate() {
-                // SAFETY: inside `run_avx512`.
-                let lanes = unsafe { Self(_mm512_cvtph_ps(column)) };
-                lanes.store(&mut to[dimension * stride..]);
-            }
-        }
+    /// The lowest bits of `shifted` added to the exponents.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn with_exponent(values: __m256, shifted: __m256) -> __m256 {
+        let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted));
+        _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(values), exponent))
     }
 
     #[inline]
@@ -339,37 +378,5 @@ mod x86 {
         let four: __m128 = _mm_add_ps(_mm256_castps256_ps128(lanes), _mm256_extractf128_ps::<1>(lanes));
         let two = _mm_add_ps(four, _mm_movehl_ps(four, four));
         _mm_cvtss_f32(_mm_add_ss(two, _mm_shuffle_ps::<1>(two, two)))
-    }
-
-    /// Eight dimensions of sixteen positions, each dimension's positions in order.
-    #[inline]
-    #[target_feature(enable = "avx2,fma,f16c")]
-    fn transposed(from: &[f16], step: usize) -> [__m256i; 8] {
-        assert!(from.len() >= 15 * step + 8, "sixteen positions of eight dimensions");
-        let at = |position: usize| {
-            // SAFETY: checked above: eight values follow.
-            unsafe { _mm_loadu_si128(from.as_ptr().add(position * step).cast::<__m128i>()) }
-        };
-        // Positions 0..8 in the lower halves and 8..16 in the upper.
-        let rows: [__m256i; 8] = std::array::from_fn(|row| _mm256_set_m128i(at(row + 8), at(row)));
-        let mut pairs = rows;
-        for row in 0..4 {
-            pairs[2 * row] = _mm256_unpacklo_epi16(rows[2 * row], rows[2 * row + 1]); // dimensions 0..4 of two positions
-            pairs[2 * row + 1] = _mm256_unpackhi_epi16(rows[2 * row], rows[2 * row + 1]); // dimensions 4..8
-        }
-        let mut fours = pairs;
-        for half in 0..2 {
-            let (a, b) = (4 * half, 4 * half + 2);
-            fours[a] = _mm256_unpacklo_epi32(pairs[a], pairs[b]); // dimensions 0, 1 of four positions
-            fours[a + 1] = _mm256_unpackhi_epi32(pairs[a], pairs[b]); // 2, 3
-            fours[a + 2] = _mm256_unpacklo_epi32(pairs[a + 1], pairs[b + 1]); // 4, 5
-            fours[a + 3] = _mm256_unpackhi_epi32(pairs[a + 1], pairs[b + 1]); // 6, 7
-        }
-        let mut columns = fours;
-        for pair in 0..4 {
-            columns[2 * pair] = _mm256_unpacklo_epi64(fours[pair], fours[pair + 4]);
-            columns[2 * pair + 1] = _mm256_unpackhi_epi64(fours[pair], fours[pair + 4]);
-        }
-        columns
     }
 }

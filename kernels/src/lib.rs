@@ -25,7 +25,9 @@ mod silu_mul;
 mod simd;
 mod view;
 
-pub use attention::{AttentionOptions, PagedBatch, PagedParts, packed_attention, paged_attention};
+pub use attention::{
+    AttentionOptions, PagedBatch, PagedParts, cache_shapes, packed_attention, paged_attention,
+};
 pub use cache_write::write_cache;
 pub use cpu::Cpu;
 pub use error::{Error, Result};

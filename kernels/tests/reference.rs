@@ -6,7 +6,9 @@ use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
 use proptest::prelude::{ProptestConfig, Strategy, any, prop_assert_eq, proptest};
 use proptest::sample::select;
-use sconce_kernels::{AttentionOptions, Cpu, Level, Linear, PagedBatch, PagedParts, Pool, composed, on};
+use sconce_kernels::{
+    AttentionOptions, Cpu, Level, Linear, PagedBatch, PagedParts, Pool, cache_shapes, composed, on,
+};
 
 const QUANTISED: [GgmlDType; 11] = [
     GgmlDType::Q4_0,
@@ -331,12 +333,12 @@ impl Stage {
             shapes.map(|shape| noise.tensor(&shape)).collect::<Vec<_>>()
         };
         let (q, k, v) = (make(scene.kv_heads * scene.group), make(scene.kv_heads), make(scene.kv_heads));
-        let shape = (blocks, scene.block_size, scene.kv_heads, scene.width);
-        let cache = || {
-            // What a freed block left behind must not be read.
-            Tensor::full(f32::NAN, shape, &Device::Cpu).unwrap().to_dtype(scene.cache_type).unwrap()
-        };
-        Self { scene: scene.clone(), q, k, v, keys: cache(), values: cache(), tables, blocks }
+        let shapes = cache_shapes(&Device::Cpu, blocks, scene.block_size, scene.kv_heads, scene.width);
+        // What a freed block left behind must not be read.
+        let [keys, values] = shapes.map(|shape| {
+            Tensor::full(f32::NAN, &shape, &Device::Cpu).unwrap().to_dtype(scene.cache_type).unwrap()
+        });
+        Self { scene: scene.clone(), q, k, v, keys, values, tables, blocks }
     }
 
     /// The batch that runs positions `ranges[s]` of each sequence `s`.
@@ -394,12 +396,14 @@ proptest! {
         }
         let batch = stage.batch(&whole);
         let (k, v, q) = (stage.gather(&stage.k, &whole), stage.gather(&stage.v, &whole), stage.gather(&stage.q, &whole));
-        let shape = stage.keys.shape();
+        let shape = (stage.blocks, scene.block_size, scene.kv_heads, scene.width);
         let [keys, values_] = [0, 1].map(|_| Tensor::zeros(shape, scene.cache_type, &Device::Cpu).unwrap());
         composed::write_cache(&k, &v, &keys, &values_, &batch).unwrap();
         let expected = composed::paged_attention(&q, &keys, &values_, &batch, &scene.options).unwrap();
         assert_close(&values(&reference), &values(&expected), 2e-5, "attention");
-        for (written, expected) in [(&stage.keys, &keys), (&stage.values, &values_)] {
+        // Both as `[blocks, block, kv, d]`.
+        let written = [stage.keys.permute((0, 3, 1, 2)).unwrap(), stage.values.transpose(1, 2).unwrap()];
+        for (written, expected) in [(&written[0], &keys), (&written[1], &values_)] {
             let cells = values(written).into_iter().zip(values(expected));
             prop_assert_eq!(cells.filter(|(found, expected)| !found.is_nan() && found != expected).count(), 0);
         }

@@ -3,6 +3,7 @@
 use std::str::FromStr;
 
 use candle_core::{DType, Tensor};
+use sconce_kernels::cache_shapes;
 use serde::Serialize;
 
 use crate::{Device, Error, ModelSpec};
@@ -42,9 +43,9 @@ impl FromStr for CacheType {
 /// K and V of one layer.
 #[derive(Debug, Clone)]
 pub(crate) struct LayerCache {
-    /// `[blocks, block_size, kv_heads, head_dim]`
+    /// As [`cache_shapes`] says.
     pub keys: Tensor,
-    /// `[blocks, block_size, kv_heads, head_dim]`
+    /// As [`cache_shapes`] says.
     pub values: Tensor,
 }
 
@@ -78,12 +79,13 @@ impl KvCache {
         cache_type: CacheType,
         device: &Device,
     ) -> Result<Self, Error> {
-        let shape = (blocks, Self::BLOCK_SIZE, spec.kv_heads, spec.head_dim);
+        let [keys, values] =
+            cache_shapes(device.candle(), blocks, Self::BLOCK_SIZE, spec.kv_heads, spec.head_dim);
         let layers: Vec<LayerCache> = (0..spec.layers)
             .map(|_| {
                 Ok(LayerCache {
-                    keys: Tensor::zeros(shape, cache_type.dtype(), device.candle())?,
-                    values: Tensor::zeros(shape, cache_type.dtype(), device.candle())?,
+                    keys: Tensor::zeros(&keys, cache_type.dtype(), device.candle())?,
+                    values: Tensor::zeros(&values, cache_type.dtype(), device.candle())?,
                 })
             })
             .collect::<Result<_, Error>>()?;
@@ -138,8 +140,12 @@ impl KvCache {
 
     /// Checks that this cache was made for a model of that shape.
     pub(crate) fn check(&self, layers: usize, kv_heads: usize, head_dim: usize) -> Result<(), Error> {
-        let shape = [self.blocks, Self::BLOCK_SIZE, kv_heads, head_dim];
-        if self.layers.len() != layers || self.layers.iter().any(|layer| layer.keys.dims() != shape) {
+        let fits = |layer: &LayerCache| {
+            let [keys, _] =
+                cache_shapes(layer.keys.device(), self.blocks, Self::BLOCK_SIZE, kv_heads, head_dim);
+            layer.keys.dims() == keys
+        };
+        if self.layers.len() != layers || !self.layers.iter().all(fits) {
             return Err(Error::Batch("the cache was made for another model".into()));
         }
         Ok(())

@@ -8,7 +8,7 @@ use candle_core::{D, DType, Tensor};
 use super::{AttentionOptions, PagedBatch};
 use crate::Result;
 
-/// As [`paged_attention`](crate::paged_attention()), on any device, for tensors that fit.
+/// As [`paged_attention`](crate::paged_attention()), on any device, for tensors that fit; the cache is `[blocks, block, kv, d]`.
 ///
 /// # Errors
 /// Those of candle.

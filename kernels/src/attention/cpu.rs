@@ -9,7 +9,9 @@ use std::ops::Range;
 use half::f16;
 
 use super::AttentionOptions;
-use super::tile::{EMPTY, Scratch, Segment, State, merge};
+use super::scratch::Scratch;
+use super::softmax::{EMPTY, State, merge};
+use super::tile::Segment;
 use crate::Cpu;
 use crate::lanes::run;
 use crate::maths::LANES;
@@ -49,19 +51,30 @@ impl Geometry {
     }
 }
 
-/// Keys or values: positions of `kv_heads · width` cells.
+/// Keys or values.
 #[derive(Clone, Copy)]
 pub(super) enum Cached<'a> {
     F16(&'a [f16]),
     F32(&'a [f32]),
 }
 
+impl Cached<'_> {
+    /// One cell, widened.
+    #[inline(always)]
+    pub(super) fn cell(self, index: usize) -> f32 {
+        match self {
+            Self::F16(cells) => cells[index].to_f32(),
+            Self::F32(cells) => cells[index],
+        }
+    }
+}
+
 /// Where tile `n` of a sequence lies.
 #[derive(Clone, Copy)]
 pub(super) enum Pages<'a> {
-    /// In block `table[n]`.
+    /// In block `table[n]` of a cache, as [`cache_shapes`](super::cache_shapes) says.
     Table(&'a [u32]),
-    /// After its predecessor; the first tile starts at this position of the tensor.
+    /// After its predecessor; the first tile starts at this position of `[t, kv, d]`.
     From(usize),
 }
 
@@ -121,6 +134,7 @@ pub(super) fn attend(cpu: Cpu, call: &Call<'_>) -> Vec<f32> {
         let task = &tasks[tasks.len() - 1 - index];
         let mut totals = Totals::new(call, task);
         Scratch::with(call.geometry, call.queries(task), |scratch| {
+            call.load_queries(task, &mut scratch.q);
             for segment in task.segments.clone() {
                 let tiles = call.tiles(task, segment);
                 run(cpu.level(), Segment { call, task, tiles, scratch: &mut *scratch });
@@ -155,6 +169,7 @@ fn attend_in_parts(cpu: Cpu, call: &Call<'_>, tasks: &[Task], out: &SharedSlice<
             (shared_states.range(*first, queries), shared_sums.range(first * width, queries * width))
         };
         Scratch::with(call.geometry, queries, |scratch| {
+            call.load_queries(task, &mut scratch.q);
             let tiles = call.tiles(task, *segment);
             run(cpu.level(), Segment { call, task, tiles, scratch: &mut *scratch });
             states.copy_from_slice(&scratch.states);
@@ -234,8 +249,30 @@ impl Call<'_> {
     }
 
     /// Rows times heads of the group.
-    fn queries(&self, task: &Task) -> usize {
+    pub(super) fn queries(&self, task: &Task) -> usize {
         task.rows.len() * self.geometry.group()
+    }
+
+    /// Cells of a block and a kv head, in the cache of keys and in that of values.
+    #[inline(always)]
+    pub(super) fn cells(&self, block: u32, kv_head: usize) -> Range<usize> {
+        let cells = self.geometry.width * self.geometry.tile;
+        let first = (block as usize * self.geometry.kv_heads + kv_head) * cells;
+        first..first + cells
+    }
+
+    /// Copies a task's queries, scaled so that powers of two are wanted of their scores, or, if these have a cap, so that
+    /// they can be capped.
+    fn load_queries(&self, task: &Task, to: &mut [f32]) {
+        let scale = match self.options.softcap {
+            Some(_) => self.options.scale,
+            None => self.options.scale * std::f32::consts::LOG2_E,
+        };
+        let width = self.geometry.width;
+        for (query, to) in to.chunks_exact_mut(width).enumerate() {
+            let at = self.query_at(task, query);
+            to.iter_mut().zip(&self.q[at..at + width]).for_each(|(to, q)| *to = q * scale);
+        }
     }
 
     /// Where query `query` of a task (row by row, head by head) starts in `q` and in the result.

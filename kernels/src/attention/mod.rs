@@ -6,11 +6,14 @@
 //! whole prefill, chunked prefill and decode give the same bits.
 
 mod batch;
+mod block;
 pub mod composed;
 mod cpu;
+mod scratch;
+mod softmax;
 mod tile;
 
-use candle_core::{CpuStorage, Storage, Tensor};
+use candle_core::{CpuStorage, Device, Storage, Tensor};
 
 pub use batch::{PagedBatch, PagedParts};
 
@@ -33,10 +36,27 @@ pub struct AttentionOptions {
     pub softcap: Option<f32>,
 }
 
+/// Shapes of a cache's keys and values on a device, for [`write_cache`](crate::write_cache()) and [`paged_attention`].
+///
+/// On the CPU keys are `[blocks, kv, d, block]` and values `[blocks, kv, block, d]`: what a kv head has of a block is in one
+/// piece, and lies as the kernel reads it. Elsewhere both are `[blocks, block, kv, d]`.
+pub fn cache_shapes(
+    device: &Device,
+    blocks: usize,
+    block_size: usize,
+    kv_heads: usize,
+    head_dim: usize,
+) -> [[usize; 4]; 2] {
+    match device {
+        Device::Cpu => [[blocks, kv_heads, head_dim, block_size], [blocks, kv_heads, block_size, head_dim]],
+        _ => [[blocks, block_size, kv_heads, head_dim]; 2],
+    }
+}
+
 /// Causal attention of packed queries over the paged cache, into which their own keys and values are already
 /// written.
 ///
-/// `q [t, h, d]` f32 → `[t, h, d]` f32; `keys` and `values` `[blocks, block, kv, d]` f16 or f32; `h` is a
+/// `q [t, h, d]` f32 → `[t, h, d]` f32; `keys` and `values` in the [`cache_shapes`], f16 or f32; `h` is a
 /// multiple of `kv`. Softmax and sums are f32.
 ///
 /// # Errors
@@ -156,29 +176,26 @@ fn check_paged(
     if options.sliding_window == Some(0) {
         return Err(Error::shape("attention", "a window of 0 positions sees nothing"));
     }
-    let (&[tokens, heads, width], &[blocks, tile, kv_heads, cached_width]) = (q.dims(), keys.dims()) else {
-        let reason = format!(
-            "q {:?} and keys {:?} are not [t, h, d] and [blocks, block, kv, d]",
-            q.dims(),
-            keys.dims()
-        );
+    let (&[tokens, heads, width], &[_, second, third, _]) = (q.dims(), keys.dims()) else {
+        let reason = format!("q {:?} is not [t, h, d], or keys {:?} no cache", q.dims(), keys.dims());
         return Err(Error::shape("attention", reason));
     };
-    let fits = keys.dims() == values.dims()
+    let tile = batch.block_size();
+    let kv_heads = if is_cpu(keys) { second } else { third };
+    let shapes = cache_shapes(keys.device(), batch.blocks(), tile, kv_heads, width);
+    let fits = [keys.dims(), values.dims()] == shapes.each_ref().map(<[usize; 4]>::as_slice)
         && keys.dtype() == values.dtype()
         && keys.is_contiguous()
         && values.is_contiguous()
-        && tokens == batch.tokens()
-        && (blocks, tile, cached_width) == (batch.blocks(), batch.block_size(), width);
+        && tokens == batch.tokens();
     if !fits {
         let reason = format!(
-            "q {:?}, keys {:?} and values {:?} do not fit each other or a batch of {} tokens over {} blocks of {}",
+            "q {:?}, keys {:?} and values {:?} do not fit each other or a batch of {} tokens over {} blocks of {tile}",
             q.dims(),
             keys.dims(),
             values.dims(),
             batch.tokens(),
             batch.blocks(),
-            batch.block_size(),
         );
         return Err(Error::shape("attention", reason));
     }

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use crate::{PagedBatch, Result};
 
-/// As [`write_cache`](crate::write_cache()), on any device, for tensors that fit.
+/// As [`write_cache`](crate::write_cache()), on any device, for tensors that fit; the cache is `[blocks, block, kv, d]`.
 ///
 /// # Errors
 /// Those of candle.

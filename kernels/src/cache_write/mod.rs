@@ -6,52 +6,56 @@ pub mod composed;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor};
 use half::slice::HalfFloatSliceExt;
 
+use crate::attention::cache_shapes;
 use crate::view::is_cpu;
 use crate::{Error, PagedBatch, Result};
 
-/// Writes `k` and `v` `[t, kv, d]` f32 to `batch`'s slots of `keys` and `values` `[blocks, block, kv, d]` f16
-/// or f32.
+/// Writes `k` and `v` `[t, kv, d]` f32 to `batch`'s slots of `keys` and `values`, which are f16 or f32 in the
+/// [`cache_shapes`].
 ///
 /// # Errors
 /// [`Error::Shape`] if the tensors, or the batch and the cache, disagree on a size.
 pub fn write_cache(k: &Tensor, v: &Tensor, keys: &Tensor, values: &Tensor, batch: &PagedBatch) -> Result<()> {
-    for (new, cache) in [(k, keys), (v, values)] {
-        check(new, cache, batch)?;
-    }
+    check([k, v], [keys, values], batch)?;
     if !is_cpu(keys) {
         return composed::write_cache(k, v, keys, values, batch);
     }
-    for (new, cache) in [(k, keys), (v, values)] {
-        cache.inplace_op2(&new.contiguous()?, &WriteRows { slots: batch.slots() })?;
-    }
+    let (_, kv_heads, width) = k.dims3()?;
+    let rows = Rows { slots: batch.slots(), block_size: batch.block_size(), kv_heads, width, turned: false };
+    keys.inplace_op2(&k.contiguous()?, &Rows { turned: true, ..rows })?;
+    values.inplace_op2(&v.contiguous()?, &rows)?;
     Ok(())
 }
 
-fn check(new: &Tensor, cache: &Tensor, batch: &PagedBatch) -> Result<()> {
-    let (&[tokens, kv_heads, width], &[blocks, block_size, cached_heads, cached_width]) =
-        (new.dims(), cache.dims())
-    else {
-        let reason =
-            format!("{:?} and {:?} are not [t, kv, d] and [blocks, block, kv, d]", new.dims(), cache.dims());
-        return Err(Error::shape("write_cache", reason));
+fn check(new: [&Tensor; 2], cache: [&Tensor; 2], batch: &PagedBatch) -> Result<()> {
+    let &[tokens, kv_heads, width] = new[0].dims() else {
+        return Err(Error::shape("write_cache", format!("{:?} is not [t, kv, d]", new[0].dims())));
     };
-    let fits = (kv_heads, width) == (cached_heads, cached_width)
-        && tokens == batch.tokens()
-        && (blocks, block_size) == (batch.blocks(), batch.block_size())
-        && cache.is_contiguous();
+    let shapes = cache_shapes(cache[0].device(), batch.blocks(), batch.block_size(), kv_heads, width);
+    let fits = new[1].dims() == new[0].dims()
+        && cache.map(Tensor::dims) == shapes.each_ref().map(<[usize; 4]>::as_slice)
+        && cache.iter().all(|cache| cache.is_contiguous())
+        && tokens == batch.tokens();
     if !fits {
-        let reason =
-            format!("{:?} into {:?} for a batch of {} tokens", new.dims(), cache.dims(), batch.tokens());
+        let (new, cache) = (new.map(Tensor::dims), cache.map(Tensor::dims));
+        let reason = format!("{new:?} into {cache:?} for a batch of {} tokens", batch.tokens());
         return Err(Error::shape("write_cache", reason));
     }
     Ok(())
 }
 
-struct WriteRows<'a> {
+/// Where new rows go.
+#[derive(Clone, Copy)]
+struct Rows<'a> {
     slots: &'a [u32],
+    block_size: usize,
+    kv_heads: usize,
+    width: usize,
+    /// A block holds `[d, block]` of each kv head, not `[block, d]`.
+    turned: bool,
 }
 
-impl InplaceOp2 for WriteRows<'_> {
+impl InplaceOp2 for Rows<'_> {
     fn name(&self) -> &'static str {
         "write_cache"
     }
@@ -68,15 +72,10 @@ impl InplaceOp2 for WriteRows<'_> {
         };
         let rows = &rows[from.start_offset()..from.start_offset() + from.shape().elem_count()];
         let cells = to.start_offset()..to.start_offset() + to.shape().elem_count();
-        let width = rows.len() / self.slots.len().max(1);
         match cache {
-            CpuStorage::F32(cache) => {
-                for_each_slot(self.slots, rows, &mut cache[cells], width, |to, row| to.copy_from_slice(row));
-            }
+            CpuStorage::F32(cache) => self.write(rows, &mut cache[cells], |to, row| to.copy_from_slice(row)),
             CpuStorage::F16(cache) => {
-                for_each_slot(self.slots, rows, &mut cache[cells], width, |to, row| {
-                    to.convert_from_f32_slice(row)
-                });
+                self.write(rows, &mut cache[cells], |to, row| to.convert_from_f32_slice(row));
             }
             _ => candle_core::bail!("write_cache: the cache is neither f16 nor f32"),
         }
@@ -84,16 +83,23 @@ impl InplaceOp2 for WriteRows<'_> {
     }
 }
 
-/// Slots lie in the cache: the batch was checked against its size.
-fn for_each_slot<T>(
-    slots: &[u32],
-    rows: &[f32],
-    cache: &mut [T],
-    width: usize,
-    write: impl Fn(&mut [T], &[f32]),
-) {
-    for (slot, row) in slots.iter().zip(rows.chunks_exact(width.max(1))) {
-        let at = *slot as usize * width;
-        write(&mut cache[at..at + width], row);
+impl Rows<'_> {
+    /// Slots lie in the cache: the batch was checked against its size.
+    fn write<T: Copy + Default>(&self, rows: &[f32], cache: &mut [T], convert: impl Fn(&mut [T], &[f32])) {
+        let &Self { block_size, kv_heads, width, .. } = self;
+        let mut converted = vec![T::default(); kv_heads * width];
+        for (slot, row) in self.slots.iter().zip(rows.chunks_exact(kv_heads * width)) {
+            convert(&mut converted, row);
+            let (block, position) = (*slot as usize / block_size, *slot as usize % block_size);
+            let heads = cache[block * block_size * kv_heads * width..].chunks_exact_mut(block_size * width);
+            for (cells, head) in heads.zip(converted.chunks_exact(width)) {
+                if self.turned {
+                    let column = cells[position..].iter_mut().step_by(block_size);
+                    column.zip(head).for_each(|(to, cell)| *to = *cell);
+                } else {
+                    cells[position * width..(position + 1) * width].copy_from_slice(head);
+                }
+            }
+        }
     }
 }

@@ -1,0 +1,245 @@
+//! A few queries against one tile: scores, their softmax, and the weighted values.
+//!
+//! Per query: scores, each a sum over `d` in order by fused multiply-add; their maximum; powers of two; their
+//! sum in sixteen lanes; then values weighted in order of position. Queries that see the same positions go
+//! through registers together, which shares loads and changes nothing else.
+
+use std::ops::Range;
+
+use half::f16;
+
+use super::AttentionOptions;
+use super::cpu::Call;
+use super::scratch::Scratch;
+use super::softmax::{State, exp2, exp2_of};
+use crate::lanes::Lanes;
+use crate::maths::{LANES, exp, largest_lane};
+
+/// What keys and values are made of.
+pub(super) trait Cells: Copy {
+    /// The first sixteen, widened.
+    fn load<L: Lanes>(cells: &[Self]) -> L;
+    fn widened(self) -> f32;
+}
+
+impl Cells for f32 {
+    #[inline(always)]
+    fn load<L: Lanes>(cells: &[Self]) -> L {
+        L::load(cells)
+    }
+
+    #[inline(always)]
+    fn widened(self) -> f32 {
+        self
+    }
+}
+
+impl Cells for f16 {
+    #[inline(always)]
+    fn load<L: Lanes>(cells: &[Self]) -> L {
+        L::load_f16(cells)
+    }
+
+    #[inline(always)]
+    fn widened(self) -> f32 {
+        self.to_f32()
+    }
+}
+
+/// A tile of one kv head.
+#[derive(Clone, Copy)]
+pub(super) struct Tile<'a, T> {
+    /// `[d, padded tile]`
+    pub keys: &'a [T],
+    /// `[tile, padded d]`
+    pub values: &'a [T],
+}
+
+/// Some queries, which all see `seen`, against a tile.
+#[inline(always)]
+pub(super) fn step<L: Lanes, T: Cells>(
+    call: &Call<'_>,
+    tile: Tile<'_, T>,
+    queries: Range<usize>,
+    seen: Range<usize>,
+    scratch: &mut Scratch,
+) {
+    let mut first = queries.start;
+    while first < queries.end {
+        let left = queries.end - first;
+        // As many at once as registers hold; three, since groups of three heads are common.
+        first += match left {
+            1 => block::<L, T, 1>(call, tile, first, &seen, scratch),
+            3 => block::<L, T, 3>(call, tile, first, &seen, scratch),
+            6.. if L::WIDE => block::<L, T, 6>(call, tile, first, &seen, scratch),
+            4.. if L::WIDE => block::<L, T, 4>(call, tile, first, &seen, scratch),
+            _ => block::<L, T, 2>(call, tile, first, &seen, scratch),
+        };
+    }
+}
+
+/// `Q` queries from `first` on; returns `Q`.
+#[inline(always)]
+fn block<L: Lanes, T: Cells, const Q: usize>(
+    call: &Call<'_>,
+    tile: Tile<'_, T>,
+    first: usize,
+    seen: &Range<usize>,
+    scratch: &mut Scratch,
+) -> usize {
+    let width = call.geometry.width;
+    let (padded_tile, padded_width) = (call.geometry.padded_tile(), call.geometry.padded_width());
+    let q = &scratch.q[first * width..(first + Q) * width];
+    let weights = &mut scratch.weights[first * padded_tile..(first + Q) * padded_tile];
+    let mut column = 0;
+    while column < padded_tile {
+        column += if padded_tile - column >= 2 * LANES {
+            scores::<L, T, Q, 2>(q, tile.keys, padded_tile, column, weights)
+        } else {
+            scores::<L, T, Q, 1>(q, tile.keys, padded_tile, column, weights)
+        };
+    }
+    for query in 0..Q {
+        let weights = &mut weights[query * padded_tile..(query + 1) * padded_tile];
+        mask(weights, seen, &call.options);
+        scratch.keeps[first + query] = soften::<L>(weights, &mut scratch.states[first + query]);
+    }
+    let keeps = &scratch.keeps[first..first + Q];
+    let sums = &mut scratch.sums[first * padded_width..(first + Q) * padded_width];
+    let mut column = 0;
+    while column < padded_width {
+        column += if L::WIDE && padded_width - column >= 4 * LANES {
+            gather::<L, T, Q, 4>(weights, keeps, tile.values, seen, column, sums)
+        } else if padded_width - column >= 2 * LANES {
+            gather::<L, T, Q, 2>(weights, keeps, tile.values, seen, column, sums)
+        } else {
+            gather::<L, T, Q, 1>(weights, keeps, tile.values, seen, column, sums)
+        };
+    }
+    Q
+}
+
+/// Scores of `Q` queries against `16 · C` positions from `column` on; returns how many positions.
+#[inline(always)]
+fn scores<L: Lanes, T: Cells, const Q: usize, const C: usize>(
+    q: &[f32],
+    keys: &[T],
+    padded: usize,
+    column: usize,
+    scores: &mut [f32],
+) -> usize {
+    let width = q.len() / Q;
+    assert!(column + C * LANES <= padded && keys.len() >= width * padded);
+    let mut sums = [[L::splat(0.0); C]; Q];
+    for dimension in 0..width {
+        let mut loaded = [L::splat(0.0); C];
+        for (nth, loaded) in loaded.iter_mut().enumerate() {
+            let at = dimension * padded + column + nth * LANES;
+            // SAFETY: within the tile by the check above; checks in this loop would keep sums in memory.
+            *loaded = T::load::<L>(unsafe { keys.get_unchecked(at..at + LANES) });
+        }
+        for query in 0..Q {
+            // SAFETY: there are `Q` rows of `width`.
+            let value = L::splat(unsafe { *q.get_unchecked(query * width + dimension) });
+            for nth in 0..C {
+                sums[query][nth] = value.mul_add(loaded[nth], sums[query][nth]);
+            }
+        }
+    }
+    for query in 0..Q {
+        for nth in 0..C {
+            sums[query][nth].store(&mut scores[query * padded + column + nth * LANES..]);
+        }
+    }
+    C * LANES
+}
+
+/// Caps scores, if they have a cap, and hides those of positions that are not seen.
+#[inline(always)]
+fn mask(scores: &mut [f32], seen: &Range<usize>, options: &AttentionOptions) {
+    if let Some(cap) = options.softcap {
+        for score in scores.iter_mut() {
+            *score = cap * tanh(*score / cap) * std::f32::consts::LOG2_E;
+        }
+    }
+    if *seen != (0..scores.len()) {
+        for (position, score) in scores.iter_mut().enumerate() {
+            *score = if position >= seen.start && position < seen.end { *score } else { f32::NEG_INFINITY };
+        }
+    }
+}
+
+/// Turns a query's scores into powers and takes them into its state; returns the factor on what it had.
+#[inline(always)]
+fn soften<L: Lanes>(scores: &mut [f32], state: &mut State) -> f32 {
+    let mut largest = L::splat(f32::NEG_INFINITY);
+    for scores in scores.chunks_exact(LANES) {
+        largest = L::load(scores).max(largest);
+    }
+    let mut lanes = [0f32; LANES];
+    largest.store(&mut lanes);
+    let maximum = state.maximum.max(largest_lane(lanes));
+    let mut sum = L::splat(0.0);
+    for scores in scores.chunks_exact_mut(LANES) {
+        let power = exp2(L::load(scores).sub(L::splat(maximum)));
+        power.store(scores);
+        sum = power.add(sum);
+    }
+    let keep = exp2_of(state.maximum - maximum);
+    *state = State { maximum, sum: state.sum * keep + sum.sum() };
+    keep
+}
+
+/// Adds the weighted values to `16 · C` dimensions of `Q` queries from `column` on; returns how many
+/// dimensions.
+#[inline(always)]
+fn gather<L: Lanes, T: Cells, const Q: usize, const C: usize>(
+    weights: &[f32],
+    keeps: &[f32],
+    values: &[T],
+    seen: &Range<usize>,
+    column: usize,
+    sums: &mut [f32],
+) -> usize {
+    let (padded_tile, padded_width) = (weights.len() / Q, sums.len() / Q);
+    assert!(
+        column + C * LANES <= padded_width
+            && seen.end <= padded_tile
+            && values.len() >= seen.end * padded_width
+    );
+    let mut totals = [[L::splat(0.0); C]; Q];
+    for (query, (totals, keep)) in totals.iter_mut().zip(keeps).enumerate() {
+        for (nth, total) in totals.iter_mut().enumerate() {
+            let at = query * padded_width + column + nth * LANES;
+            *total = L::load(&sums[at..at + LANES]).mul(L::splat(*keep));
+        }
+    }
+    for position in seen.clone() {
+        let mut loaded = [L::splat(0.0); C];
+        for (nth, loaded) in loaded.iter_mut().enumerate() {
+            let at = position * padded_width + column + nth * LANES;
+            // SAFETY: within the tile by the check above; checks in this loop would keep totals in memory.
+            *loaded = T::load::<L>(unsafe { values.get_unchecked(at..at + LANES) });
+        }
+        for (query, totals) in totals.iter_mut().enumerate() {
+            // SAFETY: as above.
+            let weight = L::splat(unsafe { *weights.get_unchecked(query * padded_tile + position) });
+            for (total, value) in totals.iter_mut().zip(loaded) {
+                *total = weight.mul_add(value, *total);
+            }
+        }
+    }
+    for query in 0..Q {
+        for nth in 0..C {
+            totals[query][nth].store(&mut sums[query * padded_width + column + nth * LANES..]);
+        }
+    }
+    C * LANES
+}
+
+/// `tanh` by way of [`exp`].
+#[inline(always)]
+fn tanh(x: f32) -> f32 {
+    let shrink = exp(-2.0 * x.abs());
+    ((1.0 - shrink) / (1.0 + shrink)).copysign(x)
+}

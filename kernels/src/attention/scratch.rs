@@ -1,0 +1,65 @@
+//! What a thread works with in attention: one per thread, kept for the next task.
+
+use std::cell::Cell;
+
+use super::cpu::Geometry;
+use super::softmax::{EMPTY, State};
+
+/// What a task works on.
+#[derive(Default)]
+pub(super) struct Scratch {
+    /// `[queries, d]`, scaled.
+    pub q: Vec<f32>,
+    /// `[d, padded tile]`; columns past the tile's end hold whatever was there, their scores are masked.
+    pub keys: Vec<f32>,
+    /// `[tile, padded d]`
+    pub values: Vec<f32>,
+    /// `[queries, padded tile]` scores, then their exponentials.
+    pub weights: Vec<f32>,
+    /// `[queries]` factor on what a query has gathered before this tile.
+    pub keeps: Vec<f32>,
+    /// `[queries]`
+    pub states: Vec<State>,
+    /// `[queries, padded d]`
+    pub sums: Vec<f32>,
+}
+
+impl Scratch {
+    /// Lends this thread's scratch, made large enough and empty, to `body`.
+    pub(super) fn with<R>(geometry: Geometry, queries: usize, body: impl FnOnce(&mut Self) -> R) -> R {
+        thread_local! {
+            static SPARE: Cell<Scratch> = const { Cell::new(Scratch::none()) };
+        }
+        // Taken out, not borrowed: whatever runs inside `body` finds an empty one instead.
+        let mut scratch = SPARE.take();
+        scratch.q.resize(queries * geometry.width, 0.0);
+        scratch.keys.resize(geometry.width * geometry.padded_tile(), 0.0);
+        scratch.values.resize(geometry.tile * geometry.padded_width(), 0.0);
+        scratch.weights.resize(queries * geometry.padded_tile(), 0.0);
+        scratch.keeps.resize(queries, 0.0);
+        scratch.states.resize(queries, EMPTY);
+        scratch.sums.resize(queries * geometry.padded_width(), 0.0);
+        scratch.clear();
+        let result = body(&mut scratch);
+        SPARE.set(scratch);
+        result
+    }
+
+    const fn none() -> Self {
+        Self {
+            q: Vec::new(),
+            keys: Vec::new(),
+            values: Vec::new(),
+            weights: Vec::new(),
+            keeps: Vec::new(),
+            states: Vec::new(),
+            sums: Vec::new(),
+        }
+    }
+
+    /// Makes ready for the next segment. What the rest holds is written before it is read.
+    pub(super) fn clear(&mut self) {
+        self.states.fill(EMPTY);
+        self.sums.fill(0.0);
+    }
+}

@@ -1,0 +1,83 @@
+//! The softmax of a query as far as it has come, and how two parts of it are put together.
+//!
+//! Everything is in powers of two: scores come multiplied by `log₂ e`, with the queries.
+
+use crate::lanes::Lanes;
+
+/// Softmax so far of one query: its weighted sum is to be scaled by `2^-maximum`.
+#[derive(Clone, Copy)]
+pub(super) struct State {
+    pub maximum: f32,
+    pub sum: f32,
+}
+
+/// Of a query that has seen nothing.
+pub(super) const EMPTY: State = State { maximum: f32::NEG_INFINITY, sum: 0.0 };
+
+impl State {
+    fn is_empty(self) -> bool {
+        self.sum == 0.0 && self.maximum == f32::NEG_INFINITY
+    }
+}
+
+/// Adds a segment's state and sums to the total. A segment that the query did not see changes nothing.
+pub(super) fn merge(total: &mut State, total_sums: &mut [f32], state: State, sums: &[f32]) {
+    if state.is_empty() {
+        return;
+    }
+    if total.is_empty() {
+        *total = state;
+        total_sums.copy_from_slice(sums);
+        return;
+    }
+    let maximum = total.maximum.max(state.maximum);
+    let (old, new) = (exp2_of(total.maximum - maximum), exp2_of(state.maximum - maximum));
+    for (total, sum) in total_sums.iter_mut().zip(sums) {
+        *total = *total * old + sum * new;
+    }
+    *total = State { maximum, sum: total.sum * old + state.sum * new };
+}
+
+/// [`exp2`] of one number, the same at every level.
+pub(super) fn exp2_of(x: f32) -> f32 {
+    let lanes: [f32; crate::maths::LANES] = exp2(Lanes::splat(x));
+    lanes[0]
+}
+
+/// `2^x` for `x ≤ 0`, within about an ulp and a half; 0 below -125, NaN stays NaN.
+///
+/// `2^x = 2^n · 2^r` with `|r| ≤ ½`; `2^r` by the polynomial of degree five that is 1 at 0 and whose greatest
+/// relative error is smallest (Lawson's weighted least squares).
+#[inline(always)]
+pub(super) fn exp2<L: Lanes>(x: L) -> L {
+    const LEAST: f32 = -125.0;
+    const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23: adding it rounds to the nearest integer.
+    let clamped = L::splat(LEAST).max(x);
+    let shifted = clamped.add(L::splat(ROUND));
+    let rest = clamped.sub(shifted.sub(L::splat(ROUND)));
+    let mut power = L::splat(0.001_326_472_7);
+    for coefficient in [0.009_671_513, 0.055_507_336, 0.240_222_42, 0.693_147, 1.0] {
+        power = power.mul_add(rest, L::splat(coefficient));
+    }
+    // The lowest bits of the shifted number are the integer.
+    power.add_exponent(shifted).zero_where_less(x, LEAST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::exp2_of;
+
+    #[test]
+    fn powers_of_two_are_close_and_keep_their_limits() {
+        for step in 0..125_000 {
+            let x = step as f32 / -1000.0;
+            let expected = f64::from(x).exp2();
+            let error = (f64::from(exp2_of(x)) - expected).abs() / expected;
+            assert!(error < 2e-7, "exp2({x}): relative error {error}");
+        }
+        assert_eq!(exp2_of(0.0), 1.0);
+        assert_eq!(exp2_of(-126.0), 0.0);
+        assert_eq!(exp2_of(f32::NEG_INFINITY), 0.0);
+        assert!(exp2_of(f32::NAN).is_nan());
+    }
+}
