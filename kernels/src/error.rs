@@ -32,6 +32,12 @@ pub enum Error {
         /// How many there are.
         count: usize,
     },
+    /// The system gives no more memory.
+    #[error("the system gives no {bytes} bytes of memory for weights")]
+    Memory {
+        /// What was asked for.
+        bytes: usize,
+    },
     /// The tensor library failed (memory, driver).
     #[error(transparent)]
     Tensor(#[from] candle_core::Error),

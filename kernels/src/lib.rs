@@ -14,6 +14,7 @@ pub mod attention;
 mod cache_write;
 mod cpu;
 mod error;
+mod fresh;
 mod lanes;
 mod layer_norm;
 mod linear;
@@ -27,14 +28,15 @@ mod view;
 
 pub use attention::{
     AttentionOptions, PagedBatch, PagedParts, cache_shapes, packed_attention, paged_attention,
+    paged_attention_for,
 };
 pub use cache_write::write_cache;
 pub use cpu::Cpu;
 pub use error::{Error, Result};
 pub use layer_norm::layer_norm;
-pub use linear::Linear;
+pub use linear::{Linear, LinearInput, gated};
 pub use pool::Pool;
-pub use rms_norm::rms_norm;
+pub use rms_norm::{rms_norm, rms_norm_for};
 pub use rotary::rotary;
 pub use silu_mul::silu_mul;
 pub use simd::Level;
@@ -42,9 +44,10 @@ pub use simd::Level;
 /// The operations with the processor spelled out, for tests and benches that compare levels and thread
 /// counts.
 pub mod on {
-    pub use crate::attention::{packed_attention_on, paged_attention_on};
+    pub use crate::attention::{packed_attention_on, paged_attention_for_on, paged_attention_on};
     pub use crate::layer_norm::layer_norm_on;
-    pub use crate::rms_norm::rms_norm_on;
+    pub use crate::linear::gated_on;
+    pub use crate::rms_norm::{rms_norm_for_on, rms_norm_on};
     pub use crate::rotary::rotary_on;
     pub use crate::silu_mul::silu_mul_on;
 }

@@ -175,7 +175,7 @@ proptest! {
             prop_assert_eq!(bits(&pair[1]), bits(&whole), "beside another, {:?}", cpu);
             prop_assert_eq!(bits(&pair[0]), bits(&forward(cpu, &other, &x)), "first of two, {:?}", cpu);
             let residual = noise.tensor(&[tokens, 50]);
-            let onto = linear.forward_onto_on(cpu, &x, &residual).unwrap();
+            let onto = linear.forward_onto_on(cpu, &x.clone().into(), residual.copy().unwrap()).unwrap();
             prop_assert_eq!(bits(&onto), bits(&(&residual + &whole).unwrap()), "onto, {:?}", cpu);
         }
     }

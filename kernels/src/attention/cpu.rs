@@ -13,7 +13,10 @@ use super::scratch::Scratch;
 use super::softmax::{EMPTY, State, merge};
 use super::tile::Segment;
 use crate::Cpu;
+use crate::fresh::Fresh;
 use crate::lanes::run;
+use crate::linear::BLOCK;
+use crate::linear::activations::Builder;
 use crate::maths::LANES;
 use crate::pool::SharedSlice;
 
@@ -119,15 +122,21 @@ pub(super) struct Call<'a> {
     pub options: AttentionOptions,
 }
 
-/// `[t, h, d]`.
-pub(super) fn attend(cpu: Cpu, call: &Call<'_>) -> Vec<f32> {
-    let mut out = vec![0f32; call.q.len()];
-    let shared = SharedSlice::new(&mut out);
+/// Where results go, `[t, h, d]`.
+#[derive(Clone, Copy)]
+pub(super) enum Outlet<'a> {
+    Plain(&'a Fresh<f32>),
+    /// Heads are whole blocks.
+    Rounded(&'a Builder),
+}
+
+/// Attends; when this returns, all of `out` is written.
+pub(super) fn attend(cpu: Cpu, call: &Call<'_>, out: Outlet<'_>) {
     let tasks = call.tasks();
     let longest = tasks.iter().map(|task| task.segments.len()).max().unwrap_or(0);
     if longest > 1 && tasks.len() < 4 * cpu.pool().threads() {
-        attend_in_parts(cpu, call, &tasks, &shared);
-        return out;
+        attend_in_parts(cpu, call, &tasks, out);
+        return;
     }
     // The last rows of a prompt see most: they go first, so that none of them is left over at the end.
     cpu.pool().run(tasks.len(), &|index| {
@@ -142,13 +151,12 @@ pub(super) fn attend(cpu: Cpu, call: &Call<'_>) -> Vec<f32> {
                 scratch.clear();
             }
         });
-        call.store(task, &totals, &shared);
+        call.store(cpu, task, totals, out);
     });
-    out
 }
 
 /// As [`attend`], each segment of each task a task of its own.
-fn attend_in_parts(cpu: Cpu, call: &Call<'_>, tasks: &[Task], out: &SharedSlice<'_, f32>) {
+fn attend_in_parts(cpu: Cpu, call: &Call<'_>, tasks: &[Task], out: Outlet<'_>) {
     let width = call.geometry.padded_width();
     let mut parts = Vec::new();
     let mut queries = 0;
@@ -184,7 +192,7 @@ fn attend_in_parts(cpu: Cpu, call: &Call<'_>, tasks: &[Task], out: &SharedSlice<
             totals.add(&states[first..next], &sums[first * width..next * width]);
             first = next;
         }
-        call.store(task, &totals, out);
+        call.store(cpu, task, totals, out);
     }
 }
 
@@ -284,14 +292,18 @@ impl Call<'_> {
         (row * heads + task.kv_head * group + query % group) * width
     }
 
-    fn store(&self, task: &Task, totals: &Totals, out: &SharedSlice<'_, f32>) {
+    fn store(&self, cpu: Cpu, task: &Task, mut totals: Totals, out: Outlet<'_>) {
+        let width = self.geometry.width;
         for (query, (state, sums)) in
-            totals.states.iter().zip(totals.sums.chunks_exact(totals.width)).enumerate()
+            totals.states.iter().zip(totals.sums.chunks_exact_mut(totals.width)).enumerate()
         {
-            // SAFETY: each row and head belongs to one task.
-            let out = unsafe { out.range(self.query_at(task, query), self.geometry.width) };
-            for (out, sum) in out.iter_mut().zip(sums) {
-                *out = sum / state.sum;
+            let (at, sums) = (self.query_at(task, query), &mut sums[..width]);
+            sums.iter_mut().for_each(|sum| *sum /= state.sum);
+            match out {
+                // SAFETY: each row and head belongs to one task.
+                Outlet::Plain(out) => _ = unsafe { out.range(at, width) }.write_copy_of_slice(sums),
+                // SAFETY: as above; a head is whole blocks.
+                Outlet::Rounded(builder) => unsafe { builder.round(cpu, at / BLOCK, sums) },
             }
         }
     }

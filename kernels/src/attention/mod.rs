@@ -17,10 +17,12 @@ use candle_core::{CpuStorage, Device, Storage, Tensor};
 
 pub use batch::{PagedBatch, PagedParts};
 
+use crate::fresh::Fresh;
+use crate::linear::{BLOCK, Linear, LinearInput, builder_for};
 use crate::view::{is_cpu, with_f32};
 use crate::{Cpu, Error, Result};
 use batch::check_starts;
-use cpu::{Cached, Call, Geometry, Pages, Sequence};
+use cpu::{Cached, Call, Geometry, Outlet, Pages, Sequence};
 
 /// Positions per tile where there is no block to say.
 const PACKED_TILE: usize = 32;
@@ -91,15 +93,62 @@ pub fn paged_attention_on(
     options: &AttentionOptions,
 ) -> Result<Tensor> {
     let geometry = check_paged(q, keys, values, batch, options)?;
-    let sequences: Vec<Sequence<'_>> = (0..batch.sequences())
+    attend(cpu, geometry, [q, keys, values], &paged(batch), options)
+}
+
+/// [`paged_attention`] as rows `[t, h · d]` that are made for the linear layer that reads them.
+///
+/// # Errors
+/// As [`paged_attention`].
+pub fn paged_attention_for(
+    q: &Tensor,
+    keys: &Tensor,
+    values: &Tensor,
+    batch: &PagedBatch,
+    options: &AttentionOptions,
+    reader: &Linear,
+) -> Result<LinearInput> {
+    if is_cpu(q) {
+        return paged_attention_for_on(Cpu::host(), [q, keys, values], batch, options, reader);
+    }
+    let attended = paged_attention(q, keys, values, batch, options)?;
+    Ok(attended.flatten_from(1)?.into())
+}
+
+/// [`paged_attention_for`] of `[q, keys, values]` on a chosen processor; the tensors are on the CPU.
+///
+/// # Errors
+/// As [`paged_attention_for`].
+pub fn paged_attention_for_on(
+    cpu: Cpu,
+    [q, keys, values]: [&Tensor; 3],
+    batch: &PagedBatch,
+    options: &AttentionOptions,
+    reader: &Linear,
+) -> Result<LinearInput> {
+    let geometry = check_paged(q, keys, values, batch, options)?;
+    let (tokens, row) = (batch.tokens(), geometry.heads * geometry.width);
+    let whole_blocks = geometry.width.is_multiple_of(BLOCK);
+    match builder_for(q, &[reader], tokens, row).filter(|_| whole_blocks) {
+        Some(builder) => {
+            let out = Outlet::Rounded(&builder);
+            attend_to(cpu, geometry, [q, keys, values], &paged(batch), options, out)?;
+            // SAFETY: attention has written all rows and heads.
+            Ok(LinearInput::rounded(tokens, row, unsafe { builder.finished() }))
+        }
+        None => Ok(paged_attention_on(cpu, q, keys, values, batch, options)?.flatten_from(1)?.into()),
+    }
+}
+
+fn paged(batch: &PagedBatch) -> Vec<Sequence<'_>> {
+    (0..batch.sequences())
         .map(|sequence| Sequence {
             rows: batch.rows(sequence),
             context: batch.context_len(sequence),
             positions: Some(&batch.positions()[batch.rows(sequence)]),
             pages: Pages::Table(batch.block_table(sequence)),
         })
-        .collect();
-    attend(cpu, geometry, [q, keys, values], &sequences, options)
+        .collect()
 }
 
 /// Attention of every token to every token of its own packed sequence (encoders).
@@ -144,16 +193,31 @@ pub fn packed_attention_on(
 fn attend(
     cpu: Cpu,
     geometry: Geometry,
-    [q, keys, values]: [&Tensor; 3],
+    tensors: [&Tensor; 3],
     sequences: &[Sequence<'_>],
     options: &AttentionOptions,
 ) -> Result<Tensor> {
+    let [q, ..] = tensors;
+    let out = Fresh::new(q.elem_count());
+    attend_to(cpu, geometry, tensors, sequences, options, Outlet::Plain(&out))?;
+    // SAFETY: attention has written all rows and heads.
+    Ok(Tensor::from_vec(unsafe { out.written() }, q.shape(), q.device())?)
+}
+
+fn attend_to(
+    cpu: Cpu,
+    geometry: Geometry,
+    [q, keys, values]: [&Tensor; 3],
+    sequences: &[Sequence<'_>],
+    options: &AttentionOptions,
+    out: Outlet<'_>,
+) -> Result<()> {
     let (keys_guard, values_guard) = (keys.storage_and_layout().0, values.storage_and_layout().0);
     let (keys, values) = (cached(keys, &keys_guard)?, cached(values, &values_guard)?);
-    let out = with_f32("attention", q, |q| {
-        Ok(cpu::attend(cpu, &Call { geometry, q, keys, values, sequences, options: *options }))
-    })?;
-    Ok(Tensor::from_vec(out, q.shape(), q.device())?)
+    with_f32("attention", q, |q| {
+        cpu::attend(cpu, &Call { geometry, q, keys, values, sequences, options: *options }, out);
+        Ok(())
+    })
 }
 
 fn cached<'a>(tensor: &Tensor, storage: &'a Storage) -> Result<Cached<'a>> {

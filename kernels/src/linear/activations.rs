@@ -3,17 +3,20 @@
 //!
 //! Done once per input and shared by all matrices over it. Each row is rounded on its own.
 
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
 use super::format::BLOCK;
 use crate::Cpu;
-use crate::pool::SharedSlice;
+use crate::fresh::Fresh;
 use crate::simd::multiversion;
 
 /// Rows of zeros behind the last, so that kernels which take several rows at once may read on.
 pub(super) const SPARE_ROWS: usize = 15;
 
 /// Rows of activations, rounded.
-#[derive(Default)]
-pub(super) struct Activations {
+#[derive(Clone, Default)]
+pub(crate) struct Activations {
     /// `[t + SPARE_ROWS, inner]`, each in -127..=127.
     pub codes: Vec<i8>,
     /// Per row, spare ones too, and block.
@@ -24,7 +27,7 @@ pub(super) struct Activations {
 
 /// What belongs to one block of 32.
 #[derive(Clone, Copy, Default)]
-pub(super) struct BlockInfo {
+pub(crate) struct BlockInfo {
     /// The f32 that a code counts for.
     pub scale: f32,
     /// Scale times the sum of the codes.
@@ -52,34 +55,90 @@ impl BlockInfo {
 impl Activations {
     /// Rounds `x [t, inner]`; `inner` is a multiple of 32.
     pub(super) fn round(cpu: Cpu, x: &[f32], inner: usize) -> Self {
-        let blocks_per_row = inner / BLOCK;
-        let cells = x.len() + SPARE_ROWS * inner;
-        let mut codes = vec![0i8; cells];
-        let mut blocks = vec![BlockInfo::default(); cells / BLOCK];
-        let (shared_codes, shared_blocks) = (SharedSlice::new(&mut codes), SharedSlice::new(&mut blocks));
+        let builder = Builder::new(x.len() / inner, inner);
         cpu.pool().for_each_chunk(x.len() / BLOCK, 512, &|range| {
-            let input = &x[range.start * BLOCK..range.end * BLOCK];
             // SAFETY: chunks of blocks do not overlap.
-            let (codes, blocks) = unsafe {
-                (shared_codes.range(range.start * BLOCK, input.len()), shared_blocks.range(range.start, range.len()))
-            };
-            multiversion!(cpu.level(), round_blocks, input: &[f32], codes: &mut [i8], blocks: &mut [BlockInfo]);
+            unsafe { builder.round(cpu, range.start, &x[range.start * BLOCK..range.end * BLOCK]) };
         });
-        Self { codes, blocks, blocks_per_row }
+        // SAFETY: the chunks were all blocks.
+        unsafe { builder.finished() }
+    }
+}
+
+/// Activations that are being rounded, by several tasks.
+pub(crate) struct Builder {
+    codes: Fresh<i8>,
+    blocks: Fresh<BlockInfo>,
+    blocks_per_row: usize,
+}
+
+impl Builder {
+    /// For `rows` rows of `inner`, a multiple of 32.
+    pub(crate) fn new(rows: usize, inner: usize) -> Self {
+        let cells = (rows + SPARE_ROWS) * inner;
+        let (codes, blocks) = (Fresh::new(cells), Fresh::new(cells / BLOCK));
+        // SAFETY: nobody else has them yet.
+        let (spare_codes, spare_blocks) = unsafe {
+            (
+                codes.range(rows * inner, SPARE_ROWS * inner),
+                blocks.range(rows * inner / BLOCK, SPARE_ROWS * inner / BLOCK),
+            )
+        };
+        spare_codes.fill(MaybeUninit::new(0));
+        spare_blocks.fill(MaybeUninit::new(BlockInfo::default()));
+        Self { codes, blocks, blocks_per_row: inner / BLOCK }
+    }
+
+    /// Rounds `values`, whole blocks, of which `first` is the first in the order of rows.
+    ///
+    /// # Safety
+    /// No two threads may have a block at once.
+    pub(crate) unsafe fn round(&self, cpu: Cpu, first: usize, values: &[f32]) {
+        // SAFETY: blocks do not overlap, as the caller promises.
+        let (codes, blocks) = unsafe {
+            (self.codes.range(first * BLOCK, values.len()), self.blocks.range(first, values.len() / BLOCK))
+        };
+        multiversion!(cpu.level(), round_blocks, values: &[f32], codes: &mut [MaybeUninit<i8>], blocks: &mut [MaybeUninit<BlockInfo>]);
+    }
+
+    /// Rounds block `block` of each of some rows; `values [rows, 32]`.
+    ///
+    /// # Safety
+    /// As [`Builder::round`].
+    pub(crate) unsafe fn round_column(&self, cpu: Cpu, rows: Range<usize>, block: usize, values: &[f32]) {
+        for (row, values) in rows.zip(values.chunks_exact(BLOCK)) {
+            // SAFETY: as the caller promises.
+            unsafe { self.round(cpu, row * self.blocks_per_row + block, values) };
+        }
+    }
+
+    /// Blocks of a row.
+    pub(crate) fn blocks_per_row(&self) -> usize {
+        self.blocks_per_row
+    }
+
+    /// What was rounded.
+    ///
+    /// # Safety
+    /// Every block must have been.
+    pub(crate) unsafe fn finished(self) -> Activations {
+        // SAFETY: the spare rows were written at once, the others as the caller promises.
+        let (codes, blocks) = unsafe { (self.codes.written(), self.blocks.written()) };
+        Activations { codes, blocks, blocks_per_row: self.blocks_per_row }
     }
 }
 
 #[inline(always)]
-fn round_blocks(input: &[f32], codes: &mut [i8], blocks: &mut [BlockInfo]) {
+fn round_blocks(input: &[f32], codes: &mut [MaybeUninit<i8>], blocks: &mut [MaybeUninit<BlockInfo>]) {
     let rows = input.chunks_exact(BLOCK).zip(codes.chunks_exact_mut(BLOCK)).zip(blocks);
     for ((values, codes), block) in rows {
-        *block = round_block(values, codes);
+        block.write(round_block(values, codes));
     }
 }
 
 /// Rounds to nearest, ties to even. A value that is not finite makes the scale NaN, so that it is not lost.
 #[inline(always)]
-fn round_block(values: &[f32], codes: &mut [i8]) -> BlockInfo {
+fn round_block(values: &[f32], codes: &mut [MaybeUninit<i8>]) -> BlockInfo {
     // Bit patterns of absolute values order as the values do, infinity and NaN above all.
     let largest = values.iter().fold(0u32, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff));
     let finite = largest < 0x7f80_0000;
@@ -95,7 +154,7 @@ fn round_block(values: &[f32], codes: &mut [i8]) -> BlockInfo {
             let rounded =
                 (value * inverse + 12_582_912.0).to_bits().wrapping_sub(12_582_912f32.to_bits()) as i32;
             let rounded = if finite { rounded } else { 0 };
-            *code = rounded as i8;
+            code.write(rounded as i8);
             *sum += rounded;
         }
     }

@@ -20,6 +20,7 @@ use super::activations::{Activations, BlockInfo, SPARE_ROWS};
 use super::avx512;
 use super::format::{BLOCK, Kind};
 use super::panels::ROWS;
+use super::target::Target;
 
 /// Activation rows of a tile.
 const TILE: usize = 16;
@@ -70,13 +71,13 @@ fn is_permitted() -> bool {
     false
 }
 
-/// Products of one panel with a range of activation rows; `store` gets each row's sixteen. On a level with tiles only.
+/// Products of one panel with a range of activation rows into the target. On a level with tiles only.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub(super) fn panel<K: Kind>(
     panel: &[u8],
     activations: &Activations,
     mut tokens: Range<usize>,
-    store: &mut dyn FnMut(usize, &[f32; ROWS]),
+    target: &Target<'_>,
 ) {
     if tokens.len() >= FEWEST {
         let mut widened = SPARE.take();
@@ -84,14 +85,14 @@ pub(super) fn panel<K: Kind>(
         let tiles = Tiles::configure::<K>();
         while tokens.len() >= FEWEST {
             let rows = tokens.len().min(TILE);
-            tile::<K>(&tiles, &widened, panel, activations, tokens.start..tokens.start + rows, store);
+            tile::<K>(&tiles, &widened, panel, activations, tokens.start..tokens.start + rows, target);
             tokens.start += rows;
         }
         drop(tiles);
         SPARE.set(widened);
     }
     if !tokens.is_empty() {
-        avx512::panel::<K>(panel, activations, tokens, store);
+        avx512::panel::<K>(panel, activations, tokens, target);
     }
 }
 
@@ -231,7 +232,7 @@ fn tile<K: Kind>(
     panel: &[u8],
     activations: &Activations,
     tokens: Range<usize>,
-    store: &mut dyn FnMut(usize, &[f32; ROWS]),
+    target: &Target<'_>,
 ) {
     let blocks_per_row = activations.blocks_per_row;
     let stride = blocks_per_row * BLOCK;
@@ -276,7 +277,7 @@ fn tile<K: Kind>(
         let mut values = [0f32; ROWS];
         // SAFETY: sixteen values fit.
         unsafe { _mm512_storeu_ps(values.as_mut_ptr(), total) };
-        store(token, &values);
+        target.store(token, &values);
     }
 }
 

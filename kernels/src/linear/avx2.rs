@@ -19,28 +19,29 @@ use std::ops::Range;
 use super::activations::Activations;
 use super::format::{BLOCK, Kind, Scales};
 use super::panels::ROWS;
+use super::target::Target;
 
 /// Rows of a side.
 const SIDE: usize = ROWS / 2;
 
-/// Products of one panel with a range of activation rows; `store` gets each row's sixteen.
+/// Products of one panel with a range of activation rows into the target.
 #[target_feature(enable = "avx2,fma,f16c")]
 pub(super) fn panel<K: Kind>(
     panel: &[u8],
     activations: &Activations,
     mut tokens: Range<usize>,
-    store: &mut dyn FnMut(usize, &[f32; ROWS]),
+    target: &Target<'_>,
 ) {
     while tokens.len() >= 4 {
-        both_sides::<K, 4>(panel, activations, tokens.start, store);
+        both_sides::<K, 4>(panel, activations, tokens.start, target);
         tokens.start += 4;
     }
     if tokens.len() >= 2 {
-        both_sides::<K, 2>(panel, activations, tokens.start, store);
+        both_sides::<K, 2>(panel, activations, tokens.start, target);
         tokens.start += 2;
     }
     if !tokens.is_empty() {
-        both_sides::<K, 1>(panel, activations, tokens.start, store);
+        both_sides::<K, 1>(panel, activations, tokens.start, target);
     }
 }
 
@@ -49,7 +50,7 @@ fn both_sides<K: Kind, const T: usize>(
     panel: &[u8],
     activations: &Activations,
     first: usize,
-    store: &mut dyn FnMut(usize, &[f32; ROWS]),
+    target: &Target<'_>,
 ) {
     let mut values = [[0f32; ROWS]; T];
     for side in 0..2 {
@@ -60,7 +61,7 @@ fn both_sides<K: Kind, const T: usize>(
         }
     }
     for (token, values) in values.iter().enumerate() {
-        store(first + token, values);
+        target.store(first + token, values);
     }
 }
 

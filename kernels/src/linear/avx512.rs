@@ -4,51 +4,47 @@
 //! The same operations per output as `scalar`, tested to the bit.
 
 use std::arch::x86_64::{
-    __m128i, __m256i, __m512, __m512i, _mm_cvtsi32_si128, _mm_loadu_si128, _mm256_loadu_si256,
-    _mm512_add_epi32, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cvtepi8_epi32,
-    _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps,
-    _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_or_si512, _mm512_set1_epi8, _mm512_set1_epi32,
-    _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_sll_epi16, _mm512_sll_epi32,
-    _mm512_srl_epi16, _mm512_storeu_ps, _mm512_xor_si512,
+    __m128i, __m256i, __m512, __m512i, _MM_HINT_T0, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_prefetch,
+    _mm256_loadu_si256, _mm512_add_epi32, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtph_ps, _mm512_dpbusd_epi32,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_or_si512, _mm512_set1_epi8,
+    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_sll_epi16,
+    _mm512_sll_epi32, _mm512_srl_epi16, _mm512_storeu_ps, _mm512_xor_si512,
 };
 use std::ops::Range;
 
 use super::activations::Activations;
 use super::format::{BLOCK, Kind, Scales};
 use super::panels::ROWS;
+use super::target::Target;
 
-/// Products of one panel with a range of activation rows; `store` gets each row's sixteen.
+/// Products of one panel with a range of activation rows into the target.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 pub(super) fn panel<K: Kind>(
     panel: &[u8],
     activations: &Activations,
     mut tokens: Range<usize>,
-    store: &mut dyn FnMut(usize, &[f32; ROWS]),
+    target: &Target<'_>,
 ) {
     while tokens.len() >= 8 {
-        tile::<K, 8>(panel, activations, tokens.start, store);
+        tile::<K, 8>(panel, activations, tokens.start, target);
         tokens.start += 8;
     }
     if tokens.len() >= 4 {
-        tile::<K, 4>(panel, activations, tokens.start, store);
+        tile::<K, 4>(panel, activations, tokens.start, target);
         tokens.start += 4;
     }
     if tokens.len() >= 2 {
-        tile::<K, 2>(panel, activations, tokens.start, store);
+        tile::<K, 2>(panel, activations, tokens.start, target);
         tokens.start += 2;
     }
     if !tokens.is_empty() {
-        tile::<K, 1>(panel, activations, tokens.start, store);
+        tile::<K, 1>(panel, activations, tokens.start, target);
     }
 }
 
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn tile<K: Kind, const T: usize>(
-    panel: &[u8],
-    activations: &Activations,
-    first: usize,
-    store: &mut dyn FnMut(usize, &[f32; ROWS]),
-) {
+fn tile<K: Kind, const T: usize>(panel: &[u8], activations: &Activations, first: usize, target: &Target<'_>) {
     let blocks_per_row = activations.blocks_per_row;
     let cells = first * blocks_per_row..(first + T) * blocks_per_row;
     // No closures here: one that is not inlined would pass its registers through memory.
@@ -60,6 +56,9 @@ fn tile<K: Kind, const T: usize>(
         let (header, blocks) = bytes.split_at(K::HEADER_BYTES);
         for (nth, bytes) in blocks.chunks_exact(K::BLOCK_BYTES).enumerate() {
             let block = group * K::BLOCKS + nth;
+            if T <= 8 {
+                prefetch(bytes);
+            }
             let (scales, lines) = bytes.split_at(K::SCALE_BYTES);
             let weights: [__m512i; 8] = [
                 group_codes::<K>(lines, 0),
@@ -96,7 +95,19 @@ fn tile<K: Kind, const T: usize>(
         let mut values = [0f32; ROWS];
         // SAFETY: sixteen values fit.
         unsafe { _mm512_storeu_ps(values.as_mut_ptr(), total) };
-        store(first + token, &values);
+        target.store(first + token, &values);
+    }
+}
+
+/// Asks for what lies some blocks further on: where few rows use it, weights arrive slower than they are multiplied, and the
+/// machine's own foresight ends with the page.
+#[inline(always)]
+fn prefetch(bytes: &[u8]) {
+    const AHEAD: usize = 4096;
+    for line in (0..bytes.len()).step_by(64) {
+        let address = bytes.as_ptr().wrapping_add(AHEAD + line);
+        // SAFETY: a hint; it may name any address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast::<i8>()) };
     }
 }
 

@@ -9,6 +9,7 @@ use std::ops::Range;
 use half::{bf16, f16};
 
 use super::panels::ROWS;
+use super::target::Target;
 use crate::Level;
 use crate::lanes::{Kernel, Lanes, run};
 use crate::maths::LANES;
@@ -65,19 +66,14 @@ pub(super) struct Span<'a> {
 }
 
 impl Span<'_> {
-    /// Multiplies with a range of activation rows; `store` gets each row's sixteen products.
-    pub(super) fn multiply(
-        self,
-        level: Level,
-        tokens: Range<usize>,
-        store: &mut dyn FnMut(usize, &[f32; ROWS]),
-    ) {
+    /// Multiplies with a range of activation rows into the target.
+    pub(super) fn multiply(self, level: Level, tokens: Range<usize>, target: &Target<'_>) {
         let Self { rows, span, x, inner } = self;
         let cells = span.start * inner..span.end * inner;
         match rows {
-            Rows::F32(weights) => run(level, Product { weights: &weights[cells], x, inner, tokens, store }),
-            Rows::F16(weights) => run(level, Product { weights: &weights[cells], x, inner, tokens, store }),
-            Rows::Bf16(weights) => run(level, Product { weights: &weights[cells], x, inner, tokens, store }),
+            Rows::F32(weights) => run(level, Product { weights: &weights[cells], x, inner, tokens, target }),
+            Rows::F16(weights) => run(level, Product { weights: &weights[cells], x, inner, tokens, target }),
+            Rows::Bf16(weights) => run(level, Product { weights: &weights[cells], x, inner, tokens, target }),
         }
     }
 }
@@ -88,25 +84,25 @@ struct Product<'a, W> {
     x: &'a [f32],
     inner: usize,
     tokens: Range<usize>,
-    store: &'a mut dyn FnMut(usize, &[f32; ROWS]),
+    target: &'a Target<'a>,
 }
 
 impl<W: Weight> Kernel for Product<'_, W> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
-        let Self { weights, x, inner, mut tokens, store } = self;
+        let Self { weights, x, inner, mut tokens, target } = self;
         if L::WIDE {
             while tokens.len() >= 4 {
-                rows::<L, W, 4, 4>(weights, x, inner, tokens.start, store);
+                rows::<L, W, 4, 4>(weights, x, inner, tokens.start, target);
                 tokens.start += 4;
             }
         }
         while tokens.len() >= 2 {
-            rows::<L, W, 2, 2>(weights, x, inner, tokens.start, store);
+            rows::<L, W, 2, 2>(weights, x, inner, tokens.start, target);
             tokens.start += 2;
         }
         if !tokens.is_empty() {
-            rows::<L, W, 4, 1>(weights, x, inner, tokens.start, store);
+            rows::<L, W, 4, 1>(weights, x, inner, tokens.start, target);
         }
     }
 }
@@ -118,7 +114,7 @@ fn rows<L: Lanes, W: Weight, const R: usize, const T: usize>(
     x: &[f32],
     inner: usize,
     first: usize,
-    store: &mut dyn FnMut(usize, &[f32; ROWS]),
+    target: &Target<'_>,
 ) {
     let x: [&[f32]; T] =
         std::array::from_fn(|token| &x[(first + token) * inner..(first + token + 1) * inner]);
@@ -141,7 +137,7 @@ fn rows<L: Lanes, W: Weight, const R: usize, const T: usize>(
         }
     }
     for (token, values) in values.iter().enumerate() {
-        store(first + token, values);
+        target.store(first + token, values);
     }
 }
 

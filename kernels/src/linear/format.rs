@@ -8,7 +8,7 @@
 use candle_core::quantized::GgmlDType;
 
 /// Weights that share one activation scale.
-pub(super) const BLOCK: usize = 32;
+pub(crate) const BLOCK: usize = 32;
 
 /// Where a weight's `d` and `m` come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

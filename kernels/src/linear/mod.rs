@@ -4,7 +4,7 @@
 //! ([`activations`]). Work is cut over panels of sixteen output rows and over tiles of activation rows;
 //! neither cut changes the order of additions within an output element.
 
-mod activations;
+pub(crate) mod activations;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
@@ -14,21 +14,30 @@ mod avx512;
 pub mod composed;
 mod dense;
 mod format;
+mod gated;
+mod input;
 mod panels;
 mod product;
 mod scalar;
+mod slab;
+mod target;
 
 use std::fmt;
 use std::sync::Arc;
 
 use candle_core::quantized::GgmlDType;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Tensor};
 
-use crate::view::{is_cpu, to_f32_vec, with_f32};
+use crate::view::{is_cpu, to_f32_vec};
 use crate::{Cpu, Error, Result};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use amx::is_available as has_tiles;
 use composed::ComposedLinear;
+pub(crate) use format::BLOCK;
+pub use gated::{gated, gated_on};
+pub use input::LinearInput;
+use input::Rows;
+pub(crate) use input::builder_for;
 use panels::Panels;
 use product::{multiply_all, multiply_onto};
 
@@ -158,28 +167,40 @@ impl Linear {
     /// # Errors
     /// As [`Linear::forward`].
     pub fn forward_all_on(cpu: Cpu, linears: &[&Self], x: &Tensor) -> Result<Vec<Tensor>> {
-        let &[tokens, inner] = x.dims() else {
-            return Err(Error::shape("linear", format!("x {:?} is not [t, in]", x.dims())));
-        };
-        if let Some(other) = linears.iter().find(|linear| linear.0.inner != inner) {
-            return Err(Error::shape("linear", format!("x {:?} against {other:?}", x.dims())));
-        }
-        if linears.iter().any(|linear| matches!(linear.0.weights, Weights::Composed(_))) {
+        Self::forward_input_on(cpu, linears, &x.clone().into())
+    }
+
+    /// [`Linear::forward_all`] over rows that were made for these layers.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`]; [`Error::Shape`], too, if the rows were made for other layers.
+    pub fn forward_input(linears: &[&Self], x: &LinearInput) -> Result<Vec<Tensor>> {
+        Self::forward_input_on(Cpu::host(), linears, x)
+    }
+
+    /// [`Linear::forward_input`] with the processor spelled out, for CPU tensors.
+    ///
+    /// # Errors
+    /// As [`Linear::forward_input`].
+    pub fn forward_input_on(cpu: Cpu, linears: &[&Self], x: &LinearInput) -> Result<Vec<Tensor>> {
+        let (tokens, _) = x.dims()?;
+        if linears.iter().any(|linear| linear.is_composed()) {
+            let x = x.tensor()?;
             return linears.iter().map(|linear| linear.forward_composed(x)).collect();
         }
-        with_f32("linear", x, |data| multiply_all(cpu, linears, data, tokens, inner))?
+        x.lend(cpu, linears, |rows| multiply_all(cpu, linears, rows))?
             .into_iter()
             .zip(linears)
-            .map(|(values, linear)| Ok(Tensor::from_vec(values, (tokens, linear.0.out), x.device())?))
+            .map(|(values, linear)| Ok(Tensor::from_vec(values, (tokens, linear.0.out), &Device::Cpu)?))
             .collect()
     }
 
-    /// `x [t, in]` and `onto [t, out]`, f32 → `onto` and the product, added: the end of a block that has a residual stream.
-    /// The result is that of [`Linear::forward`] and an addition.
+    /// Rows `x [t, in]` and `onto [t, out]` f32 → `onto` and the product, added: the end of a block that has a residual
+    /// stream. The result is that of [`Linear::forward`] and an addition; on the CPU it is made in `onto`'s memory.
     ///
     /// # Errors
     /// [`Error::Shape`] if `x` is not `[t, in]`, or `onto` not `[t, out]`.
-    pub fn forward_onto(&self, x: &Tensor, onto: &Tensor) -> Result<Tensor> {
+    pub fn forward_onto(&self, x: &LinearInput, onto: Tensor) -> Result<Tensor> {
         self.forward_onto_on(Cpu::host(), x, onto)
     }
 
@@ -187,20 +208,22 @@ impl Linear {
     ///
     /// # Errors
     /// As [`Linear::forward_onto`].
-    pub fn forward_onto_on(&self, cpu: Cpu, x: &Tensor, onto: &Tensor) -> Result<Tensor> {
-        let (inner, out) = (self.0.inner, self.0.out);
-        let fits = matches!((x.dims(), onto.dims()), (&[t, i], &[u, o]) if t == u && i == inner && o == out);
-        if !fits {
-            let reason = format!("x {:?} onto {:?} against {self:?}", x.dims(), onto.dims());
+    pub fn forward_onto_on(&self, cpu: Cpu, x: &LinearInput, onto: Tensor) -> Result<Tensor> {
+        let (tokens, inner) = x.dims()?;
+        if inner != self.0.inner || onto.dims() != [tokens, self.0.out] {
+            let reason = format!("x [{tokens}, {inner}] onto {:?} against {self:?}", onto.dims());
             return Err(Error::shape("linear", reason));
         }
-        if matches!(self.0.weights, Weights::Composed(_)) {
-            return Ok((onto + self.forward_composed(x)?)?);
+        if self.is_composed() {
+            return Ok((onto + self.forward_composed(x.tensor()?)?)?);
         }
-        let values = with_f32("linear", x, |x| {
-            with_f32("linear", onto, |onto| multiply_onto(cpu, self, x, inner, onto))
-        })?;
-        Ok(Tensor::from_vec(values, onto.shape(), onto.device())?)
+        let onto = onto.contiguous()?;
+        x.lend(cpu, &[self], |rows| Ok(onto.inplace_op1(&AddProduct { cpu, linear: self, rows })?))?;
+        Ok(onto)
+    }
+
+    fn is_composed(&self) -> bool {
+        matches!(self.0.weights, Weights::Composed(_))
     }
 
     fn forward_composed(&self, x: &Tensor) -> Result<Tensor> {
@@ -263,5 +286,26 @@ impl Linear {
     /// Columns of the matrix.
     pub fn in_features(&self) -> usize {
         self.0.inner
+    }
+}
+
+/// Adds a product to a tensor in its place.
+struct AddProduct<'a> {
+    cpu: Cpu,
+    linear: &'a Linear,
+    rows: &'a Rows<'a>,
+}
+
+impl InplaceOp1 for AddProduct<'_> {
+    fn name(&self) -> &'static str {
+        "add_product"
+    }
+
+    fn cpu_fwd(&self, onto: &mut CpuStorage, layout: &Layout) -> candle_core::Result<()> {
+        let CpuStorage::F32(cells) = onto else {
+            candle_core::bail!("add_product: the residual stream is not f32");
+        };
+        let cells = &mut cells[layout.start_offset()..layout.start_offset() + layout.shape().elem_count()];
+        multiply_onto(self.cpu, self.linear, self.rows, cells).map_err(candle_core::Error::wrap)
     }
 }

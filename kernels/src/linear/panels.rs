@@ -20,6 +20,7 @@ use candle_core::quantized::GgmlDType;
 use half::f16;
 
 use super::format::{BLOCK, Kind, Parts, Scales, with_kind};
+use super::slab::{Line, Slab};
 use crate::pool::SharedSlice;
 use crate::{Error, Pool, Result};
 
@@ -30,13 +31,8 @@ pub(super) const ROWS: usize = 16;
 pub(super) struct Panels {
     dtype: GgmlDType,
     panel_bytes: usize,
-    lines: Vec<Line>,
+    lines: Slab,
 }
-
-/// A cache line, so that panels start aligned.
-#[derive(Clone, Copy)]
-#[repr(C, align(64))]
-struct Line([u8; 64]);
 
 impl Panels {
     /// Packs raw GGUF `blocks` of a `[out, inner]` matrix.
@@ -58,7 +54,7 @@ impl Panels {
         });
         let panel_bytes = panel_bytes.next_multiple_of(64);
         let panels = out.div_ceil(ROWS);
-        let mut lines = vec![Line([0; 64]); panels * panel_bytes / 64];
+        let mut lines = Slab::new(panels * panel_bytes / 64)?;
         let shared = SharedSlice::new(&mut lines);
         pool.for_each_chunk(panels, 1, &|range| {
             for panel in range {

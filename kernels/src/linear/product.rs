@@ -9,11 +9,13 @@ use candle_core::{CpuStorage, Storage, StorageRef, Tensor};
 
 use super::activations::Activations;
 use super::format::{Kind, with_kind};
+use super::input::Rows;
 use super::panels::{Panels, ROWS};
+use super::target::Target;
 use super::{Linear, Weights, dense, scalar};
 #[cfg(target_arch = "x86_64")]
 use super::{amx, avx2, avx512};
-use crate::pool::SharedSlice;
+use crate::fresh::Fresh;
 use crate::{Cpu, Error, Level, Result};
 
 /// The weights of one matrix, readable for the length of a product.
@@ -26,60 +28,38 @@ enum Lent<'a> {
 struct Job<'a> {
     lent: Lent<'a>,
     out: usize,
-    bias: Option<&'a [f32]>,
     /// `[t, out]`
-    results: SharedSlice<'a, f32>,
-    /// Results are added to what is there.
-    adds: bool,
+    target: Target<'a>,
     /// First unit (sixteen rows) of this matrix among the units of all.
     first_unit: usize,
 }
 
-/// What all matrices read.
-struct Input<'a> {
-    x: &'a [f32],
-    inner: usize,
-    rounded: Activations,
-}
-
 /// Each matrix times `x [tokens, inner]`.
-pub(super) fn multiply_all(
-    cpu: Cpu,
-    linears: &[&Linear],
-    x: &[f32],
-    tokens: usize,
-    inner: usize,
-) -> Result<Vec<Vec<f32>>> {
-    let mut results: Vec<Vec<f32>> = linears.iter().map(|linear| vec![0f32; tokens * linear.0.out]).collect();
-    multiply_into(cpu, linears, (x, inner), &mut results, false)?;
-    Ok(results)
+pub(super) fn multiply_all(cpu: Cpu, linears: &[&Linear], x: &Rows<'_>) -> Result<Vec<Vec<f32>>> {
+    let results: Vec<Fresh<f32>> = linears.iter().map(|linear| Fresh::new(x.tokens * linear.0.out)).collect();
+    let targets = linears.iter().zip(&results).map(|(linear, results)| {
+        // SAFETY: nobody else has the cells; they are only written.
+        Target::fresh(unsafe { results.range(0, x.tokens * linear.0.out) }, linear.0.out)
+    });
+    multiply_into(cpu, linears, x, targets)?;
+    // SAFETY: tasks covered all units of all matrices, and all tokens.
+    Ok(results.into_iter().map(|results| unsafe { results.written() }).collect())
 }
 
 /// A matrix times `x [tokens, inner]`, added to `onto [tokens, out]`.
-pub(super) fn multiply_onto(
-    cpu: Cpu,
-    linear: &Linear,
-    x: &[f32],
-    inner: usize,
-    onto: &[f32],
-) -> Result<Vec<f32>> {
-    let mut results = [onto.to_vec()];
-    multiply_into(cpu, &[linear], (x, inner), &mut results, true)?;
-    let [results] = results;
-    Ok(results)
+pub(super) fn multiply_onto(cpu: Cpu, linear: &Linear, x: &Rows<'_>, onto: &mut [f32]) -> Result<()> {
+    multiply_into(cpu, &[linear], x, [Target::adding(onto, linear.0.out)].into_iter())
 }
 
-fn multiply_into(
+fn multiply_into<'a>(
     cpu: Cpu,
-    linears: &[&Linear],
-    (x, inner): (&[f32], usize),
-    results: &mut [Vec<f32>],
-    adds: bool,
+    linears: &[&'a Linear],
+    x: &Rows<'_>,
+    targets: impl Iterator<Item = Target<'a>>,
 ) -> Result<()> {
-    let tokens = x.len() / inner;
     let mut units = 0;
     let mut jobs = Vec::with_capacity(linears.len());
-    for (linear, results) in linears.iter().zip(results) {
+    for (linear, target) in linears.iter().zip(targets) {
         let lent = match &linear.0.weights {
             Weights::Packed(panels) => Lent::Packed(panels),
             Weights::Dense(weight) => Lent::Dense(weight, weight.storage_and_layout().0),
@@ -88,85 +68,78 @@ fn multiply_into(
             }
         };
         let out = linear.0.out;
-        let bias = linear.0.bias.as_deref();
-        jobs.push(Job { lent, out, bias, results: SharedSlice::new(results), adds, first_unit: units });
+        jobs.push(Job { lent, out, target: target.with_bias(linear.0.bias.as_deref()), first_unit: units });
         units += out.div_ceil(ROWS);
     }
-    let rounds = jobs.iter().any(|job| matches!(job.lent, Lent::Packed(_)));
-    let rounded = if rounds { Activations::round(cpu, x, inner) } else { Activations::default() };
-    let input = Input { x, inner, rounded };
     // A tile of activations stays in the second-level cache while the weights stream past it.
-    let tile = ((256 << 10) / inner.max(1)).clamp(8, 512).next_multiple_of(8);
-    let tiles = tokens.div_ceil(tile);
+    let tile = ((256 << 10) / x.inner.max(1)).clamp(8, 512).next_multiple_of(8);
+    let tiles = x.tokens.div_ceil(tile);
     let chunk = units.div_ceil(cpu.pool().threads() * 4).max(1);
     let chunks = units.div_ceil(chunk);
     cpu.pool().run(tiles * chunks, &|task| {
         let (tile_index, chunk_index) = (task / chunks, task % chunks);
-        let rows = tile_index * tile..((tile_index + 1) * tile).min(tokens);
+        let tokens = tile_index * tile..((tile_index + 1) * tile).min(x.tokens);
         for unit in chunk_index * chunk..((chunk_index + 1) * chunk).min(units) {
             let job = &jobs[jobs.partition_point(|job| job.first_unit <= unit) - 1];
-            multiply_unit(cpu, job, &input, unit - job.first_unit, rows.clone());
+            multiply_unit(cpu, job, x, unit - job.first_unit, tokens.clone());
         }
     });
     Ok(())
 }
 
 /// Sixteen rows of a matrix times a tile of activation rows.
-fn multiply_unit(cpu: Cpu, job: &Job<'_>, input: &Input<'_>, unit: usize, tokens: Range<usize>) {
+fn multiply_unit(cpu: Cpu, job: &Job<'_>, x: &Rows<'_>, unit: usize, tokens: Range<usize>) {
     let first = unit * ROWS;
-    let rows = ROWS.min(job.out - first);
-    let mut store = |token: usize, totals: &[f32; ROWS]| {
-        // SAFETY: this unit and this token belong to one task.
-        let out = unsafe { job.results.range(token * job.out + first, rows) };
-        match job.bias {
-            None if job.adds => out.iter_mut().zip(totals).for_each(|(out, total)| *out += total),
-            None => out.copy_from_slice(&totals[..rows]),
-            Some(bias) => {
-                for ((out, total), bias) in out.iter_mut().zip(totals).zip(&bias[first..]) {
-                    *out = if job.adds { *out + (total + bias) } else { total + bias };
-                }
-            }
-        }
-    };
+    let span = first..job.out.min(first + ROWS);
+    // SAFETY: this unit and these tokens belong to one task.
+    let target = unsafe { job.target.columns(span.clone()) };
     match &job.lent {
-        Lent::Packed(panels) => {
-            let panel = panels.panel(unit);
-            with_kind!(
-                panels.dtype(),
-                K => multiply_panel::<K>(cpu.level(), panel, &input.rounded, tokens, &mut store),
-                ()
-            );
-        }
+        Lent::Packed(panels) => multiply_panel(cpu.level(), panels, unit, x.rounded(), tokens, &target),
         Lent::Dense(weight, storage) => {
             let Some(weights) = dense_rows(weight, storage) else {
                 return;
             };
-            let span = first..first + rows;
-            let dense = dense::Span { rows: weights, span, x: input.x, inner: input.inner };
-            dense.multiply(cpu.level(), tokens, &mut store);
+            let dense = dense::Span { rows: weights, span, x: x.plain(), inner: x.inner };
+            dense.multiply(cpu.level(), tokens, &target);
         }
     }
 }
 
+/// One panel of a matrix times a range of activation rows.
+pub(super) fn multiply_panel(
+    level: Level,
+    panels: &Panels,
+    unit: usize,
+    rounded: &Activations,
+    tokens: Range<usize>,
+    target: &Target<'_>,
+) {
+    with_kind!(
+        panels.dtype(),
+        K => multiply_panel_of::<K>(level, panels.panel(unit), rounded, tokens, target),
+        ()
+    );
+}
+
 /// One panel times a range of activation rows, at the given level.
-fn multiply_panel<K: Kind>(
+fn multiply_panel_of<K: Kind>(
     level: Level,
     panel: &[u8],
     rounded: &Activations,
     tokens: Range<usize>,
-    store: &mut dyn FnMut(usize, &[f32; ROWS]),
+    target: &Target<'_>,
 ) {
     match level {
         // SAFETY: a `Cpu` holds only a level that this machine supports.
         #[cfg(target_arch = "x86_64")]
-        Level::Amx => unsafe { amx::panel::<K>(panel, rounded, tokens, store) },
+        Level::Amx => unsafe { amx::panel::<K>(panel, rounded, tokens, target) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => unsafe { avx512::panel::<K>(panel, rounded, tokens, store) },
+        Level::Avx512 => unsafe { avx512::panel::<K>(panel, rounded, tokens, target) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => unsafe { avx2::panel::<K>(panel, rounded, tokens, store) },
-        _ => tokens.for_each(|token| store(token, &scalar::panel::<K>(panel, rounded, token))),
+        Level::Avx2 => unsafe { avx2::panel::<K>(panel, rounded, tokens, target) },
+        _ => tokens.for_each(|token| target.store(token, &scalar::panel::<K>(panel, rounded, token))),
     }
 }
 

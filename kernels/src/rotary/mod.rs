@@ -4,7 +4,7 @@ pub mod composed;
 
 use candle_core::Tensor;
 
-use crate::pool::SharedSlice;
+use crate::fresh::Fresh;
 use crate::simd::multiversion;
 use crate::view::{is_cpu, with_f32};
 use crate::{Cpu, Error, Result};
@@ -59,23 +59,23 @@ fn check(x: &Tensor, cos: &Tensor, sin: &Tensor) -> Result<Sizes> {
 
 fn rotate(cpu: Cpu, sizes: Sizes, data: &[f32], cos: &[f32], sin: &[f32]) -> Vec<f32> {
     let row = sizes.heads * sizes.width;
-    let mut out = vec![0f32; data.len()];
-    let shared = SharedSlice::new(&mut out);
+    let out = Fresh::new(data.len());
     cpu.pool().for_each_chunk(sizes.tokens, 8192 / row.max(1), &|tokens| {
         let input = &data[tokens.start * row..tokens.end * row];
         // SAFETY: chunks of tokens do not overlap.
-        let output = unsafe { shared.range(tokens.start * row, input.len()) };
+        let output = unsafe { out.range(tokens.start * row, input.len()) };
+        let output: &mut [f32] = output.write_copy_of_slice(input);
         let angles = tokens.start * sizes.turned..tokens.end * sizes.turned;
         let (cos, sin) = (&cos[angles.clone()], &sin[angles]);
-        multiversion!(cpu.level(), rotate_rows, sizes: Sizes, input: &[f32], output: &mut [f32], cos: &[f32], sin: &[f32]);
+        multiversion!(cpu.level(), rotate_rows, sizes: Sizes, output: &mut [f32], cos: &[f32], sin: &[f32]);
     });
-    out
+    // SAFETY: the chunks were all tokens.
+    unsafe { out.written() }
 }
 
 #[inline(always)]
-fn rotate_rows(sizes: Sizes, input: &[f32], output: &mut [f32], cos: &[f32], sin: &[f32]) {
+fn rotate_rows(sizes: Sizes, output: &mut [f32], cos: &[f32], sin: &[f32]) {
     let Sizes { heads, width, turned, .. } = sizes;
-    output.copy_from_slice(input);
     if turned == 0 || heads == 0 {
         return;
     }

@@ -2,10 +2,12 @@
 
 pub mod composed;
 
+use std::mem::MaybeUninit;
+
 use candle_core::Tensor;
 
+use crate::fresh::Fresh;
 use crate::maths::exp;
-use crate::pool::SharedSlice;
 use crate::simd::multiversion;
 use crate::view::{is_cpu, with_f32};
 use crate::{Cpu, Error, Result};
@@ -29,15 +31,15 @@ pub fn silu_mul_on(cpu: Cpu, gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     check(gate, up)?;
     let out = with_f32("silu_mul", gate, |gate| {
         with_f32("silu_mul", up, |up| {
-            let mut out = vec![0f32; gate.len()];
-            let shared = SharedSlice::new(&mut out);
+            let out = Fresh::new(gate.len());
             cpu.pool().for_each_chunk(gate.len(), 4096, &|range| {
                 let (gate, up) = (&gate[range.clone()], &up[range.clone()]);
                 // SAFETY: chunks do not overlap.
-                let output = unsafe { shared.range(range.start, range.len()) };
-                multiversion!(cpu.level(), gate_values, gate: &[f32], up: &[f32], output: &mut [f32]);
+                let output = unsafe { out.range(range.start, range.len()) };
+                multiversion!(cpu.level(), gate_values, gate: &[f32], up: &[f32], output: &mut [MaybeUninit<f32>]);
             });
-            Ok(out)
+            // SAFETY: the chunks were all of it.
+            Ok(unsafe { out.written() })
         })
     })?;
     Ok(Tensor::from_vec(out, gate.shape(), gate.device())?)
@@ -51,8 +53,8 @@ fn check(gate: &Tensor, up: &Tensor) -> Result<()> {
 }
 
 #[inline(always)]
-fn gate_values(gate: &[f32], up: &[f32], output: &mut [f32]) {
+pub(crate) fn gate_values(gate: &[f32], up: &[f32], output: &mut [MaybeUninit<f32>]) {
     for ((out, gate), up) in output.iter_mut().zip(gate).zip(up) {
-        *out = gate / (1.0 + exp(-gate)) * up;
+        out.write(gate / (1.0 + exp(-gate)) * up);
     }
 }

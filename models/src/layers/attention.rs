@@ -4,7 +4,7 @@
 //! rows alike, because the kernels do.
 
 use candle_core::Tensor;
-use sconce_kernels::{AttentionOptions, Linear, PagedBatch};
+use sconce_kernels::{AttentionOptions, Linear, PagedBatch, paged_attention_for};
 
 use crate::Error;
 use crate::cache::LayerCache;
@@ -82,19 +82,21 @@ impl Attention {
         })
     }
 
-    /// `[t, hidden]`, added to the residual stream `[t, hidden]`; writes the keys and values of all `t` tokens into `cache`.
+    /// What the norm before it makes of the residual stream `[t, hidden]` goes through, and is added to the stream; writes
+    /// the keys and values of all `t` tokens into `cache`.
     ///
     /// # Errors
     /// [`Error::Compute`] if the device fails.
     pub(crate) fn forward(
         &self,
-        x: &Tensor,
-        residual: &Tensor,
+        norm: &RmsNorm,
+        residual: Tensor,
         pass: &Pass,
         cache: &LayerCache,
     ) -> Result<Tensor, Error> {
-        let (t, d) = (x.dim(0)?, self.config.head_dim);
-        let qkv = Linear::forward_all(&[&self.queries, &self.keys, &self.values], x)?;
+        let (t, d) = (residual.dim(0)?, self.config.head_dim);
+        let projections = [&self.queries, &self.keys, &self.values];
+        let qkv = Linear::forward_input(&projections, &norm.forward_for(&residual, &projections)?)?;
         let mut q = qkv[0].reshape((t, self.config.heads, d))?;
         let mut k = qkv[1].reshape((t, self.config.kv_heads, d))?;
         let v = qkv[2].reshape((t, self.config.kv_heads, d))?;
@@ -104,8 +106,8 @@ impl Attention {
         q = sconce_kernels::rotary(&q, &pass.cosines, &pass.sines)?;
         k = sconce_kernels::rotary(&k, &pass.cosines, &pass.sines)?;
         sconce_kernels::write_cache(&k, &v, &cache.keys, &cache.values, &pass.batch)?;
-        let attended =
-            sconce_kernels::paged_attention(&q, &cache.keys, &cache.values, &pass.batch, &self.options)?;
-        Ok(self.output.forward_onto(&attended.reshape((t, self.config.heads * d))?, residual)?)
+        let (keys, values) = (&cache.keys, &cache.values);
+        let attended = paged_attention_for(&q, keys, values, &pass.batch, &self.options, &self.output)?;
+        Ok(self.output.forward_onto(&attended, residual)?)
     }
 }

@@ -137,10 +137,8 @@ impl Decoder {
         let pass = self.pass(batch, cache.blocks())?;
         let mut x = self.embedding.embed(&batch.token_ids)?; // [t, hidden]
         for (index, layer) in self.layers.iter().enumerate() {
-            let normed = layer.attention_norm.forward(&x)?;
-            x = layer.attention.forward(&normed, &x, &pass, cache.layer(index))?;
-            let normed = layer.mlp_norm.forward(&x)?;
-            x = layer.mlp.forward(&normed, &x)?;
+            x = layer.attention.forward(&layer.attention_norm, x, &pass, cache.layer(index))?;
+            x = layer.mlp.forward(&layer.mlp_norm, x)?;
         }
         Ok(x)
     }

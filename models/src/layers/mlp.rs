@@ -6,6 +6,7 @@ use candle_core::Tensor;
 use sconce_kernels::Linear;
 
 use crate::Error;
+use crate::layers::norm::RmsNorm;
 use crate::layers::source::Source;
 
 /// Shape of a feed-forward layer.
@@ -40,13 +41,13 @@ impl Mlp {
         })
     }
 
-    /// `[t, hidden]`, added to the residual stream `[t, hidden]`.
+    /// What the norm before it makes of the residual stream `[t, hidden]` goes through, and is added to the stream.
     ///
     /// # Errors
     /// [`Error::Compute`] if the device fails.
-    pub fn forward(&self, x: &Tensor, residual: &Tensor) -> Result<Tensor, Error> {
-        let both = Linear::forward_all(&[&self.gate, &self.up], x)?; // 2 × [t, intermediate]
-        let gated = sconce_kernels::silu_mul(&both[0], &both[1])?;
+    pub fn forward(&self, norm: &RmsNorm, residual: Tensor) -> Result<Tensor, Error> {
+        let x = norm.forward_for(&residual, &[&self.gate, &self.up])?;
+        let gated = sconce_kernels::gated(&self.gate, &self.up, &x, &self.down)?;
         Ok(self.down.forward_onto(&gated, residual)?)
     }
 }

@@ -1,6 +1,7 @@
 //! Normalisations with their weights. The sums are kernels.
 
 use candle_core::Tensor;
+use sconce_kernels::{Linear, LinearInput};
 
 use crate::Error;
 use crate::layers::source::Source;
@@ -27,6 +28,14 @@ impl RmsNorm {
     /// [`Error::Compute`] if the device fails.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor, Error> {
         Ok(sconce_kernels::rms_norm(x, &self.weight, self.eps)?)
+    }
+
+    /// The same of `[t, width]`, made for the linear layers that read it.
+    ///
+    /// # Errors
+    /// [`Error::Compute`] if the device fails.
+    pub fn forward_for(&self, x: &Tensor, readers: &[&Linear]) -> Result<LinearInput, Error> {
+        Ok(sconce_kernels::rms_norm_for(x, &self.weight, self.eps, readers)?)
     }
 }
 

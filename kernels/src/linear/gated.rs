@@ -1,0 +1,119 @@
+//! The gate of a SwiGLU block with the products before it: `silu(gate(x)) · up(x)`, as the layer after it wants
+//! it. What lies between is never in memory as a whole.
+
+use std::cell::Cell;
+use std::mem::MaybeUninit;
+use std::ops::Range;
+
+use super::activations::Builder;
+use super::format::BLOCK;
+use super::input::{LinearInput, Rows};
+use super::panels::{Panels, ROWS};
+use super::product::multiply_panel;
+use super::target::Target;
+use super::{Linear, Weights};
+use crate::silu_mul::{gate_values, silu_mul};
+use crate::simd::multiversion;
+use crate::{Cpu, Result};
+
+/// Activation rows that a task takes: its products stay in the second-level cache.
+const TOKENS: usize = 256;
+
+/// Rows of `silu(gate(x)) · up(x)`, made for `reader`; the same numbers as [`silu_mul`] of the two products.
+///
+/// # Errors
+/// As [`Linear::forward_input`], and if the two matrices are not of one size.
+///
+/// Source: Shazeer 2020, <https://arxiv.org/abs/2002.05202>.
+pub fn gated(gate: &Linear, up: &Linear, x: &LinearInput, reader: &Linear) -> Result<LinearInput> {
+    gated_on(Cpu::host(), gate, up, x, reader)
+}
+
+/// [`gated`] with the processor spelled out, for CPU tensors.
+///
+/// # Errors
+/// As [`gated`].
+pub fn gated_on(
+    cpu: Cpu,
+    gate: &Linear,
+    up: &Linear,
+    x: &LinearInput,
+    reader: &Linear,
+) -> Result<LinearInput> {
+    if let (Weights::Packed(gates), Weights::Packed(ups)) = (&gate.0.weights, &up.0.weights)
+        && gate.0.out == up.0.out
+        && reader.is_packed()
+        && gate.0.out.is_multiple_of(BLOCK)
+    {
+        let pair = Pair { gate: (gates, gate.0.bias.as_deref()), up: (ups, up.0.bias.as_deref()) };
+        return x.lend(cpu, &[gate, up], |rows| Ok(pair.multiply(cpu, rows, gate.0.out)));
+    }
+    let both = Linear::forward_input_on(cpu, &[gate, up], x)?;
+    Ok(silu_mul(&both[0], &both[1])?.into())
+}
+
+/// A packed matrix and its bias.
+type Side<'a> = (&'a Panels, Option<&'a [f32]>);
+
+struct Pair<'a> {
+    gate: Side<'a>,
+    up: Side<'a>,
+}
+
+impl Pair<'_> {
+    fn multiply(&self, cpu: Cpu, rows: &Rows<'_>, out: usize) -> LinearInput {
+        let builder = Builder::new(rows.tokens, out);
+        let (blocks, tiles) = (out / BLOCK, rows.tokens.div_ceil(TOKENS));
+        // Few tokens: a task takes several blocks, so that tasks are not too small.
+        let chunk = if tiles > 1 { 1 } else { blocks.div_ceil(cpu.pool().threads() * 4).max(1) };
+        let chunks = blocks.div_ceil(chunk);
+        cpu.pool().run(tiles * chunks, &|task| {
+            let (tile, nth) = (task / chunks, task % chunks);
+            let tokens = tile * TOKENS..((tile + 1) * TOKENS).min(rows.tokens);
+            for block in nth * chunk..((nth + 1) * chunk).min(blocks) {
+                self.block(cpu, rows, tokens.clone(), block, &builder);
+            }
+        });
+        // SAFETY: tasks covered all blocks of all rows.
+        LinearInput::rounded(rows.tokens, out, unsafe { builder.finished() })
+    }
+
+    /// Columns `32 · block..` of the gate, for some rows.
+    fn block(&self, cpu: Cpu, rows: &Rows<'_>, tokens: Range<usize>, block: usize, builder: &Builder) {
+        thread_local! {
+            static SPARE: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
+        }
+        let cells = tokens.len() * BLOCK;
+        let mut spare = SPARE.take();
+        spare.resize(2 * cells, 0.0);
+        let (gates, ups) = spare.split_at_mut(cells);
+        for (side, cells) in [(self.gate, &mut *gates), (self.up, &mut *ups)] {
+            let (panels, bias) = side;
+            let bias = bias.map(|bias| &bias[block * BLOCK..(block + 1) * BLOCK]);
+            let target = Target::scratch(cells, BLOCK, tokens.start).with_bias(bias);
+            for half in 0..BLOCK / ROWS {
+                // SAFETY: this thread alone has the cells.
+                let target = unsafe { target.columns(half * ROWS..(half + 1) * ROWS) };
+                let unit = block * (BLOCK / ROWS) + half;
+                multiply_panel(cpu.level(), panels, unit, rows.rounded(), tokens.clone(), &target);
+            }
+        }
+        let (gates, ups): (&mut [f32], &[f32]) = (gates, ups);
+        multiversion!(cpu.level(), gate_in_place, gates: &mut [f32], ups: &[f32]);
+        // SAFETY: each block of each row is one task's.
+        unsafe { builder.round_column(cpu, tokens, block, gates) };
+        SPARE.set(spare);
+    }
+}
+
+#[inline(always)]
+fn gate_in_place(gates: &mut [f32], ups: &[f32]) {
+    for (gates, ups) in gates.chunks_exact_mut(BLOCK).zip(ups.chunks_exact(BLOCK)) {
+        let mut values = [MaybeUninit::new(0f32); BLOCK];
+        gate_values(gates, ups, &mut values);
+        for (gate, value) in gates.iter_mut().zip(values) {
+            // SAFETY: they were all made with a value.
+            *gate = unsafe { value.assume_init() };
+        }
+    }
+}
