@@ -15,6 +15,7 @@ mod cache_write;
 mod cpu;
 mod error;
 mod fresh;
+mod huge_pages;
 mod lanes;
 mod layer_norm;
 mod linear;
@@ -33,6 +34,7 @@ pub use attention::{
 pub use cache_write::write_cache;
 pub use cpu::Cpu;
 pub use error::{Error, Result};
+pub use huge_pages::prefer_huge_pages;
 pub use layer_norm::layer_norm;
 pub use linear::{Linear, LinearInput, gated};
 pub use pool::Pool;

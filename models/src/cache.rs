@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use candle_core::{DType, Tensor};
-use sconce_kernels::cache_shapes;
+use sconce_kernels::{cache_shapes, prefer_huge_pages};
 use serde::Serialize;
 
 use crate::{Device, Error, ModelSpec};
@@ -81,14 +81,13 @@ impl KvCache {
     ) -> Result<Self, Error> {
         let [keys, values] =
             cache_shapes(device.candle(), blocks, Self::BLOCK_SIZE, spec.kv_heads, spec.head_dim);
-        let layers: Vec<LayerCache> = (0..spec.layers)
-            .map(|_| {
-                Ok(LayerCache {
-                    keys: Tensor::zeros(&keys, cache_type.dtype(), device.candle())?,
-                    values: Tensor::zeros(&values, cache_type.dtype(), device.candle())?,
-                })
-            })
-            .collect::<Result<_, Error>>()?;
+        let tensor = |shape: &[usize; 4]| -> Result<Tensor, Error> {
+            let tensor = Tensor::zeros(shape, cache_type.dtype(), device.candle())?;
+            prefer_huge_pages(&tensor);
+            Ok(tensor)
+        };
+        let layer = |_| Ok(LayerCache { keys: tensor(&keys)?, values: tensor(&values)? });
+        let layers: Vec<LayerCache> = (0..spec.layers).map(layer).collect::<Result<_, Error>>()?;
         let marks = if layers.is_empty() { vec![0; blocks * Self::BLOCK_SIZE] } else { Vec::new() };
         Ok(Self { blocks, layers, marks })
     }

@@ -7,6 +7,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use crate::huge_pages::{HUGE_PAGE, advise_huge_pages};
 use crate::{Error, Result};
 
 /// A cache line, so that panels start aligned.
@@ -15,7 +16,6 @@ use crate::{Error, Result};
 pub(super) struct Line(pub [u8; 64]);
 
 const LINE: usize = size_of::<Line>();
-const HUGE_PAGE: usize = 2 << 20;
 /// What is taken from the system at once, unless more is wanted.
 const PIECE: usize = 32 << 20;
 
@@ -96,11 +96,8 @@ impl Piece {
         let ahead = memory.cast::<u8>().align_offset(HUGE_PAGE);
         // SAFETY: less than a huge page ahead, of which there is one too many.
         let start = unsafe { memory.cast::<u8>().add(ahead) };
-        #[cfg(target_os = "linux")]
-        // SAFETY: within the mapping; only a hint, which may be refused.
-        unsafe {
-            libc::madvise(start.cast(), wanted, libc::MADV_HUGEPAGE)
-        };
+        // SAFETY: within the mapping.
+        unsafe { advise_huge_pages(start, wanted) };
         let start = NonNull::new(start.cast::<Line>()).ok_or(Error::Memory { bytes: length })?;
         Ok(Self { start, lines: wanted / LINE, mapping: (memory, length) })
     }
