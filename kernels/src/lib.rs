@@ -34,7 +34,7 @@ pub use attention::{
 pub use cache_write::write_cache;
 pub use cpu::Cpu;
 pub use error::{Error, Result};
-pub use huge_pages::prefer_huge_pages;
+pub use huge_pages::lazy_zeros;
 pub use layer_norm::layer_norm;
 pub use linear::{Linear, LinearInput, gated};
 pub use pool::Pool;

@@ -9,9 +9,11 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
-/// Rounds of the spin loop before a thread sleeps; some tens of microseconds.
-const SPINS: u32 = 600;
+/// How long a thread spins before it sleeps: longer than what a pass does between two jobs, much shorter than what a
+/// neighbour would notice. To sleep and to be woken takes about as long as a small job.
+const PATIENCE: Duration = Duration::from_micros(100);
 
 /// Worker threads that share the tasks of one job at a time.
 #[derive(Debug)]
@@ -188,11 +190,8 @@ impl Shared {
     }
 
     fn wait_until_done(&self, tasks: usize) {
-        for _ in 0..SPINS {
-            if self.done.load(Ordering::Acquire) == tasks {
-                return;
-            }
-            std::hint::spin_loop();
+        if spins_until(|| self.done.load(Ordering::Acquire) == tasks) {
+            return;
         }
         let mut guard = self.lock_sleep();
         self.caller_waits.store(true, Ordering::SeqCst);
@@ -212,11 +211,8 @@ impl Shared {
     }
 
     fn wait_for_tickets(&self) {
-        for _ in 0..SPINS {
-            if self.tickets.load(Ordering::Acquire) & 0xffff_ffff != 0 {
-                return;
-            }
-            std::hint::spin_loop();
+        if spins_until(|| self.tickets.load(Ordering::Acquire) & 0xffff_ffff != 0) {
+            return;
         }
         let mut guard = self.lock_sleep();
         self.asleep.fetch_add(1, Ordering::SeqCst);
@@ -233,6 +229,23 @@ impl Shared {
 
     fn lock_sleep(&self) -> MutexGuard<'_, ()> {
         self.sleep.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Spins until `done` says so; false if that took too long.
+fn spins_until(done: impl Fn() -> bool) -> bool {
+    let started = Instant::now();
+    loop {
+        // The clock is read now and then only.
+        for _ in 0..32 {
+            if done() {
+                return true;
+            }
+            std::hint::spin_loop();
+        }
+        if started.elapsed() >= PATIENCE {
+            return false;
+        }
     }
 }
 

@@ -3,7 +3,7 @@
 use std::str::FromStr;
 
 use candle_core::{DType, Tensor};
-use sconce_kernels::{cache_shapes, prefer_huge_pages};
+use sconce_kernels::{cache_shapes, lazy_zeros};
 use serde::Serialize;
 
 use crate::{Device, Error, ModelSpec};
@@ -81,11 +81,7 @@ impl KvCache {
     ) -> Result<Self, Error> {
         let [keys, values] =
             cache_shapes(device.candle(), blocks, Self::BLOCK_SIZE, spec.kv_heads, spec.head_dim);
-        let tensor = |shape: &[usize; 4]| -> Result<Tensor, Error> {
-            let tensor = Tensor::zeros(shape, cache_type.dtype(), device.candle())?;
-            prefer_huge_pages(&tensor);
-            Ok(tensor)
-        };
+        let tensor = |shape: &[usize; 4]| lazy_zeros(shape, cache_type.dtype(), device.candle());
         let layer = |_| Ok(LayerCache { keys: tensor(&keys)?, values: tensor(&values)? });
         let layers: Vec<LayerCache> = (0..spec.layers).map(layer).collect::<Result<_, Error>>()?;
         let marks = if layers.is_empty() { vec![0; blocks * Self::BLOCK_SIZE] } else { Vec::new() };

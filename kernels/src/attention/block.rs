@@ -17,12 +17,17 @@ use crate::maths::{LANES, exp, largest_lane};
 
 /// What keys and values are made of.
 pub(super) trait Cells: Copy {
+    /// Whether they lie where the cache is, from which the next tile is to be asked for ahead.
+    const CACHED: bool;
+
     /// The first sixteen, widened.
     fn load<L: Lanes>(cells: &[Self]) -> L;
     fn widened(self) -> f32;
 }
 
 impl Cells for f32 {
+    const CACHED: bool = false;
+
     #[inline(always)]
     fn load<L: Lanes>(cells: &[Self]) -> L {
         L::load(cells)
@@ -35,6 +40,8 @@ impl Cells for f32 {
 }
 
 impl Cells for f16 {
+    const CACHED: bool = true;
+
     #[inline(always)]
     fn load<L: Lanes>(cells: &[Self]) -> L {
         L::load_f16(cells)
@@ -53,6 +60,22 @@ pub(super) struct Tile<'a, T> {
     pub keys: &'a [T],
     /// `[tile, padded d]`
     pub values: &'a [T],
+    /// Keys and values of the tile after it, or the same again.
+    pub next: (&'a [T], &'a [T]),
+}
+
+/// Asks for the line of a cell that is wanted soon.
+#[inline(always)]
+fn prefetch<T: Cells>(cells: &[T], at: usize) {
+    if T::CACHED {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: a hint; it may name any address.
+        unsafe {
+            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+            _mm_prefetch::<_MM_HINT_T0>(cells.as_ptr().wrapping_add(at).cast::<i8>());
+        }
+        let _ = (cells, at);
+    }
 }
 
 /// Some queries, which all see `seen`, against a tile.
@@ -94,9 +117,9 @@ fn block<L: Lanes, T: Cells, const Q: usize>(
     let mut column = 0;
     while column < padded_tile {
         column += if padded_tile - column >= 2 * LANES {
-            scores::<L, T, Q, 2>(q, tile.keys, padded_tile, column, weights)
+            scores::<L, T, Q, 2>(q, (tile.keys, tile.next.0), padded_tile, column, weights)
         } else {
-            scores::<L, T, Q, 1>(q, tile.keys, padded_tile, column, weights)
+            scores::<L, T, Q, 1>(q, (tile.keys, tile.next.0), padded_tile, column, weights)
         };
     }
     for query in 0..Q {
@@ -109,11 +132,11 @@ fn block<L: Lanes, T: Cells, const Q: usize>(
     let mut column = 0;
     while column < padded_width {
         column += if L::WIDE && padded_width - column >= 4 * LANES {
-            gather::<L, T, Q, 4>(weights, keeps, tile.values, seen, column, sums)
+            gather::<L, T, Q, 4>(weights, keeps, (tile.values, tile.next.1), seen, column, sums)
         } else if padded_width - column >= 2 * LANES {
-            gather::<L, T, Q, 2>(weights, keeps, tile.values, seen, column, sums)
+            gather::<L, T, Q, 2>(weights, keeps, (tile.values, tile.next.1), seen, column, sums)
         } else {
-            gather::<L, T, Q, 1>(weights, keeps, tile.values, seen, column, sums)
+            gather::<L, T, Q, 1>(weights, keeps, (tile.values, tile.next.1), seen, column, sums)
         };
     }
     Q
@@ -123,7 +146,7 @@ fn block<L: Lanes, T: Cells, const Q: usize>(
 #[inline(always)]
 fn scores<L: Lanes, T: Cells, const Q: usize, const C: usize>(
     q: &[f32],
-    keys: &[T],
+    (keys, next): (&[T], &[T]),
     padded: usize,
     column: usize,
     scores: &mut [f32],
@@ -132,6 +155,7 @@ fn scores<L: Lanes, T: Cells, const Q: usize, const C: usize>(
     assert!(column + C * LANES <= padded && keys.len() >= width * padded);
     let mut sums = [[L::splat(0.0); C]; Q];
     for dimension in 0..width {
+        prefetch(next, dimension * padded + column);
         let mut loaded = [L::splat(0.0); C];
         for (nth, loaded) in loaded.iter_mut().enumerate() {
             let at = dimension * padded + column + nth * LANES;
@@ -196,7 +220,7 @@ fn soften<L: Lanes>(scores: &mut [f32], state: &mut State) -> f32 {
 fn gather<L: Lanes, T: Cells, const Q: usize, const C: usize>(
     weights: &[f32],
     keeps: &[f32],
-    values: &[T],
+    (values, next): (&[T], &[T]),
     seen: &Range<usize>,
     column: usize,
     sums: &mut [f32],
@@ -215,6 +239,9 @@ fn gather<L: Lanes, T: Cells, const Q: usize, const C: usize>(
         }
     }
     for position in seen.clone() {
+        for line in (0..C).step_by(64 / size_of::<T>() / LANES) {
+            prefetch(next, position * padded_width + column + line * LANES);
+        }
         let mut loaded = [L::splat(0.0); C];
         for (nth, loaded) in loaded.iter_mut().enumerate() {
             let at = position * padded_width + column + nth * LANES;

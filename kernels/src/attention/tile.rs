@@ -34,9 +34,10 @@ impl Kernel for Segment<'_> {
             // No closures around vectors: one that is not inlined would lose the level's instructions.
             match direct(call, task, sequence, index) {
                 Some((keys, values)) => {
+                    let next = direct(call, task, sequence, index + 1).unwrap_or((keys, values));
                     let mut runs = Runs::new(call, task, index);
                     while let Some((queries, seen)) = runs.next() {
-                        step::<L, f16>(call, Tile { keys, values }, queries, seen, scratch);
+                        step::<L, f16>(call, Tile { keys, values, next }, queries, seen, scratch);
                     }
                 }
                 None => widened::<L>(call, task, index, scratch),
@@ -62,7 +63,7 @@ fn direct<'a>(
     if call.queries(task) > FEW_QUERIES || !width.is_multiple_of(LANES) || !tile.is_multiple_of(LANES) {
         return None;
     }
-    let cells = call.cells(table[index], task.kv_head);
+    let cells = call.cells(*table.get(index)?, task.kv_head);
     Some((&keys[cells.clone()], &values[cells]))
 }
 
@@ -74,8 +75,9 @@ fn widened<L: Lanes>(call: &Call<'_>, task: &Task, index: usize, scratch: &mut S
     let mut keys = std::mem::take(&mut scratch.keys);
     let mut values = std::mem::take(&mut scratch.values);
     load::<L>(call, &call.sequences[task.sequence], index, task.kv_head, (&mut keys, &mut values));
+    let tile = Tile { keys: &*keys, values: &*values, next: (&[], &[]) };
     loop {
-        step::<L, f32>(call, Tile { keys: &keys, values: &values }, queries, seen, scratch);
+        step::<L, f32>(call, tile, queries, seen, scratch);
         match runs.next() {
             Some(next) => (queries, seen) = next,
             None => break,

@@ -25,7 +25,7 @@ use super::target::Target;
 /// Activation rows of a tile.
 const TILE: usize = 16;
 /// Fewer activation rows are faster without tiles.
-const FEWEST: usize = 6;
+const FEWEST: usize = 24;
 /// Bytes of a group of codes: four of each of sixteen rows.
 const LINE: usize = 64;
 
