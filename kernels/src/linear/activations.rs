@@ -6,10 +6,12 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+#[cfg(target_arch = "x86_64")]
+use super::avx512;
 use super::format::BLOCK;
-use crate::Cpu;
 use crate::fresh::Fresh;
 use crate::simd::multiversion;
+use crate::{Cpu, Level};
 
 /// Rows of zeros behind the last, so that kernels which take several rows at once may read on.
 pub(super) const SPARE_ROWS: usize = 15;
@@ -21,33 +23,40 @@ pub(crate) struct Activations {
     pub codes: Vec<i8>,
     /// Per row, spare ones too, and block.
     pub blocks: Vec<BlockInfo>,
+    /// As many.
+    pub sums: Vec<BlockSums>,
     /// Blocks of a row.
     pub blocks_per_row: usize,
 }
 
-/// What belongs to one block of 32.
+/// What every product with one block of 32 needs.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct BlockInfo {
     /// The f32 that a code counts for.
     pub scale: f32,
     /// Scale times the sum of the codes.
     pub scaled_sum: f32,
-    /// Scale times the sum of each half's codes.
-    pub scaled_half_sums: [f32; 2],
-    /// Minus the sum of the codes: what an offset on the weights takes away.
-    pub negated_sum: i32,
-    /// Minus the sum of each half's codes.
-    pub negated_half_sums: [i32; 2],
 }
 
-impl BlockInfo {
+/// What else some weights need of a block.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct BlockSums {
+    /// Scale times the sum of each half's codes.
+    pub scaled_halves: [f32; 2],
+    /// Minus the sum of the codes: what an offset on the weights takes away.
+    pub negated: i32,
+    /// Minus the sum of each half's codes.
+    pub negated_halves: [i32; 2],
+}
+
+impl BlockSums {
     /// Minus the sum, and the scaled sum, that go with one of `halves` parts of the block.
     #[inline(always)]
-    pub(super) fn sums(&self, halves: usize, half: usize) -> (i32, f32) {
+    pub(super) fn part(&self, info: &BlockInfo, halves: usize, half: usize) -> (i32, f32) {
         if halves == 1 {
-            (self.negated_sum, self.scaled_sum)
+            (self.negated, info.scaled_sum)
         } else {
-            (self.negated_half_sums[half], self.scaled_half_sums[half])
+            (self.negated_halves[half], self.scaled_halves[half])
         }
     }
 }
@@ -69,6 +78,7 @@ impl Activations {
 pub(crate) struct Builder {
     codes: Fresh<i8>,
     blocks: Fresh<BlockInfo>,
+    sums: Fresh<BlockSums>,
     blocks_per_row: usize,
 }
 
@@ -76,17 +86,15 @@ impl Builder {
     /// For `rows` rows of `inner`, a multiple of 32.
     pub(crate) fn new(rows: usize, inner: usize) -> Self {
         let cells = (rows + SPARE_ROWS) * inner;
-        let (codes, blocks) = (Fresh::new(cells), Fresh::new(cells / BLOCK));
+        let (codes, blocks, sums) = (Fresh::new(cells), Fresh::new(cells / BLOCK), Fresh::new(cells / BLOCK));
+        let (first, count) = (rows * inner / BLOCK, SPARE_ROWS * inner / BLOCK);
         // SAFETY: nobody else has them yet.
-        let (spare_codes, spare_blocks) = unsafe {
-            (
-                codes.range(rows * inner, SPARE_ROWS * inner),
-                blocks.range(rows * inner / BLOCK, SPARE_ROWS * inner / BLOCK),
-            )
-        };
-        spare_codes.fill(MaybeUninit::new(0));
-        spare_blocks.fill(MaybeUninit::new(BlockInfo::default()));
-        Self { codes, blocks, blocks_per_row: inner / BLOCK }
+        unsafe {
+            codes.range(first * BLOCK, count * BLOCK).fill(MaybeUninit::new(0));
+            blocks.range(first, count).fill(MaybeUninit::new(BlockInfo::default()));
+            sums.range(first, count).fill(MaybeUninit::new(BlockSums::default()));
+        }
+        Self { codes, blocks, sums, blocks_per_row: inner / BLOCK }
     }
 
     /// Rounds `values`, whole blocks, of which `first` is the first in the order of rows.
@@ -94,11 +102,24 @@ impl Builder {
     /// # Safety
     /// No two threads may have a block at once.
     pub(crate) unsafe fn round(&self, cpu: Cpu, first: usize, values: &[f32]) {
+        let count = values.len() / BLOCK;
         // SAFETY: blocks do not overlap, as the caller promises.
-        let (codes, blocks) = unsafe {
-            (self.codes.range(first * BLOCK, values.len()), self.blocks.range(first, values.len() / BLOCK))
+        let (codes, blocks, sums) = unsafe {
+            (
+                self.codes.range(first * BLOCK, count * BLOCK),
+                self.blocks.range(first, count),
+                self.sums.range(first, count),
+            )
         };
-        multiversion!(cpu.level(), round_blocks, values: &[f32], codes: &mut [MaybeUninit<i8>], blocks: &mut [MaybeUninit<BlockInfo>]);
+        let to = Rounded { codes, blocks, sums };
+        match cpu.level() {
+            // SAFETY: a `Cpu` holds only a level that this machine supports.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 | Level::Amx => unsafe { avx512::round_blocks(values, to) },
+            level => {
+                multiversion!(level, round_blocks, values: &[f32], to: Rounded<'_>);
+            }
+        }
     }
 
     /// Rounds block `block` of each of some rows; `values [rows, 32]`.
@@ -123,48 +144,67 @@ impl Builder {
     /// Every block must have been.
     pub(crate) unsafe fn finished(self) -> Activations {
         // SAFETY: the spare rows were written at once, the others as the caller promises.
-        let (codes, blocks) = unsafe { (self.codes.written(), self.blocks.written()) };
-        Activations { codes, blocks, blocks_per_row: self.blocks_per_row }
+        let (codes, blocks, sums) =
+            unsafe { (self.codes.written(), self.blocks.written(), self.sums.written()) };
+        Activations { codes, blocks, sums, blocks_per_row: self.blocks_per_row }
     }
 }
 
+/// Where blocks are rounded to.
+pub(super) struct Rounded<'a> {
+    pub codes: &'a mut [MaybeUninit<i8>],
+    pub blocks: &'a mut [MaybeUninit<BlockInfo>],
+    pub sums: &'a mut [MaybeUninit<BlockSums>],
+}
+
 #[inline(always)]
-fn round_blocks(input: &[f32], codes: &mut [MaybeUninit<i8>], blocks: &mut [MaybeUninit<BlockInfo>]) {
-    let rows = input.chunks_exact(BLOCK).zip(codes.chunks_exact_mut(BLOCK)).zip(blocks);
-    for ((values, codes), block) in rows {
-        block.write(round_block(values, codes));
+fn round_blocks(input: &[f32], to: Rounded<'_>) {
+    let places = to.codes.chunks_exact_mut(BLOCK).zip(to.blocks).zip(to.sums);
+    for (values, ((codes, block), sums)) in input.chunks_exact(BLOCK).zip(places) {
+        // Bit patterns of absolute values order as the values do, infinity and NaN above all.
+        let largest = values.iter().fold(0u32, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff));
+        let (scale, inverse) = scale_of(largest);
+        let finite = !scale.is_nan();
+        let mut halves = [0i32; 2];
+        for (half, sum) in halves.iter_mut().enumerate() {
+            let range = half * 16..half * 16 + 16;
+            for (value, code) in values[range.clone()].iter().zip(&mut codes[range]) {
+                // Adding and taking 1.5 · 2^23 rounds to even; the product of a finite value is within ±127.01.
+                let rounded =
+                    (value * inverse + 12_582_912.0).to_bits().wrapping_sub(12_582_912f32.to_bits()) as i32;
+                let rounded = if finite { rounded } else { 0 };
+                code.write(rounded as i8);
+                *sum += rounded;
+            }
+        }
+        block.write(info_of(scale, halves));
+        sums.write(sums_of(scale, halves));
     }
 }
 
-/// Rounds to nearest, ties to even. A value that is not finite makes the scale NaN, so that it is not lost.
+/// The scale of a block whose largest absolute value has these bits, and its inverse. A value that is not finite makes the
+/// scale NaN, so that it is not lost.
 #[inline(always)]
-fn round_block(values: &[f32], codes: &mut [MaybeUninit<i8>]) -> BlockInfo {
-    // Bit patterns of absolute values order as the values do, infinity and NaN above all.
-    let largest = values.iter().fold(0u32, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff));
+pub(super) fn scale_of(largest: u32) -> (f32, f32) {
     let finite = largest < 0x7f80_0000;
     let largest = f32::from_bits(largest);
     let scale = if finite { largest / 127.0 } else { f32::NAN };
     // The smallest subnormal scales have no finite inverse.
     let inverse = if finite && largest > 1e-36 { 127.0 / largest } else { 0.0 };
-    let mut half_sums = [0i32; 2];
-    for (half, sum) in half_sums.iter_mut().enumerate() {
-        let range = half * 16..half * 16 + 16;
-        for (value, code) in values[range.clone()].iter().zip(&mut codes[range]) {
-            // Adding and taking 1.5 · 2^23 rounds to even; the product of a finite value is within ±127.01.
-            let rounded =
-                (value * inverse + 12_582_912.0).to_bits().wrapping_sub(12_582_912f32.to_bits()) as i32;
-            let rounded = if finite { rounded } else { 0 };
-            code.write(rounded as i8);
-            *sum += rounded;
-        }
-    }
-    let sum = half_sums[0] + half_sums[1];
-    BlockInfo {
-        scale,
-        scaled_sum: scale * sum as f32,
-        scaled_half_sums: [scale * half_sums[0] as f32, scale * half_sums[1] as f32],
-        negated_sum: -sum,
-        negated_half_sums: [-half_sums[0], -half_sums[1]],
+    (scale, inverse)
+}
+
+#[inline(always)]
+pub(super) fn info_of(scale: f32, halves: [i32; 2]) -> BlockInfo {
+    BlockInfo { scale, scaled_sum: scale * (halves[0] + halves[1]) as f32 }
+}
+
+#[inline(always)]
+pub(super) fn sums_of(scale: f32, halves: [i32; 2]) -> BlockSums {
+    BlockSums {
+        scaled_halves: [scale * halves[0] as f32, scale * halves[1] as f32],
+        negated: -(halves[0] + halves[1]),
+        negated_halves: [-halves[0], -halves[1]],
     }
 }
 
@@ -186,7 +226,7 @@ mod tests {
         assert_eq!(plain.blocks[3].scale, 0.0);
         for (block, info) in plain.blocks.iter().take(values.len() / 32).enumerate() {
             let codes = &plain.codes[block * 32..block * 32 + 32];
-            assert_eq!(-info.negated_sum, codes.iter().map(|code| i32::from(*code)).sum::<i32>());
+            assert_eq!(-plain.sums[block].negated, codes.iter().map(|code| i32::from(*code)).sum::<i32>());
             if info.scale.is_nan() {
                 continue;
             }
@@ -197,6 +237,13 @@ mod tests {
         for level in Level::supported() {
             let other = Activations::round(Cpu::with(level, pool).unwrap(), &values, 64);
             assert_eq!(plain.codes, other.codes);
+            for (info, other) in plain.blocks.iter().zip(&other.blocks) {
+                assert_eq!(info.scale.to_bits(), other.scale.to_bits());
+                assert!(info.scale.is_nan() || info.scaled_sum == other.scaled_sum);
+            }
+            for (sums, other) in plain.sums.iter().zip(&other.sums) {
+                assert_eq!((sums.negated, sums.negated_halves), (other.negated, other.negated_halves));
+            }
         }
     }
 }

@@ -8,24 +8,24 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{
-    __cpuid_count, __m512, __m512i, _mm512_add_epi32, _mm512_cvtepi32_ps, _mm512_fmadd_ps, _mm512_load_ps,
-    _mm512_load_si512, _mm512_mul_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_store_ps,
-    _mm512_store_si512, _mm512_storeu_ps, _xgetbv,
+    __cpuid_count, __m512i, _mm512_cvtepi32_ps, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512,
+    _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_ps, _mm512_setzero_ps, _mm512_store_ps, _mm512_store_si512,
+    _mm512_storeu_ps, _mm512_sub_epi8, _xgetbv,
 };
 use std::cell::Cell;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use super::activations::{Activations, BlockInfo, SPARE_ROWS};
+use super::activations::{Activations, SPARE_ROWS};
 use super::avx512;
 use super::format::{BLOCK, Kind};
-use super::panels::ROWS;
+use super::panels::{Panels, ROWS};
 use super::target::Target;
 
 /// Activation rows of a tile.
 const TILE: usize = 16;
 /// Fewer activation rows are faster without tiles.
-const FEWEST: usize = 24;
+pub(super) const FEWEST: usize = 24;
 /// Bytes of a group of codes: four of each of sixteen rows.
 const LINE: usize = 64;
 
@@ -71,41 +71,47 @@ fn is_permitted() -> bool {
     false
 }
 
-/// Products of one panel with a range of activation rows into the target. On a level with tiles only.
+/// Products of some panels with a range of activation rows into the target. On a level with tiles only.
+///
+/// # Safety
+/// No two threads may have a panel and a row at once.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn panel<K: Kind>(
-    panel: &[u8],
+pub(super) unsafe fn panels<K: Kind>(
+    panels: &Panels,
+    units: Range<usize>,
     activations: &Activations,
-    mut tokens: Range<usize>,
+    tokens: Range<usize>,
     target: &Target<'_>,
 ) {
-    if tokens.len() >= FEWEST {
-        let mut widened = SPARE.take();
-        widened.fill::<K>(panel, activations.blocks_per_row / K::BLOCKS);
-        let tiles = Tiles::configure::<K>();
-        while tokens.len() >= FEWEST {
-            let rows = tokens.len().min(TILE);
-            tile::<K>(&tiles, &widened, panel, activations, tokens.start..tokens.start + rows, target);
-            tokens.start += rows;
+    let mut widened = SPARE.take();
+    widened.clear();
+    for unit in units.clone() {
+        widened.add::<K>(panels.panel(unit), activations.blocks_per_row / K::BLOCKS);
+    }
+    let tiles = Tiles::configure::<K>();
+    // Sixteen rows of activations stay in the first-level cache while the panels stream past them.
+    for first in tokens.clone().step_by(TILE) {
+        let rows = first..tokens.end.min(first + TILE);
+        for (nth, unit) in units.clone().enumerate() {
+            // SAFETY: as the caller promises.
+            let target = unsafe { target.columns_of(unit) };
+            tile::<K>(&tiles, &widened, nth, activations, rows.clone(), &target);
         }
-        drop(tiles);
-        SPARE.set(widened);
     }
-    if !tokens.is_empty() {
-        avx512::panel::<K>(panel, activations, tokens, target);
-    }
+    drop(tiles);
+    SPARE.set(widened);
 }
 
 thread_local! {
     static SPARE: Cell<Widened> = const { Cell::new(Widened { codes: Vec::new(), scales: Vec::new() }) };
 }
 
-/// A panel as the tiles' instruction takes it.
+/// Panels as the tiles' instruction takes them.
 #[derive(Default)]
 struct Widened {
-    /// `[blocks, 8]` groups of codes, a byte each; empty if the panel has them so.
+    /// `[panels, blocks, 8]` groups of codes, a signed byte each, less their offset.
     codes: Vec<Line>,
-    /// `[blocks, halves]` scale and minimum of sixteen rows.
+    /// `[panels, blocks, halves]` scale and minimum of sixteen rows.
     scales: Vec<[Lanes; 2]>,
 }
 
@@ -118,50 +124,47 @@ struct Line([u8; LINE]);
 struct Lanes([f32; ROWS]);
 
 impl Widened {
+    fn clear(&mut self) {
+        self.codes.clear();
+        self.scales.clear();
+    }
+
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-    fn fill<K: Kind>(&mut self, panel: &[u8], groups: usize) {
+    fn add<K: Kind>(&mut self, panel: &[u8], groups: usize) {
         let blocks = groups * K::BLOCKS;
-        self.scales.resize(blocks * K::HALVES, [Lanes([0.0; ROWS]); 2]);
-        self.codes.resize(if K::BITS == 8 { 0 } else { blocks * 8 }, Line([0; LINE]));
-        for (group, bytes) in panel.chunks_exact(K::GROUP_BYTES).take(groups).enumerate() {
+        self.codes.reserve(blocks * 8);
+        self.scales.reserve(blocks * K::HALVES);
+        let offset = _mm512_set1_epi8(K::OFFSET as i8);
+        for bytes in panel.chunks_exact(K::GROUP_BYTES).take(groups) {
             let (header, bytes) = bytes.split_at(K::HEADER_BYTES);
-            for (nth, bytes) in bytes.chunks_exact(K::BLOCK_BYTES).enumerate() {
-                let block = group * K::BLOCKS + nth;
+            for bytes in bytes.chunks_exact(K::BLOCK_BYTES) {
                 let (scales, lines) = bytes.split_at(K::SCALE_BYTES);
                 for half in 0..K::HALVES {
                     let (scale, minimum) = avx512::scale_and_minimum::<K>(header, scales, half);
-                    let place = &mut self.scales[block * K::HALVES + half];
+                    let mut place = [Lanes([0.0; ROWS]); 2];
                     // SAFETY: both have room for sixteen, and their alignment.
                     unsafe {
                         _mm512_store_ps(place[0].0.as_mut_ptr(), scale);
                         _mm512_store_ps(place[1].0.as_mut_ptr(), minimum);
                     }
+                    self.scales.push(place);
                 }
-                if K::BITS < 8 {
-                    for group in 0..8 {
-                        let codes = avx512::group_codes::<K>(lines, group);
-                        let place = &mut self.codes[block * 8 + group];
-                        // SAFETY: a line has 64 bytes, and their alignment.
-                        unsafe { _mm512_store_si512(place.0.as_mut_ptr().cast::<__m512i>(), codes) };
+                for group in 0..8 {
+                    let mut codes = avx512::group_codes::<K>(lines, group);
+                    if K::OFFSET_SHIFT > 0 {
+                        codes = _mm512_sub_epi8(codes, offset);
                     }
+                    let mut place = Line([0; LINE]);
+                    // SAFETY: a line has 64 bytes, and their alignment.
+                    unsafe { _mm512_store_si512(place.0.as_mut_ptr().cast::<__m512i>(), codes) };
+                    self.codes.push(place);
                 }
             }
         }
     }
-
-    /// Where the codes of a block begin, eight lines in a row.
-    #[inline(always)]
-    fn block<K: Kind>(&self, panel: &[u8], block: usize) -> *const u8 {
-        if K::BITS < 8 {
-            return self.codes[block * 8..block * 8 + 8].as_ptr().cast::<u8>();
-        }
-        let (group, nth) = (block / K::BLOCKS, block % K::BLOCKS);
-        let at = group * K::GROUP_BYTES + K::HEADER_BYTES + nth * K::BLOCK_BYTES + K::SCALE_BYTES;
-        panel[at..at + 8 * LINE].as_ptr()
-    }
 }
 
-/// The tiles of this thread, in the shapes that a product needs: 0 and 1 are sums, 2 activations, 3 weights.
+/// The tiles of this thread, in the shapes that a product needs: 0 to 3 are sums, 4 and 5 activations, 6 and 7 weights.
 struct Tiles;
 
 #[repr(C, align(64))]
@@ -173,9 +176,12 @@ impl Tiles {
         let depth = BLOCK / K::HALVES;
         let mut shapes = Shapes([0; 64]);
         shapes.0[0] = 1; // palette
-        for (tile, row_bytes, rows) in
-            [(0, LINE, TILE), (1, LINE, TILE), (2, depth, TILE), (3, LINE, depth / 4)]
-        {
+        for tile in 0..8 {
+            let (row_bytes, rows) = match tile {
+                0..4 => (LINE, TILE),
+                4 | 5 => (depth, TILE),
+                _ => (LINE, depth / 4),
+            };
             shapes.0[16 + 2 * tile] = row_bytes as u8;
             shapes.0[48 + tile] = rows as u8;
         }
@@ -187,28 +193,46 @@ impl Tiles {
         Self
     }
 
-    /// Sums of products of the activations' rows, `stride` bytes apart, with the weights.
+    /// Sums of products of the activations' rows, `stride` bytes apart, with the weights. `LANE` of four chooses the tiles,
+    /// so that products in a row do not wait for each other.
     ///
     /// # Safety
     /// As many bytes as the shapes say must be readable.
     #[inline(always)]
-    unsafe fn multiply(&self, activations: *const i8, stride: usize, weights: *const u8, sums: &mut Sums) {
+    unsafe fn multiply<const LANE: usize>(
+        &self,
+        activations: *const i8,
+        stride: usize,
+        weights: *const u8,
+        sums: &mut Sums,
+    ) {
+        macro_rules! multiply {
+            ($sums:literal, $activations:literal, $weights:literal) => {
+                asm!(
+                    concat!("tilezero ", $sums),
+                    concat!("tileloadd ", $activations, ", [{activations} + {stride}]"),
+                    concat!("tileloadd ", $weights, ", [{weights} + {line}]"),
+                    concat!("tdpbssd ", $sums, ", ", $activations, ", ", $weights),
+                    concat!("tilestored [{sums} + {line}], ", $sums),
+                    activations = in(reg) activations,
+                    stride = in(reg) stride,
+                    weights = in(reg) weights,
+                    line = in(reg) LINE,
+                    sums = in(reg) sums.0.as_mut_ptr(),
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack, preserves_flags),
+                )
+            };
+        }
         // SAFETY: sixteen rows of 64 bytes fit into the sums; the caller promises the rest.
         unsafe {
-            asm!(
-                "tilezero tmm0",
-                "tileloadd tmm2, [{activations} + {stride}]",
-                "tileloadd tmm3, [{weights} + {line}]",
-                "tdpbsud tmm0, tmm2, tmm3",
-                "tilestored [{sums} + {line}], tmm0",
-                activations = in(reg) activations,
-                stride = in(reg) stride,
-                weights = in(reg) weights,
-                line = in(reg) LINE,
-                sums = in(reg) sums.0.as_mut_ptr(),
-                out("tmm0") _, out("tmm2") _, out("tmm3") _,
-                options(nostack, preserves_flags),
-            );
+            match LANE {
+                0 => multiply!("tmm0", "tmm4", "tmm6"),
+                1 => multiply!("tmm1", "tmm5", "tmm7"),
+                2 => multiply!("tmm2", "tmm4", "tmm6"),
+                _ => multiply!("tmm3", "tmm5", "tmm7"),
+            }
         }
     }
 }
@@ -221,56 +245,73 @@ impl Drop for Tiles {
 }
 
 /// `[16 activation rows, 16 rows]`
+#[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Sums([i32; TILE * ROWS]);
 
-/// Up to sixteen activation rows times the panel.
+/// Products that are on their way while an earlier one is scaled: what a tile stores takes a while to be there.
+const LANES: usize = 4;
+
+/// Where a tile reads.
+struct Operands<'a> {
+    /// Sixteen rows, `stride` apart.
+    activations: &'a [i8],
+    stride: usize,
+    weights: &'a [Line],
+}
+
+/// Up to sixteen activation rows times panel `nth` of the widened ones.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn tile<K: Kind>(
     tiles: &Tiles,
     widened: &Widened,
-    panel: &[u8],
+    nth: usize,
     activations: &Activations,
     tokens: Range<usize>,
     target: &Target<'_>,
 ) {
     let blocks_per_row = activations.blocks_per_row;
     let stride = blocks_per_row * BLOCK;
-    let depth = BLOCK / K::HALVES;
-    // With the spare rows there always are sixteen.
-    let infos = &activations.blocks[tokens.start * blocks_per_row..(tokens.start + TILE) * blocks_per_row];
-    let codes = &activations.codes[tokens.start * stride..(tokens.start + TILE) * stride];
     let parts = blocks_per_row * K::HALVES;
-    let multiply = |part: usize, sums: &mut Sums| {
-        let (block, half) = (part / K::HALVES, part % K::HALVES);
-        let weights = widened.block::<K>(panel, block);
-        // SAFETY: each of the sixteen rows has `depth` codes at `part · depth`, and a block has eight lines, of which a
-        // half takes four.
-        unsafe {
-            let codes = codes.as_ptr().add(part * depth);
-            tiles.multiply(codes, stride, weights.add(half * 4 * LINE), sums);
-        }
+    // With the spare rows there always are sixteen.
+    let cells = tokens.start * blocks_per_row..(tokens.start + TILE) * blocks_per_row;
+    let operands = Operands {
+        activations: &activations.codes[cells.start * BLOCK..cells.end * BLOCK],
+        stride,
+        weights: &widened.codes[nth * blocks_per_row * 8..(nth + 1) * blocks_per_row * 8],
     };
-    let mut sums = [const { Sums([0; TILE * ROWS]) }; 2];
+    let (infos, block_sums) = (&activations.blocks[cells.clone()], &activations.sums[cells]);
+    let scales = &widened.scales[nth * parts..(nth + 1) * parts];
+    let mut sums = [const { Sums([0; TILE * ROWS]) }; LANES];
     let mut totals = [_mm512_setzero_ps(); TILE];
-    multiply(0, &mut sums[0]);
-    for part in 0..parts {
-        // The next product is on its way while this one is scaled.
-        let (now, next) = (part % 2, (part + 1) % 2);
-        if part + 1 < parts {
-            multiply(part + 1, &mut sums[next]);
+    // SAFETY: parts that are there, of which each has its operands.
+    unsafe {
+        for ahead in 0..parts.min(LANES - 1) {
+            start::<K>(tiles, &operands, ahead, &mut sums);
+        }
+    }
+    for (part, [scale, minimum]) in scales.iter().enumerate() {
+        if part + LANES - 1 < parts {
+            // SAFETY: as above.
+            unsafe { start::<K>(tiles, &operands, part + LANES - 1, &mut sums) };
         }
         let (block, half) = (part / K::HALVES, part % K::HALVES);
-        let [scale, minimum] = &widened.scales[part];
+        let dots = sums[part % LANES].0.as_ptr();
         // SAFETY: both hold sixteen, aligned.
         let (scale, minimum) =
             unsafe { (_mm512_load_ps(scale.0.as_ptr()), _mm512_load_ps(minimum.0.as_ptr())) };
         for token in 0..TILE {
+            let at = token * blocks_per_row + block;
             // SAFETY: there are sixteen rows of `blocks_per_row`, of which `block` is one.
-            let info = unsafe { infos.get_unchecked(token * blocks_per_row + block) };
+            let (info, block_sums) = unsafe { (infos.get_unchecked(at), block_sums.get_unchecked(at)) };
             // SAFETY: the sums have sixteen rows of sixteen, aligned.
-            let dot = unsafe { _mm512_load_si512(sums[now].0.as_ptr().add(token * ROWS).cast::<__m512i>()) };
-            totals[token] = scaled::<K>(totals[token], dot, info, half, scale, minimum);
+            let dot = unsafe { _mm512_load_si512(dots.add(token * ROWS).cast::<__m512i>()) };
+            let factor = _mm512_mul_ps(scale, _mm512_set1_ps(info.scale));
+            totals[token] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), factor, totals[token]);
+            if K::HAS_MINIMUM {
+                let (_, scaled_sum) = block_sums.part(info, K::HALVES, half);
+                totals[token] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(scaled_sum), totals[token]);
+            }
         }
     }
     for (token, total) in tokens.zip(totals) {
@@ -281,24 +322,24 @@ fn tile<K: Kind>(
     }
 }
 
-/// Takes a block's products into the total, as every level does.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-fn scaled<K: Kind>(
-    total: __m512,
-    dot: __m512i,
-    info: &BlockInfo,
-    half: usize,
-    scale: __m512,
-    minimum: __m512,
-) -> __m512 {
-    let (negated_sum, scaled_sum) = info.sums(K::HALVES, half);
-    let dot = if K::OFFSET_SHIFT == 0 {
-        dot
-    } else {
-        _mm512_add_epi32(dot, _mm512_set1_epi32(negated_sum << K::OFFSET_SHIFT))
-    };
-    let scale = _mm512_mul_ps(scale, _mm512_set1_ps(info.scale));
-    let total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, total);
-    if K::HAS_MINIMUM { _mm512_fmadd_ps(minimum, _mm512_set1_ps(scaled_sum), total) } else { total }
+/// Multiplies the codes of part `part` of each row.
+///
+/// # Safety
+/// There must be such a part.
+#[inline(always)]
+unsafe fn start<K: Kind>(tiles: &Tiles, operands: &Operands<'_>, part: usize, sums: &mut [Sums; LANES]) {
+    let depth = BLOCK / K::HALVES;
+    let stride = operands.stride;
+    debug_assert!((part + 1) * depth <= stride);
+    // SAFETY: each of the sixteen rows has `depth` codes at `part · depth`, and a part of the weights is `depth / 4` lines.
+    unsafe {
+        let activations = operands.activations.as_ptr().add(part * depth);
+        let weights = operands.weights.as_ptr().add(part * depth / 4).cast::<u8>();
+        match part % LANES {
+            0 => tiles.multiply::<0>(activations, stride, weights, &mut sums[0]),
+            1 => tiles.multiply::<1>(activations, stride, weights, &mut sums[1]),
+            2 => tiles.multiply::<2>(activations, stride, weights, &mut sums[2]),
+            _ => tiles.multiply::<3>(activations, stride, weights, &mut sums[3]),
+        }
+    }
 }

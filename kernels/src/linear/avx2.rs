@@ -77,6 +77,7 @@ fn tile<K: Kind, const T: usize>(
     // No closures here: one that is not inlined would pass its registers through memory.
     let (rows, all_codes) =
         (&activations.blocks[cells.clone()], &activations.codes[cells.start * BLOCK..cells.end * BLOCK]);
+    let sums = &activations.sums[cells];
     let mut totals = [_mm256_setzero_ps(); T];
     let groups = panel.chunks_exact(K::GROUP_BYTES).take(blocks_per_row / K::BLOCKS);
     for (group, bytes) in groups.enumerate() {
@@ -95,9 +96,10 @@ fn tile<K: Kind, const T: usize>(
                 let (scale, minimum) = scale_and_minimum::<K>(header, scales, half, side);
                 let dots = dots::<K, T>(&lines[side * 32..], half, &codes);
                 for token in 0..T {
+                    let at = token * blocks_per_row + block;
                     // SAFETY: as above.
-                    let info = unsafe { rows.get_unchecked(token * blocks_per_row + block) };
-                    let (negated_sum, scaled_sum) = info.sums(K::HALVES, half);
+                    let (info, sums) = unsafe { (rows.get_unchecked(at), sums.get_unchecked(at)) };
+                    let (negated_sum, scaled_sum) = sums.part(info, K::HALVES, half);
                     let dot = without_offset::<K>(dots[token], negated_sum);
                     let scale = _mm256_mul_ps(scale, _mm256_set1_ps(info.scale));
                     totals[token] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, totals[token]);

@@ -5,15 +5,17 @@
 
 use std::arch::x86_64::{
     __m128i, __m256i, __m512, __m512i, _MM_HINT_T0, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_prefetch,
-    _mm256_loadu_si256, _mm512_add_epi32, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
-    _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtph_ps, _mm512_dpbusd_epi32,
-    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mul_ps, _mm512_or_si512, _mm512_set1_epi8,
-    _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512, _mm512_sll_epi16,
-    _mm512_sll_epi32, _mm512_srl_epi16, _mm512_storeu_ps, _mm512_xor_si512,
+    _mm_storeu_si128, _mm256_loadu_si256, _mm512_add_epi32, _mm512_and_si512, _mm512_castps_si512,
+    _mm512_castsi512_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps,
+    _mm512_cvtepu8_epi32, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
+    _mm512_loadu_si512, _mm512_maskz_cvtps_epi32, _mm512_max_epu32, _mm512_mul_ps, _mm512_or_si512,
+    _mm512_reduce_add_epi32, _mm512_reduce_max_epu32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_sll_epi16, _mm512_sll_epi32, _mm512_srl_epi16,
+    _mm512_storeu_ps, _mm512_xor_si512,
 };
 use std::ops::Range;
 
-use super::activations::Activations;
+use super::activations::{Activations, Rounded, info_of, scale_of, sums_of};
 use super::format::{BLOCK, Kind, Scales};
 use super::panels::ROWS;
 use super::target::Target;
@@ -50,6 +52,7 @@ fn tile<K: Kind, const T: usize>(panel: &[u8], activations: &Activations, first:
     // No closures here: one that is not inlined would pass its registers through memory.
     let (rows, codes) =
         (&activations.blocks[cells.clone()], &activations.codes[cells.start * BLOCK..cells.end * BLOCK]);
+    let sums = &activations.sums[cells];
     let mut totals = [_mm512_setzero_ps(); T];
     let groups = panel.chunks_exact(K::GROUP_BYTES).take(blocks_per_row / K::BLOCKS);
     for (group, bytes) in groups.enumerate() {
@@ -77,10 +80,14 @@ fn tile<K: Kind, const T: usize>(panel: &[u8], activations: &Activations, first:
                     let at = token * blocks_per_row + block;
                     // SAFETY: there are `T` rows of `blocks_per_row` blocks, and `block` counts the panel's, of which
                     // there are as many.
-                    let (info, codes) = unsafe {
-                        (rows.get_unchecked(at), codes.get_unchecked(at * BLOCK..(at + 1) * BLOCK))
+                    let (info, sums, codes) = unsafe {
+                        (
+                            rows.get_unchecked(at),
+                            sums.get_unchecked(at),
+                            codes.get_unchecked(at * BLOCK..(at + 1) * BLOCK),
+                        )
                     };
-                    let (negated_sum, scaled_sum) = info.sums(K::HALVES, half);
+                    let (negated_sum, scaled_sum) = sums.part(info, K::HALVES, half);
                     let dot = dot::<K>(&weights, span.clone(), codes, negated_sum);
                     let scale = _mm512_mul_ps(scale, _mm512_set1_ps(info.scale));
                     totals[token] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, totals[token]);
@@ -167,6 +174,37 @@ fn line(lines: &[u8], at: usize) -> __m512i {
 fn bits(lines: &[u8], at: usize, shift: usize, mask: i8, to: usize) -> __m512i {
     let shifted = _mm512_srl_epi16(line(lines, at), _mm_cvtsi32_si128(shift as i32));
     _mm512_sll_epi16(_mm512_and_si512(shifted, _mm512_set1_epi8(mask)), _mm_cvtsi32_si128(to as i32))
+}
+
+/// Rounds blocks of activations, as the other levels do.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(super) fn round_blocks(input: &[f32], to: Rounded<'_>) {
+    let places = to.codes.chunks_exact_mut(BLOCK).zip(to.blocks).zip(to.sums);
+    for (values, ((codes, block), sums)) in input.chunks_exact(BLOCK).zip(places) {
+        let bits = _mm512_set1_epi32(0x7fff_ffff);
+        // SAFETY: a block has 32 values.
+        let (low, high) =
+            unsafe { (_mm512_loadu_ps(values.as_ptr()), _mm512_loadu_ps(values.as_ptr().add(16))) };
+        let largest = _mm512_max_epu32(
+            _mm512_and_si512(_mm512_castps_si512(low), bits),
+            _mm512_and_si512(_mm512_castps_si512(high), bits),
+        );
+        let (scale, inverse) = scale_of(_mm512_reduce_max_epu32(largest));
+        // Rounds to even, as the machine does unless it is told otherwise; nothing of a block that is not finite counts.
+        let keeps = if scale.is_nan() { 0 } else { u16::MAX };
+        let factor = _mm512_set1_ps(inverse);
+        let low = _mm512_maskz_cvtps_epi32(keeps, _mm512_mul_ps(low, factor));
+        let high = _mm512_maskz_cvtps_epi32(keeps, _mm512_mul_ps(high, factor));
+        // SAFETY: a block has room for 32 codes.
+        unsafe {
+            let to = codes.as_mut_ptr().cast::<__m128i>();
+            _mm_storeu_si128(to, _mm512_cvtepi32_epi8(low));
+            _mm_storeu_si128(to.add(1), _mm512_cvtepi32_epi8(high));
+        }
+        let halves = [_mm512_reduce_add_epi32(low), _mm512_reduce_add_epi32(high)];
+        block.write(info_of(scale, halves));
+        sums.write(sums_of(scale, halves));
+    }
 }
 
 /// `d` and `m` of sixteen rows for one half block.

@@ -9,7 +9,7 @@ use super::activations::Builder;
 use super::format::BLOCK;
 use super::input::{LinearInput, Rows};
 use super::panels::{Panels, ROWS};
-use super::product::multiply_panel;
+use super::product::multiply_panels;
 use super::target::Target;
 use super::{Linear, Weights};
 use crate::silu_mul::{gate_values, silu_mul};
@@ -87,16 +87,11 @@ impl Pair<'_> {
         let mut spare = SPARE.take();
         spare.resize(2 * cells, 0.0);
         let (gates, ups) = spare.split_at_mut(cells);
-        for (side, cells) in [(self.gate, &mut *gates), (self.up, &mut *ups)] {
-            let (panels, bias) = side;
+        for ((panels, bias), cells) in [(self.gate, &mut *gates), (self.up, &mut *ups)] {
             let bias = bias.map(|bias| &bias[block * BLOCK..(block + 1) * BLOCK]);
-            let target = Target::scratch(cells, BLOCK, tokens.start).with_bias(bias);
-            for half in 0..BLOCK / ROWS {
-                // SAFETY: this thread alone has the cells.
-                let target = unsafe { target.columns(half * ROWS..(half + 1) * ROWS) };
-                let unit = block * (BLOCK / ROWS) + half;
-                multiply_panel(cpu.level(), panels, unit, rows.rounded(), tokens.clone(), &target);
-            }
+            let units = block * (BLOCK / ROWS)..(block + 1) * (BLOCK / ROWS);
+            let target = Target::scratch(cells, BLOCK, tokens.start, units.start).with_bias(bias);
+            multiply_panels(cpu.level(), panels, units, rows.rounded(), tokens.clone(), &target);
         }
         let (gates, ups): (&mut [f32], &[f32]) = (gates, ups);
         multiversion!(cpu.level(), gate_in_place, gates: &mut [f32], ups: &[f32]);

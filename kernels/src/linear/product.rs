@@ -72,57 +72,76 @@ fn multiply_into<'a>(
         units += out.div_ceil(ROWS);
     }
     // A tile of activations stays in the second-level cache while the weights stream past it.
-    let tile = ((256 << 10) / x.inner.max(1)).clamp(8, 512).next_multiple_of(8);
+    let tile = ((256 << 10) / x.inner.max(1)).clamp(16, 512).next_multiple_of(16);
     let tiles = x.tokens.div_ceil(tile);
-    let chunk = units.div_ceil(cpu.pool().threads() * 4).max(1);
+    let chunk = units.div_ceil(cpu.pool().threads() * 4).clamp(1, MOST_UNITS);
     let chunks = units.div_ceil(chunk);
     cpu.pool().run(tiles * chunks, &|task| {
         let (tile_index, chunk_index) = (task / chunks, task % chunks);
         let tokens = tile_index * tile..((tile_index + 1) * tile).min(x.tokens);
-        for unit in chunk_index * chunk..((chunk_index + 1) * chunk).min(units) {
+        let mut unit = chunk_index * chunk;
+        let end = (unit + chunk).min(units);
+        while unit < end {
             let job = &jobs[jobs.partition_point(|job| job.first_unit <= unit) - 1];
-            multiply_unit(cpu, job, x, unit - job.first_unit, tokens.clone());
+            let first = unit - job.first_unit;
+            let span = first..job.out.div_ceil(ROWS).min(first + end - unit);
+            unit += span.len();
+            multiply_units(cpu, job, x, span, tokens.clone());
         }
     });
     Ok(())
 }
 
-/// Sixteen rows of a matrix times a tile of activation rows.
-fn multiply_unit(cpu: Cpu, job: &Job<'_>, x: &Rows<'_>, unit: usize, tokens: Range<usize>) {
-    let first = unit * ROWS;
-    let span = first..job.out.min(first + ROWS);
-    // SAFETY: this unit and these tokens belong to one task.
-    let target = unsafe { job.target.columns(span.clone()) };
+/// Panels of a task: unpacked to bytes they fit into the second-level cache.
+const MOST_UNITS: usize = 16;
+
+/// Sixteen rows of a matrix, several times, times a tile of activation rows.
+fn multiply_units(cpu: Cpu, job: &Job<'_>, x: &Rows<'_>, units: Range<usize>, tokens: Range<usize>) {
     match &job.lent {
-        Lent::Packed(panels) => multiply_panel(cpu.level(), panels, unit, x.rounded(), tokens, &target),
+        Lent::Packed(panels) => multiply_panels(cpu.level(), panels, units, x.rounded(), tokens, &job.target),
         Lent::Dense(weight, storage) => {
             let Some(weights) = dense_rows(weight, storage) else {
                 return;
             };
-            let dense = dense::Span { rows: weights, span, x: x.plain(), inner: x.inner };
-            dense.multiply(cpu.level(), tokens, &target);
+            for unit in units {
+                let span = unit * ROWS..job.out.min((unit + 1) * ROWS);
+                // SAFETY: this unit and these tokens belong to one task.
+                let target = unsafe { job.target.columns(span.clone()) };
+                let dense = dense::Span { rows: weights, span, x: x.plain(), inner: x.inner };
+                dense.multiply(cpu.level(), tokens.clone(), &target);
+            }
         }
     }
 }
 
-/// One panel of a matrix times a range of activation rows.
-pub(super) fn multiply_panel(
+/// Panels of a matrix times a range of activation rows; `target` has a column for each row of the matrix.
+pub(super) fn multiply_panels(
     level: Level,
     panels: &Panels,
-    unit: usize,
+    units: Range<usize>,
     rounded: &Activations,
     tokens: Range<usize>,
     target: &Target<'_>,
 ) {
-    with_kind!(
-        panels.dtype(),
-        K => multiply_panel_of::<K>(level, panels.panel(unit), rounded, tokens, target),
-        ()
-    );
+    #[cfg(target_arch = "x86_64")]
+    if level == Level::Amx && tokens.len() >= amx::FEWEST {
+        // SAFETY: a `Cpu` holds only a level that this machine supports.
+        with_kind!(panels.dtype(), K => unsafe { amx::panels::<K>(panels, units, rounded, tokens, target) }, ());
+        return;
+    }
+    for unit in units {
+        // SAFETY: units and tokens belong to one task.
+        let target = unsafe { target.columns_of(unit) };
+        with_kind!(
+            panels.dtype(),
+            K => multiply_panel::<K>(level, panels.panel(unit), rounded, tokens.clone(), &target),
+            ()
+        );
+    }
 }
 
 /// One panel times a range of activation rows, at the given level.
-fn multiply_panel_of<K: Kind>(
+fn multiply_panel<K: Kind>(
     level: Level,
     panel: &[u8],
     rounded: &Activations,
@@ -132,10 +151,7 @@ fn multiply_panel_of<K: Kind>(
     match level {
         // SAFETY: a `Cpu` holds only a level that this machine supports.
         #[cfg(target_arch = "x86_64")]
-        Level::Amx => unsafe { amx::panel::<K>(panel, rounded, tokens, target) },
-        // SAFETY: as above.
-        #[cfg(target_arch = "x86_64")]
-        Level::Avx512 => unsafe { avx512::panel::<K>(panel, rounded, tokens, target) },
+        Level::Avx512 | Level::Amx => unsafe { avx512::panel::<K>(panel, rounded, tokens, target) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
         Level::Avx2 => unsafe { avx2::panel::<K>(panel, rounded, tokens, target) },

@@ -21,7 +21,7 @@ pub(super) fn panel<K: Kind>(panel: &[u8], activations: &Activations, token: usi
             let info = &activations.blocks[at];
             let codes = &activations.codes[at * BLOCK..(at + 1) * BLOCK];
             for half in 0..K::HALVES {
-                let (negated_sum, scaled_sum) = info.sums(K::HALVES, half);
+                let (negated_sum, scaled_sum) = activations.sums[at].part(info, K::HALVES, half);
                 let span = half * BLOCK / K::HALVES..(half + 1) * BLOCK / K::HALVES;
                 for (row, total) in totals.iter_mut().enumerate() {
                     let dot: i32 = span

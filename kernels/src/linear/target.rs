@@ -13,6 +13,8 @@ pub(super) struct Target<'a> {
     length: usize,
     /// The row that lies at `start`.
     first_row: usize,
+    /// The panel whose columns come first.
+    first_unit: usize,
     /// Cells from a row to the next.
     stride: usize,
     columns: usize,
@@ -37,14 +39,24 @@ impl<'a> Target<'a> {
         Self { adds: true, ..Self::over(cells.as_mut_ptr(), cells.len(), out) }
     }
 
-    /// Rows of `out`, from `first_row` on, which are written.
-    pub(super) fn scratch(cells: &'a mut [f32], out: usize, first_row: usize) -> Self {
-        Self { first_row, ..Self::over(cells.as_mut_ptr(), cells.len(), out) }
+    /// Rows of `out`, from `first_row` on, which are written; the columns begin with those of panel `first_unit`.
+    pub(super) fn scratch(cells: &'a mut [f32], out: usize, first_row: usize, first_unit: usize) -> Self {
+        Self { first_row, first_unit, ..Self::over(cells.as_mut_ptr(), cells.len(), out) }
     }
 
     fn over(start: *mut f32, length: usize, out: usize) -> Self {
         let (stride, columns) = (out, out);
-        Self { start, length, first_row: 0, stride, columns, bias: None, adds: false, owner: PhantomData }
+        Self {
+            start,
+            length,
+            first_row: 0,
+            first_unit: 0,
+            stride,
+            columns,
+            bias: None,
+            adds: false,
+            owner: PhantomData,
+        }
     }
 
     /// The same, with a number for each column that is added, too.
@@ -66,6 +78,16 @@ impl<'a> Target<'a> {
             bias: self.bias.map(|bias| &bias[columns]),
             ..*self
         }
+    }
+
+    /// The columns of the sixteen rows, or fewer, of a matrix that are panel `unit`.
+    ///
+    /// # Safety
+    /// As [`Target::columns`].
+    pub(super) unsafe fn columns_of(&self, unit: usize) -> Self {
+        let first = (unit - self.first_unit) * ROWS;
+        // SAFETY: as the caller promises.
+        unsafe { self.columns(first..self.columns.min(first + ROWS)) }
     }
 
     /// Stores the columns of row `row`.
