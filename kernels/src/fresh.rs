@@ -28,6 +28,16 @@ impl<T: Copy> Fresh<T> {
         unsafe { std::slice::from_raw_parts_mut(UnsafeCell::raw_get(cells.as_ptr()), length) }
     }
 
+    /// Writes one cell.
+    ///
+    /// # Safety
+    /// As [`Fresh::range`].
+    #[inline(always)]
+    pub(crate) unsafe fn write(&self, at: usize, value: T) {
+        // SAFETY: this thread alone has the cell, as the caller promises.
+        unsafe { (*self.0[at].get()).write(value) };
+    }
+
     /// The result.
     ///
     /// # Safety

@@ -109,7 +109,7 @@ proptest! {
     #[test]
     fn quantised_linear_is_the_product_with_its_weights(
         dtype in select(&QUANTISED[..]), seed in any::<u64>(), out in 1usize..70, units in 1usize..4,
-        tokens in 1usize..24, with_bias in any::<bool>(),
+        tokens in 1usize..60, with_bias in any::<bool>(),
     ) {
         let mut noise = Noise(seed);
         let inner = units * dtype.block_size();
@@ -155,7 +155,7 @@ proptest! {
     #[test]
     fn a_row_of_a_linear_depends_on_that_row_alone(
         dtype in select([&QUANTISED[..], &[GgmlDType::F32, GgmlDType::F16, GgmlDType::BF16]].concat()),
-        seed in any::<u64>(), tokens in 2usize..40, shift in 1usize..40,
+        seed in any::<u64>(), tokens in 2usize..70, shift in 1usize..40,
     ) {
         let mut noise = Noise(seed);
         let inner = 2 * dtype.block_size().max(32);
@@ -260,8 +260,8 @@ fn the_largest_codes_do_not_overflow() {
             assert_close(&weights, &values(&theirs), 1e-6, "embed");
         }
         let signs =
-            (0..9 * inner).map(|_| if noise.next() > -0.3 { 2.0 } else { -2.0 }).collect::<Vec<f32>>();
-        let x = Tensor::from_vec(signs, (9, inner), &Device::Cpu).unwrap();
+            (0..53 * inner).map(|_| if noise.next() > -0.3 { 2.0 } else { -2.0 }).collect::<Vec<f32>>();
+        let x = Tensor::from_vec(signs, (53, inner), &Device::Cpu).unwrap();
         let reference = forward(processors()[0], &linear, &x);
         assert_close(&values(&reference), &product(&values(&x), &weights, inner), 1e-3, "forward");
         for cpu in processors() {
@@ -446,6 +446,67 @@ proptest! {
         for cpu in processors() {
             let found = on::packed_attention_on(cpu, &q, &k, &v, &starts, 0.2).unwrap();
             prop_assert_eq!(bits(&found), bits(&reference), "{:?}", cpu);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// What is handed to a matrix rounded, without having been in memory, gives the bits of the operations one by one.
+    #[test]
+    fn rows_made_for_a_matrix_give_the_bits_of_plain_ones(
+        seed in any::<u64>(), dtype in select(&QUANTISED[..]), tokens in 1usize..90, biased in any::<bool>(),
+    ) {
+        let mut noise = Noise(seed);
+        let (inner, between) = (256, 512);
+        let mut matrix = |out: usize, inner: usize| {
+            let (blocks, _) = quantise(&mut noise, dtype, out, inner);
+            let bias = biased.then(|| noise.tensor(&[out]));
+            Linear::quantised(dtype, &blocks, out, inner, bias.as_ref(), &Device::Cpu).unwrap()
+        };
+        let (gate, up, down) = (matrix(between, inner), matrix(between, inner), matrix(inner, between));
+        let dense = Linear::dense(&noise.tensor(&[inner, between]), None).unwrap();
+        let (x, weight) = (noise.tensor(&[tokens, inner]), noise.tensor(&[inner]));
+        for cpu in processors() {
+            let normed = on::rms_norm_on(cpu, &x, &weight, 1e-5).unwrap();
+            let plain = Linear::forward_all_on(cpu, &[&gate, &up], &normed).unwrap();
+            let input = on::rms_norm_for_on(cpu, &x, &weight, 1e-5, &[&gate, &up]).unwrap();
+            let found = Linear::forward_input_on(cpu, &[&gate, &up], &input).unwrap();
+            prop_assert_eq!(bits(&found[0]), bits(&plain[0]), "norm, {:?}", cpu);
+            prop_assert_eq!(bits(&found[1]), bits(&plain[1]), "norm, {:?}", cpu);
+            let expected = on::silu_mul_on(cpu, &plain[0], &plain[1]).unwrap();
+            for reader in [&down, &dense] {
+                let gated = on::gated_on(cpu, &gate, &up, &input, reader).unwrap();
+                let found = Linear::forward_input_on(cpu, &[reader], &gated).unwrap().remove(0);
+                prop_assert_eq!(bits(&found), bits(&forward(cpu, reader, &expected)), "gate, {:?}", cpu);
+            }
+            // Rows that were rounded are of no use to a matrix that is not.
+            let rounded = on::gated_on(cpu, &gate, &up, &input, &down).unwrap();
+            assert!(Linear::forward_input_on(cpu, &[&dense], &rounded).is_err());
+        }
+    }
+
+    #[test]
+    fn attention_made_for_a_matrix_gives_the_bits_of_plain_rows(scene in scenes()) {
+        let mut noise = Noise(scene.seed);
+        let stage = Stage::new(&scene);
+        let whole = stage.whole();
+        let inner = scene.kv_heads * scene.group * scene.width;
+        let dense = Linear::dense(&noise.tensor(&[40, inner]), None).unwrap();
+        let packed = inner.is_multiple_of(32).then(|| {
+            let (blocks, _) = quantise(&mut noise, GgmlDType::Q4_1, 40, inner);
+            Linear::quantised(GgmlDType::Q4_1, &blocks, 40, inner, None, &Device::Cpu).unwrap()
+        });
+        for cpu in processors() {
+            let plain = stage.run(cpu, &whole).flatten_from(1).unwrap();
+            let (batch, q) = (stage.batch(&whole), stage.gather(&stage.q, &whole));
+            for reader in packed.iter().chain([&dense]) {
+                let tensors = [&q, &stage.keys, &stage.values];
+                let rows = on::paged_attention_for_on(cpu, tensors, &batch, &scene.options, reader).unwrap();
+                let found = Linear::forward_input_on(cpu, &[reader], &rows).unwrap().remove(0);
+                prop_assert_eq!(bits(&found), bits(&forward(cpu, reader, &plain)), "{:?}", cpu);
+            }
         }
     }
 }

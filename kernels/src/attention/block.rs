@@ -162,11 +162,11 @@ fn scores<L: Lanes, T: Cells, const Q: usize, const C: usize>(
             // SAFETY: within the tile by the check above; checks in this loop would keep sums in memory.
             *loaded = T::load::<L>(unsafe { keys.get_unchecked(at..at + LANES) });
         }
-        for query in 0..Q {
+        for (query, sums) in sums.iter_mut().enumerate() {
             // SAFETY: there are `Q` rows of `width`.
             let value = L::splat(unsafe { *q.get_unchecked(query * width + dimension) });
-            for nth in 0..C {
-                sums[query][nth] = value.mul_add(loaded[nth], sums[query][nth]);
+            for (sum, keys) in sums.iter_mut().zip(loaded) {
+                *sum = value.mul_add(keys, *sum);
             }
         }
     }

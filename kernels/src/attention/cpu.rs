@@ -303,7 +303,10 @@ impl Call<'_> {
                 // SAFETY: each row and head belongs to one task.
                 Outlet::Plain(out) => _ = unsafe { out.range(at, width) }.write_copy_of_slice(sums),
                 // SAFETY: as above; a head is whole blocks.
-                Outlet::Rounded(builder) => unsafe { builder.round(cpu, at / BLOCK, sums) },
+                Outlet::Rounded(builder) => unsafe {
+                    let row = self.geometry.heads * width;
+                    builder.round(cpu, at / row, at % row / BLOCK, sums);
+                },
             }
         }
     }

@@ -55,8 +55,10 @@ pub(super) fn exp2<L: Lanes>(x: L) -> L {
     let clamped = L::splat(LEAST).max(x);
     let shifted = clamped.add(L::splat(ROUND));
     let rest = clamped.sub(shifted.sub(L::splat(ROUND)));
+    #[allow(clippy::approx_constant)] // It only looks like ln 2: the best polynomial begins a little below it.
+    const COEFFICIENTS: [f32; 5] = [0.009_671_513, 0.055_507_336, 0.240_222_42, 0.693_147, 1.0];
     let mut power = L::splat(0.001_326_472_7);
-    for coefficient in [0.009_671_513, 0.055_507_336, 0.240_222_42, 0.693_147, 1.0] {
+    for coefficient in COEFFICIENTS {
         power = power.mul_add(rest, L::splat(coefficient));
     }
     // The lowest bits of the shifted number are the integer.

@@ -75,7 +75,7 @@ fn widened<L: Lanes>(call: &Call<'_>, task: &Task, index: usize, scratch: &mut S
     let mut keys = std::mem::take(&mut scratch.keys);
     let mut values = std::mem::take(&mut scratch.values);
     load::<L>(call, &call.sequences[task.sequence], index, task.kv_head, (&mut keys, &mut values));
-    let tile = Tile { keys: &*keys, values: &*values, next: (&[], &[]) };
+    let tile = Tile { keys: &keys, values: &values, next: (&[], &[]) };
     loop {
         step::<L, f32>(call, tile, queries, seen, scratch);
         match runs.next() {

@@ -8,34 +8,27 @@ use std::ops::Range;
 
 #[cfg(target_arch = "x86_64")]
 use super::avx512;
-use super::format::BLOCK;
+use super::format::{BLOCK, Kind};
 use crate::fresh::Fresh;
 use crate::simd::multiversion;
 use crate::{Cpu, Level};
 
-/// Rows of zeros behind the last, so that kernels which take several rows at once may read on.
-pub(super) const SPARE_ROWS: usize = 15;
+/// Rows that lie together; the last ones are filled up with zeros, so that kernels may read on.
+pub(super) const TOGETHER: usize = 16;
 
 /// Rows of activations, rounded.
 #[derive(Clone, Default)]
 pub(crate) struct Activations {
-    /// `[t + SPARE_ROWS, inner]`, each in -127..=127.
+    /// `[t, inner]`, each in -127..=127, filled up to sixteen rows.
     pub codes: Vec<i8>,
-    /// Per row, spare ones too, and block.
-    pub blocks: Vec<BlockInfo>,
-    /// As many.
+    /// `[t / 16, blocks, 16]`: of sixteen rows together, block after block.
+    pub scales: Vec<f32>,
+    /// The same order: scale times the sum of the codes.
+    pub scaled_sums: Vec<f32>,
+    /// The same order.
     pub sums: Vec<BlockSums>,
     /// Blocks of a row.
     pub blocks_per_row: usize,
-}
-
-/// What every product with one block of 32 needs.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct BlockInfo {
-    /// The f32 that a code counts for.
-    pub scale: f32,
-    /// Scale times the sum of the codes.
-    pub scaled_sum: f32,
 }
 
 /// What else some weights need of a block.
@@ -49,35 +42,83 @@ pub(crate) struct BlockSums {
     pub negated_halves: [i32; 2],
 }
 
-impl BlockSums {
-    /// Minus the sum, and the scaled sum, that go with one of `halves` parts of the block.
+impl Activations {
+    /// Where what belongs to a block of a row lies.
     #[inline(always)]
-    pub(super) fn part(&self, info: &BlockInfo, halves: usize, half: usize) -> (i32, f32) {
+    pub(super) fn place(&self, row: usize, block: usize) -> usize {
+        place(self.blocks_per_row, row, block)
+    }
+
+    /// Minus the sum, and the scaled sum, that go with one of `halves` parts of the block at a place.
+    #[inline(always)]
+    pub(super) fn part(&self, place: usize, halves: usize, half: usize) -> (i32, f32) {
         if halves == 1 {
-            (self.negated, info.scaled_sum)
+            (self.sums[place].negated, self.scaled_sums[place])
         } else {
-            (self.negated_halves[half], self.scaled_halves[half])
+            (self.sums[place].negated_halves[half], self.sums[place].scaled_halves[half])
         }
+    }
+
+    /// Rounds `x [t, inner]`; `inner` is a multiple of 32.
+    pub(super) fn round(cpu: Cpu, x: &[f32], inner: usize) -> Self {
+        let rows = x.len() / inner;
+        let builder = Builder::new(rows, inner);
+        cpu.pool().for_each_chunk(rows, (16_384 / inner).max(1), &|range| {
+            for row in range {
+                // SAFETY: chunks of rows do not overlap.
+                unsafe { builder.round(cpu, row, 0, &x[row * inner..(row + 1) * inner]) };
+            }
+        });
+        // SAFETY: the chunks were all rows.
+        unsafe { builder.finished() }
     }
 }
 
-impl Activations {
-    /// Rounds `x [t, inner]`; `inner` is a multiple of 32.
-    pub(super) fn round(cpu: Cpu, x: &[f32], inner: usize) -> Self {
-        let builder = Builder::new(x.len() / inner, inner);
-        cpu.pool().for_each_chunk(x.len() / BLOCK, 512, &|range| {
-            // SAFETY: chunks of blocks do not overlap.
-            unsafe { builder.round(cpu, range.start, &x[range.start * BLOCK..range.end * BLOCK]) };
-        });
-        // SAFETY: the chunks were all blocks.
-        unsafe { builder.finished() }
+#[inline(always)]
+fn place(blocks_per_row: usize, row: usize, block: usize) -> usize {
+    (row / TOGETHER * blocks_per_row + block) * TOGETHER + row % TOGETHER
+}
+
+/// The place of the first block of the first of `T` rows, which lie together.
+#[inline(always)]
+pub(super) fn places<const T: usize>(activations: &Activations, first: usize) -> usize {
+    assert!(first % TOGETHER + T <= TOGETHER, "rows of a tile lie together");
+    let blocks = activations.blocks_per_row;
+    let end = place(blocks, first + T - 1, blocks - 1);
+    assert!(end < activations.scales.len().min(activations.scaled_sums.len()).min(activations.sums.len()));
+    place(blocks, first, 0)
+}
+
+/// The scale, and the sums of a part, of the block at a place; only what the weights want is read.
+///
+/// # Safety
+/// The place must be that of a block.
+#[inline(always)]
+pub(super) unsafe fn facts<K: Kind>(
+    activations: &Activations,
+    place: usize,
+    half: usize,
+) -> (f32, (i32, f32)) {
+    // SAFETY: as the caller promises; all have as many places.
+    let (scale, scaled_sum, sums) = unsafe {
+        (
+            *activations.scales.get_unchecked(place),
+            *activations.scaled_sums.get_unchecked(place),
+            activations.sums.get_unchecked(place),
+        )
+    };
+    if K::HALVES == 1 {
+        (scale, (sums.negated, scaled_sum))
+    } else {
+        (scale, (sums.negated_halves[half], sums.scaled_halves[half]))
     }
 }
 
 /// Activations that are being rounded, by several tasks.
 pub(crate) struct Builder {
     codes: Fresh<i8>,
-    blocks: Fresh<BlockInfo>,
+    scales: Fresh<f32>,
+    scaled_sums: Fresh<f32>,
     sums: Fresh<BlockSums>,
     blocks_per_row: usize,
 }
@@ -85,39 +126,51 @@ pub(crate) struct Builder {
 impl Builder {
     /// For `rows` rows of `inner`, a multiple of 32.
     pub(crate) fn new(rows: usize, inner: usize) -> Self {
-        let cells = (rows + SPARE_ROWS) * inner;
-        let (codes, blocks, sums) = (Fresh::new(cells), Fresh::new(cells / BLOCK), Fresh::new(cells / BLOCK));
-        let (first, count) = (rows * inner / BLOCK, SPARE_ROWS * inner / BLOCK);
+        let whole = rows.next_multiple_of(TOGETHER);
+        let (cells, blocks_per_row) = (whole * inner, inner / BLOCK);
+        let blocks = cells / BLOCK;
+        let builder = Self {
+            codes: Fresh::new(cells),
+            scales: Fresh::new(blocks),
+            scaled_sums: Fresh::new(blocks),
+            sums: Fresh::new(blocks),
+            blocks_per_row,
+        };
         // SAFETY: nobody else has them yet.
-        unsafe {
-            codes.range(first * BLOCK, count * BLOCK).fill(MaybeUninit::new(0));
-            blocks.range(first, count).fill(MaybeUninit::new(BlockInfo::default()));
-            sums.range(first, count).fill(MaybeUninit::new(BlockSums::default()));
+        unsafe { builder.codes.range(rows * inner, cells - rows * inner).fill(MaybeUninit::new(0)) };
+        for row in rows..whole {
+            for block in 0..blocks_per_row {
+                // SAFETY: as above.
+                unsafe { builder.note(place(blocks_per_row, row, block), (0.0, [0; 2])) };
+            }
         }
-        Self { codes, blocks, sums, blocks_per_row: inner / BLOCK }
+        builder
     }
 
-    /// Rounds `values`, whole blocks, of which `first` is the first in the order of rows.
+    /// Rounds `values`, whole blocks of row `row` from block `first` on.
     ///
     /// # Safety
     /// No two threads may have a block at once.
-    pub(crate) unsafe fn round(&self, cpu: Cpu, first: usize, values: &[f32]) {
-        let count = values.len() / BLOCK;
-        // SAFETY: blocks do not overlap, as the caller promises.
-        let (codes, blocks, sums) = unsafe {
-            (
-                self.codes.range(first * BLOCK, count * BLOCK),
-                self.blocks.range(first, count),
-                self.sums.range(first, count),
-            )
-        };
-        let to = Rounded { codes, blocks, sums };
-        match cpu.level() {
-            // SAFETY: a `Cpu` holds only a level that this machine supports.
-            #[cfg(target_arch = "x86_64")]
-            Level::Avx512 | Level::Amx => unsafe { avx512::round_blocks(values, to) },
-            level => {
-                multiversion!(level, round_blocks, values: &[f32], to: Rounded<'_>);
+    pub(crate) unsafe fn round(&self, cpu: Cpu, row: usize, first: usize, values: &[f32]) {
+        const AT_ONCE: usize = 16;
+        for (nth, values) in values.chunks(AT_ONCE * BLOCK).enumerate() {
+            let (first, count) = (first + nth * AT_ONCE, values.len() / BLOCK);
+            // SAFETY: blocks do not overlap, as the caller promises.
+            let codes =
+                unsafe { self.codes.range((row * self.blocks_per_row + first) * BLOCK, count * BLOCK) };
+            let mut facts = [(0f32, [0i32; 2]); AT_ONCE];
+            let to = &mut facts[..count];
+            match cpu.level() {
+                // SAFETY: a `Cpu` holds only a level that this machine supports.
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 | Level::Amx => unsafe { avx512::round_blocks(values, codes, to) },
+                level => {
+                    multiversion!(level, round_blocks, values: &[f32], codes: &mut [MaybeUninit<i8>], to: &mut [Facts]);
+                }
+            }
+            for (nth, facts) in facts[..count].iter().enumerate() {
+                // SAFETY: as above.
+                unsafe { self.note(place(self.blocks_per_row, row, first + nth), *facts) };
             }
         }
     }
@@ -129,13 +182,27 @@ impl Builder {
     pub(crate) unsafe fn round_column(&self, cpu: Cpu, rows: Range<usize>, block: usize, values: &[f32]) {
         for (row, values) in rows.zip(values.chunks_exact(BLOCK)) {
             // SAFETY: as the caller promises.
-            unsafe { self.round(cpu, row * self.blocks_per_row + block, values) };
+            unsafe { self.round(cpu, row, block, values) };
         }
     }
 
-    /// Blocks of a row.
-    pub(crate) fn blocks_per_row(&self) -> usize {
-        self.blocks_per_row
+    /// Writes what is known of a block.
+    ///
+    /// # Safety
+    /// As [`Builder::round`].
+    #[inline(always)]
+    unsafe fn note(&self, place: usize, (scale, halves): Facts) {
+        let sums = BlockSums {
+            scaled_halves: [scale * halves[0] as f32, scale * halves[1] as f32],
+            negated: -(halves[0] + halves[1]),
+            negated_halves: [-halves[0], -halves[1]],
+        };
+        // SAFETY: as the caller promises.
+        unsafe {
+            self.scales.write(place, scale);
+            self.scaled_sums.write(place, scale * (halves[0] + halves[1]) as f32);
+            self.sums.write(place, sums);
+        }
     }
 
     /// What was rounded.
@@ -143,24 +210,26 @@ impl Builder {
     /// # Safety
     /// Every block must have been.
     pub(crate) unsafe fn finished(self) -> Activations {
-        // SAFETY: the spare rows were written at once, the others as the caller promises.
-        let (codes, blocks, sums) =
-            unsafe { (self.codes.written(), self.blocks.written(), self.sums.written()) };
-        Activations { codes, blocks, sums, blocks_per_row: self.blocks_per_row }
+        // SAFETY: the rows that fill up were written at once, the others as the caller promises.
+        unsafe {
+            Activations {
+                codes: self.codes.written(),
+                scales: self.scales.written(),
+                scaled_sums: self.scaled_sums.written(),
+                sums: self.sums.written(),
+                blocks_per_row: self.blocks_per_row,
+            }
+        }
     }
 }
 
-/// Where blocks are rounded to.
-pub(super) struct Rounded<'a> {
-    pub codes: &'a mut [MaybeUninit<i8>],
-    pub blocks: &'a mut [MaybeUninit<BlockInfo>],
-    pub sums: &'a mut [MaybeUninit<BlockSums>],
-}
+/// The scale of a block, and the sum of each half's codes.
+pub(super) type Facts = (f32, [i32; 2]);
 
 #[inline(always)]
-fn round_blocks(input: &[f32], to: Rounded<'_>) {
-    let places = to.codes.chunks_exact_mut(BLOCK).zip(to.blocks).zip(to.sums);
-    for (values, ((codes, block), sums)) in input.chunks_exact(BLOCK).zip(places) {
+fn round_blocks(input: &[f32], codes: &mut [MaybeUninit<i8>], facts: &mut [Facts]) {
+    let places = codes.chunks_exact_mut(BLOCK).zip(facts);
+    for (values, (codes, facts)) in input.chunks_exact(BLOCK).zip(places) {
         // Bit patterns of absolute values order as the values do, infinity and NaN above all.
         let largest = values.iter().fold(0u32, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff));
         let (scale, inverse) = scale_of(largest);
@@ -177,8 +246,7 @@ fn round_blocks(input: &[f32], to: Rounded<'_>) {
                 *sum += rounded;
             }
         }
-        block.write(info_of(scale, halves));
-        sums.write(sums_of(scale, halves));
+        *facts = (scale, halves);
     }
 }
 
@@ -192,20 +260,6 @@ pub(super) fn scale_of(largest: u32) -> (f32, f32) {
     // The smallest subnormal scales have no finite inverse.
     let inverse = if finite && largest > 1e-36 { 127.0 / largest } else { 0.0 };
     (scale, inverse)
-}
-
-#[inline(always)]
-pub(super) fn info_of(scale: f32, halves: [i32; 2]) -> BlockInfo {
-    BlockInfo { scale, scaled_sum: scale * (halves[0] + halves[1]) as f32 }
-}
-
-#[inline(always)]
-pub(super) fn sums_of(scale: f32, halves: [i32; 2]) -> BlockSums {
-    BlockSums {
-        scaled_halves: [scale * halves[0] as f32, scale * halves[1] as f32],
-        negated: -(halves[0] + halves[1]),
-        negated_halves: [-halves[0], -halves[1]],
-    }
 }
 
 #[cfg(test)]
@@ -222,25 +276,28 @@ mod tests {
         values[130] = 1e-42;
         let pool: &'static Pool = Box::leak(Box::new(Pool::new(1)));
         let plain = Activations::round(Cpu::with(Level::Scalar, pool).unwrap(), &values, 64);
-        assert!(plain.blocks[1].scale.is_nan() && plain.blocks[2].scale.is_nan());
-        assert_eq!(plain.blocks[3].scale, 0.0);
-        for (block, info) in plain.blocks.iter().take(values.len() / 32).enumerate() {
+        let at = |block: usize| plain.place(block / 2, block % 2);
+        assert!(plain.scales[at(1)].is_nan() && plain.scales[at(2)].is_nan());
+        assert_eq!(plain.scales[at(3)], 0.0);
+        for block in 0..values.len() / 32 {
             let codes = &plain.codes[block * 32..block * 32 + 32];
-            assert_eq!(-plain.sums[block].negated, codes.iter().map(|code| i32::from(*code)).sum::<i32>());
-            if info.scale.is_nan() {
+            let scale = plain.scales[at(block)];
+            assert_eq!(
+                -plain.sums[at(block)].negated,
+                codes.iter().map(|code| i32::from(*code)).sum::<i32>()
+            );
+            if scale.is_nan() {
                 continue;
             }
             for (code, value) in codes.iter().zip(&values[block * 32..]) {
-                assert!((f32::from(*code) * info.scale - value).abs() <= info.scale * 0.501 + 1e-36);
+                assert!((f32::from(*code) * scale - value).abs() <= scale * 0.501 + 1e-36);
             }
         }
         for level in Level::supported() {
             let other = Activations::round(Cpu::with(level, pool).unwrap(), &values, 64);
             assert_eq!(plain.codes, other.codes);
-            for (info, other) in plain.blocks.iter().zip(&other.blocks) {
-                assert_eq!(info.scale.to_bits(), other.scale.to_bits());
-                assert!(info.scale.is_nan() || info.scaled_sum == other.scaled_sum);
-            }
+            let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&plain.scales), bits(&other.scales));
             for (sums, other) in plain.sums.iter().zip(&other.sums) {
                 assert_eq!((sums.negated, sums.negated_halves), (other.negated, other.negated_halves));
             }

@@ -8,15 +8,16 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{
-    __cpuid_count, __m512i, _mm512_cvtepi32_ps, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512,
+    __cpuid_count, __m512, __m512i, _mm512_cvtepi32_ps, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512,
     _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_ps, _mm512_setzero_ps, _mm512_store_ps, _mm512_store_si512,
     _mm512_storeu_ps, _mm512_sub_epi8, _xgetbv,
 };
 use std::cell::Cell;
+use std::mem::MaybeUninit;
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use super::activations::{Activations, SPARE_ROWS};
+use super::activations::{Activations, TOGETHER};
 use super::avx512;
 use super::format::{BLOCK, Kind};
 use super::panels::{Panels, ROWS};
@@ -25,11 +26,11 @@ use super::target::Target;
 /// Activation rows of a tile.
 const TILE: usize = 16;
 /// Fewer activation rows are faster without tiles.
-pub(super) const FEWEST: usize = 24;
+pub(super) const FEWEST: usize = 48;
 /// Bytes of a group of codes: four of each of sixteen rows.
 const LINE: usize = 64;
 
-const _: () = assert!(SPARE_ROWS >= TILE - 1 && ROWS == 16);
+const _: () = assert!(TOGETHER == TILE && ROWS == 16);
 
 /// Whether this machine has tiles of bytes, and the system lets this process use them.
 pub fn is_available() -> bool {
@@ -193,19 +194,13 @@ impl Tiles {
         Self
     }
 
-    /// Sums of products of the activations' rows, `stride` bytes apart, with the weights. `LANE` of four chooses the tiles,
-    /// so that products in a row do not wait for each other.
+    /// Starts the sums of products of the activations' rows, `stride` bytes apart, with the weights, in the tile of `LANE`
+    /// of four, so that products in a row do not wait for each other. Nothing but [`Tiles::store`] reads a tile.
     ///
     /// # Safety
     /// As many bytes as the shapes say must be readable.
     #[inline(always)]
-    unsafe fn multiply<const LANE: usize>(
-        &self,
-        activations: *const i8,
-        stride: usize,
-        weights: *const u8,
-        sums: &mut Sums,
-    ) {
+    unsafe fn multiply<const LANE: usize>(&self, activations: *const i8, stride: usize, weights: *const u8) {
         macro_rules! multiply {
             ($sums:literal, $activations:literal, $weights:literal) => {
                 asm!(
@@ -213,25 +208,45 @@ impl Tiles {
                     concat!("tileloadd ", $activations, ", [{activations} + {stride}]"),
                     concat!("tileloadd ", $weights, ", [{weights} + {line}]"),
                     concat!("tdpbssd ", $sums, ", ", $activations, ", ", $weights),
-                    concat!("tilestored [{sums} + {line}], ", $sums),
                     activations = in(reg) activations,
                     stride = in(reg) stride,
                     weights = in(reg) weights,
                     line = in(reg) LINE,
-                    sums = in(reg) sums.0.as_mut_ptr(),
-                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                    options(nostack, preserves_flags),
+                    options(nostack, preserves_flags, readonly),
                 )
             };
         }
-        // SAFETY: sixteen rows of 64 bytes fit into the sums; the caller promises the rest.
+        // SAFETY: the caller promises what is read; the tiles belong to this type.
         unsafe {
             match LANE {
                 0 => multiply!("tmm0", "tmm4", "tmm6"),
                 1 => multiply!("tmm1", "tmm5", "tmm7"),
                 2 => multiply!("tmm2", "tmm4", "tmm6"),
                 _ => multiply!("tmm3", "tmm5", "tmm7"),
+            }
+        }
+    }
+
+    /// Stores the sums of `LANE`.
+    #[inline(always)]
+    fn store<const LANE: usize>(&self, sums: &mut MaybeUninit<Sums>) {
+        macro_rules! store {
+            ($sums:literal) => {
+                asm!(
+                    concat!("tilestored [{sums} + {line}], ", $sums),
+                    line = in(reg) LINE,
+                    sums = in(reg) sums.as_mut_ptr(),
+                    options(nostack, preserves_flags),
+                )
+            };
+        }
+        // SAFETY: sixteen rows of 64 bytes fit into the sums.
+        unsafe {
+            match LANE {
+                0 => store!("tmm0"),
+                1 => store!("tmm1"),
+                2 => store!("tmm2"),
+                _ => store!("tmm3"),
             }
         }
     }
@@ -245,19 +260,26 @@ impl Drop for Tiles {
 }
 
 /// `[16 activation rows, 16 rows]`
-#[derive(Clone, Copy)]
 #[repr(C, align(64))]
 struct Sums([i32; TILE * ROWS]);
 
-/// Products that are on their way while an earlier one is scaled: what a tile stores takes a while to be there.
+/// Products in a row that have tiles of their own.
 const LANES: usize = 4;
 
-/// Where a tile reads.
-struct Operands<'a> {
-    /// Sixteen rows, `stride` apart.
+/// Up to sixteen activation rows times one panel.
+struct Product<'a> {
+    tiles: &'a Tiles,
+    /// Sixteen rows, one after another.
     activations: &'a [i8],
-    stride: usize,
+    /// Blocks of sixteen rows' scales.
+    scales_of_rows: &'a [[f32; TILE]],
+    /// Of a type with a minimum: `[parts]` scaled sums of sixteen rows.
+    sums_of_rows: &'a [[f32; TILE]],
+    blocks_per_row: usize,
     weights: &'a [Line],
+    scales: &'a [[Lanes; 2]],
+    /// What tiles were stored to.
+    sums: [MaybeUninit<Sums>; LANES],
 }
 
 /// Up to sixteen activation rows times panel `nth` of the widened ones.
@@ -270,49 +292,33 @@ fn tile<K: Kind>(
     tokens: Range<usize>,
     target: &Target<'_>,
 ) {
+    let spare_sums = &mut Vec::new();
     let blocks_per_row = activations.blocks_per_row;
-    let stride = blocks_per_row * BLOCK;
     let parts = blocks_per_row * K::HALVES;
-    // With the spare rows there always are sixteen.
+    // Filled up, there always are sixteen.
+    assert!(tokens.start.is_multiple_of(TILE));
     let cells = tokens.start * blocks_per_row..(tokens.start + TILE) * blocks_per_row;
-    let operands = Operands {
+    let mut product = Product {
+        tiles,
         activations: &activations.codes[cells.start * BLOCK..cells.end * BLOCK],
-        stride,
+        scales_of_rows: activations.scales[cells.clone()].as_chunks().0,
+        sums_of_rows: sums_of_rows::<K>(activations, cells, spare_sums),
+        blocks_per_row,
         weights: &widened.codes[nth * blocks_per_row * 8..(nth + 1) * blocks_per_row * 8],
+        scales: &widened.scales[nth * parts..(nth + 1) * parts],
+        sums: [const { MaybeUninit::uninit() }; LANES],
     };
-    let (infos, block_sums) = (&activations.blocks[cells.clone()], &activations.sums[cells]);
-    let scales = &widened.scales[nth * parts..(nth + 1) * parts];
-    let mut sums = [const { Sums([0; TILE * ROWS]) }; LANES];
     let mut totals = [_mm512_setzero_ps(); TILE];
-    // SAFETY: parts that are there, of which each has its operands.
-    unsafe {
-        for ahead in 0..parts.min(LANES - 1) {
-            start::<K>(tiles, &operands, ahead, &mut sums);
-        }
-    }
-    for (part, [scale, minimum]) in scales.iter().enumerate() {
-        if part + LANES - 1 < parts {
-            // SAFETY: as above.
-            unsafe { start::<K>(tiles, &operands, part + LANES - 1, &mut sums) };
-        }
-        let (block, half) = (part / K::HALVES, part % K::HALVES);
-        let dots = sums[part % LANES].0.as_ptr();
-        // SAFETY: both hold sixteen, aligned.
-        let (scale, minimum) =
-            unsafe { (_mm512_load_ps(scale.0.as_ptr()), _mm512_load_ps(minimum.0.as_ptr())) };
-        for token in 0..TILE {
-            let at = token * blocks_per_row + block;
-            // SAFETY: there are sixteen rows of `blocks_per_row`, of which `block` is one.
-            let (info, block_sums) = unsafe { (infos.get_unchecked(at), block_sums.get_unchecked(at)) };
-            // SAFETY: the sums have sixteen rows of sixteen, aligned.
-            let dot = unsafe { _mm512_load_si512(dots.add(token * ROWS).cast::<__m512i>()) };
-            let factor = _mm512_mul_ps(scale, _mm512_set1_ps(info.scale));
-            totals[token] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), factor, totals[token]);
-            if K::HAS_MINIMUM {
-                let (_, scaled_sum) = block_sums.part(info, K::HALVES, half);
-                totals[token] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(scaled_sum), totals[token]);
-            }
-        }
+    product.start::<K, 0>(0);
+    product.start::<K, 1>(1);
+    product.store::<0>();
+    let mut part = 0;
+    while part < parts {
+        product.step::<K, 0, 1, 2>(part, &mut totals);
+        product.step::<K, 1, 2, 3>(part + 1, &mut totals);
+        product.step::<K, 2, 3, 0>(part + 2, &mut totals);
+        product.step::<K, 3, 0, 1>(part + 3, &mut totals);
+        part += LANES;
     }
     for (token, total) in tokens.zip(totals) {
         let mut values = [0f32; ROWS];
@@ -322,24 +328,74 @@ fn tile<K: Kind>(
     }
 }
 
-/// Multiplies the codes of part `part` of each row.
-///
-/// # Safety
-/// There must be such a part.
+/// `[parts]` what goes with the minimums of sixteen rows; of whole blocks it lies as it is wanted.
 #[inline(always)]
-unsafe fn start<K: Kind>(tiles: &Tiles, operands: &Operands<'_>, part: usize, sums: &mut [Sums; LANES]) {
-    let depth = BLOCK / K::HALVES;
-    let stride = operands.stride;
-    debug_assert!((part + 1) * depth <= stride);
-    // SAFETY: each of the sixteen rows has `depth` codes at `part · depth`, and a part of the weights is `depth / 4` lines.
-    unsafe {
-        let activations = operands.activations.as_ptr().add(part * depth);
-        let weights = operands.weights.as_ptr().add(part * depth / 4).cast::<u8>();
-        match part % LANES {
-            0 => tiles.multiply::<0>(activations, stride, weights, &mut sums[0]),
-            1 => tiles.multiply::<1>(activations, stride, weights, &mut sums[1]),
-            2 => tiles.multiply::<2>(activations, stride, weights, &mut sums[2]),
-            _ => tiles.multiply::<3>(activations, stride, weights, &mut sums[3]),
+fn sums_of_rows<'a, K: Kind>(
+    activations: &'a Activations,
+    cells: Range<usize>,
+    spare: &'a mut Vec<[f32; TILE]>,
+) -> &'a [[f32; TILE]] {
+    if !K::HAS_MINIMUM || K::HALVES == 1 {
+        return activations.scaled_sums[cells].as_chunks().0;
+    }
+    spare.clear();
+    for sums in activations.sums[cells].as_chunks::<TILE>().0 {
+        for half in 0..K::HALVES {
+            spare.push(sums.map(|sums| sums.scaled_halves[half]));
         }
+    }
+    spare
+}
+
+impl Product<'_> {
+    /// Scales part `part`, while the one after it leaves its tile and the one after that is multiplied: what a tile stores
+    /// takes a while to be there.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+    fn step<K: Kind, const NOW: usize, const NEXT: usize, const LAST: usize>(
+        &mut self,
+        part: usize,
+        totals: &mut [__m512; TILE],
+    ) {
+        self.start::<K, LAST>(part + 2);
+        if part + 1 < self.scales.len() {
+            self.store::<NEXT>();
+        }
+        let Some([scale, minimum]) = self.scales.get(part) else { return };
+        let block = part / K::HALVES;
+        // SAFETY: both hold sixteen, aligned.
+        let (scale, minimum) =
+            unsafe { (_mm512_load_ps(scale.0.as_ptr()), _mm512_load_ps(minimum.0.as_ptr())) };
+        let (rows, sums) = (&self.scales_of_rows[block], self.sums_of_rows.get(part).unwrap_or(&[0.0; TILE]));
+        for token in 0..TILE {
+            // SAFETY: a tile was stored there: sixteen rows of sixteen, aligned.
+            let dot = unsafe { _mm512_load_si512(self.sums[NOW].as_ptr().cast::<__m512i>().add(token)) };
+            let factor = _mm512_mul_ps(scale, _mm512_set1_ps(rows[token]));
+            totals[token] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), factor, totals[token]);
+            if K::HAS_MINIMUM {
+                totals[token] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(sums[token]), totals[token]);
+            }
+        }
+    }
+
+    /// Starts to multiply the codes of part `part` of each row, if there is one.
+    #[inline(always)]
+    fn start<K: Kind, const LANE: usize>(&self, part: usize) {
+        let depth = BLOCK / K::HALVES;
+        if part >= self.scales.len() {
+            return;
+        }
+        // SAFETY: each of the sixteen rows has `depth` codes at `part · depth`, and a part of the weights is `depth / 4`
+        // lines.
+        unsafe {
+            let activations = self.activations.as_ptr().add(part * depth);
+            let weights = self.weights.as_ptr().add(part * depth / 4).cast::<u8>();
+            self.tiles.multiply::<LANE>(activations, self.blocks_per_row * BLOCK, weights);
+        }
+    }
+
+    #[inline(always)]
+    fn store<const LANE: usize>(&mut self) {
+        self.tiles.store::<LANE>(&mut self.sums[LANE]);
     }
 }

@@ -16,7 +16,7 @@ use std::arch::x86_64::{
 };
 use std::ops::Range;
 
-use super::activations::Activations;
+use super::activations::{Activations, TOGETHER, facts, places};
 use super::format::{BLOCK, Kind, Scales};
 use super::panels::ROWS;
 use super::target::Target;
@@ -73,11 +73,10 @@ fn tile<K: Kind, const T: usize>(
     side: usize,
 ) -> [__m256; T] {
     let blocks_per_row = activations.blocks_per_row;
-    let cells = first * blocks_per_row..(first + T) * blocks_per_row;
+    let cells = first * blocks_per_row * BLOCK..(first + T) * blocks_per_row * BLOCK;
     // No closures here: one that is not inlined would pass its registers through memory.
-    let (rows, all_codes) =
-        (&activations.blocks[cells.clone()], &activations.codes[cells.start * BLOCK..cells.end * BLOCK]);
-    let sums = &activations.sums[cells];
+    let all_codes = &activations.codes[cells];
+    let first_place = places::<T>(activations, first);
     let mut totals = [_mm256_setzero_ps(); T];
     let groups = panel.chunks_exact(K::GROUP_BYTES).take(blocks_per_row / K::BLOCKS);
     for (group, bytes) in groups.enumerate() {
@@ -96,12 +95,12 @@ fn tile<K: Kind, const T: usize>(
                 let (scale, minimum) = scale_and_minimum::<K>(header, scales, half, side);
                 let dots = dots::<K, T>(&lines[side * 32..], half, &codes);
                 for token in 0..T {
-                    let at = token * blocks_per_row + block;
-                    // SAFETY: as above.
-                    let (info, sums) = unsafe { (rows.get_unchecked(at), sums.get_unchecked(at)) };
-                    let (negated_sum, scaled_sum) = sums.part(info, K::HALVES, half);
+                    let place = first_place + block * TOGETHER + token;
+                    // SAFETY: as above; the rows lie together.
+                    let (activation_scale, (negated_sum, scaled_sum)) =
+                        unsafe { facts::<K>(activations, place, half) };
                     let dot = without_offset::<K>(dots[token], negated_sum);
-                    let scale = _mm256_mul_ps(scale, _mm256_set1_ps(info.scale));
+                    let scale = _mm256_mul_ps(scale, _mm256_set1_ps(activation_scale));
                     totals[token] = _mm256_fmadd_ps(_mm256_cvtepi32_ps(dot), scale, totals[token]);
                     if K::HAS_MINIMUM {
                         totals[token] = _mm256_fmadd_ps(minimum, _mm256_set1_ps(scaled_sum), totals[token]);

@@ -13,9 +13,10 @@ use std::arch::x86_64::{
     _mm512_setzero_ps, _mm512_setzero_si512, _mm512_sll_epi16, _mm512_sll_epi32, _mm512_srl_epi16,
     _mm512_storeu_ps, _mm512_xor_si512,
 };
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::activations::{Activations, Rounded, info_of, scale_of, sums_of};
+use super::activations::{Activations, Facts, TOGETHER, facts, places, scale_of};
 use super::format::{BLOCK, Kind, Scales};
 use super::panels::ROWS;
 use super::target::Target;
@@ -48,11 +49,10 @@ pub(super) fn panel<K: Kind>(
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn tile<K: Kind, const T: usize>(panel: &[u8], activations: &Activations, first: usize, target: &Target<'_>) {
     let blocks_per_row = activations.blocks_per_row;
-    let cells = first * blocks_per_row..(first + T) * blocks_per_row;
+    let cells = first * blocks_per_row * BLOCK..(first + T) * blocks_per_row * BLOCK;
     // No closures here: one that is not inlined would pass its registers through memory.
-    let (rows, codes) =
-        (&activations.blocks[cells.clone()], &activations.codes[cells.start * BLOCK..cells.end * BLOCK]);
-    let sums = &activations.sums[cells];
+    let codes = &activations.codes[cells];
+    let first_place = places::<T>(activations, first);
     let mut totals = [_mm512_setzero_ps(); T];
     let groups = panel.chunks_exact(K::GROUP_BYTES).take(blocks_per_row / K::BLOCKS);
     for (group, bytes) in groups.enumerate() {
@@ -76,23 +76,20 @@ fn tile<K: Kind, const T: usize>(panel: &[u8], activations: &Activations, first:
             for half in 0..K::HALVES {
                 let (scale, minimum) = scale_and_minimum::<K>(header, scales, half);
                 let span = half * 8 / K::HALVES..(half + 1) * 8 / K::HALVES;
-                for token in 0..T {
+                for (token, total) in totals.iter_mut().enumerate() {
                     let at = token * blocks_per_row + block;
                     // SAFETY: there are `T` rows of `blocks_per_row` blocks, and `block` counts the panel's, of which
                     // there are as many.
-                    let (info, sums, codes) = unsafe {
-                        (
-                            rows.get_unchecked(at),
-                            sums.get_unchecked(at),
-                            codes.get_unchecked(at * BLOCK..(at + 1) * BLOCK),
-                        )
-                    };
-                    let (negated_sum, scaled_sum) = sums.part(info, K::HALVES, half);
+                    let codes = unsafe { codes.get_unchecked(at * BLOCK..(at + 1) * BLOCK) };
+                    let place = first_place + block * TOGETHER + token;
+                    // SAFETY: as above; the rows lie together.
+                    let (activation_scale, (negated_sum, scaled_sum)) =
+                        unsafe { facts::<K>(activations, place, half) };
                     let dot = dot::<K>(&weights, span.clone(), codes, negated_sum);
-                    let scale = _mm512_mul_ps(scale, _mm512_set1_ps(info.scale));
-                    totals[token] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, totals[token]);
+                    let scale = _mm512_mul_ps(scale, _mm512_set1_ps(activation_scale));
+                    *total = _mm512_fmadd_ps(_mm512_cvtepi32_ps(dot), scale, *total);
                     if K::HAS_MINIMUM {
-                        totals[token] = _mm512_fmadd_ps(minimum, _mm512_set1_ps(scaled_sum), totals[token]);
+                        *total = _mm512_fmadd_ps(minimum, _mm512_set1_ps(scaled_sum), *total);
                     }
                 }
             }
@@ -178,9 +175,9 @@ fn bits(lines: &[u8], at: usize, shift: usize, mask: i8, to: usize) -> __m512i {
 
 /// Rounds blocks of activations, as the other levels do.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn round_blocks(input: &[f32], to: Rounded<'_>) {
-    let places = to.codes.chunks_exact_mut(BLOCK).zip(to.blocks).zip(to.sums);
-    for (values, ((codes, block), sums)) in input.chunks_exact(BLOCK).zip(places) {
+pub(super) fn round_blocks(input: &[f32], codes: &mut [MaybeUninit<i8>], facts: &mut [Facts]) {
+    let places = codes.chunks_exact_mut(BLOCK).zip(facts);
+    for (values, (codes, facts)) in input.chunks_exact(BLOCK).zip(places) {
         let bits = _mm512_set1_epi32(0x7fff_ffff);
         // SAFETY: a block has 32 values.
         let (low, high) =
@@ -201,9 +198,7 @@ pub(super) fn round_blocks(input: &[f32], to: Rounded<'_>) {
             _mm_storeu_si128(to, _mm512_cvtepi32_epi8(low));
             _mm_storeu_si128(to.add(1), _mm512_cvtepi32_epi8(high));
         }
-        let halves = [_mm512_reduce_add_epi32(low), _mm512_reduce_add_epi32(high)];
-        block.write(info_of(scale, halves));
-        sums.write(sums_of(scale, halves));
+        *facts = (scale, [_mm512_reduce_add_epi32(low), _mm512_reduce_add_epi32(high)]);
     }
 }
 

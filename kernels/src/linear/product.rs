@@ -125,8 +125,7 @@ pub(super) fn multiply_panels(
 ) {
     #[cfg(target_arch = "x86_64")]
     if level == Level::Amx && tokens.len() >= amx::FEWEST {
-        // SAFETY: a `Cpu` holds only a level that this machine supports.
-        with_kind!(panels.dtype(), K => unsafe { amx::panels::<K>(panels, units, rounded, tokens, target) }, ());
+        with_kind!(panels.dtype(), K => multiply_by_tiles::<K>(panels, units, rounded, tokens, target), ());
         return;
     }
     for unit in units {
@@ -138,6 +137,19 @@ pub(super) fn multiply_panels(
             ()
         );
     }
+}
+
+/// [`multiply_panels`] on a level that has tiles.
+#[cfg(target_arch = "x86_64")]
+fn multiply_by_tiles<K: Kind>(
+    panels: &Panels,
+    units: Range<usize>,
+    rounded: &Activations,
+    tokens: Range<usize>,
+    target: &Target<'_>,
+) {
+    // SAFETY: a `Cpu` holds only a level that this machine supports; units and tokens belong to one task.
+    unsafe { amx::panels::<K>(panels, units, rounded, tokens, target) }
 }
 
 /// One panel times a range of activation rows, at the given level.

@@ -18,10 +18,10 @@ pub(super) fn panel<K: Kind>(panel: &[u8], activations: &Activations, token: usi
         for (block, bytes) in blocks.chunks_exact(K::BLOCK_BYTES).enumerate() {
             let (scales, lines) = bytes.split_at(K::SCALE_BYTES);
             let at = token * blocks_per_row + group * K::BLOCKS + block;
-            let info = &activations.blocks[at];
+            let place = activations.place(token, group * K::BLOCKS + block);
             let codes = &activations.codes[at * BLOCK..(at + 1) * BLOCK];
             for half in 0..K::HALVES {
-                let (negated_sum, scaled_sum) = activations.sums[at].part(info, K::HALVES, half);
+                let (negated_sum, scaled_sum) = activations.part(place, K::HALVES, half);
                 let span = half * BLOCK / K::HALVES..(half + 1) * BLOCK / K::HALVES;
                 for (row, total) in totals.iter_mut().enumerate() {
                     let dot: i32 = span
@@ -29,7 +29,8 @@ pub(super) fn panel<K: Kind>(panel: &[u8], activations: &Activations, token: usi
                         .map(|index| i32::from(code::<K>(lines, row, index)) * i32::from(codes[index]))
                         .sum();
                     let (scale, minimum) = scale_and_minimum::<K>(header, scales, row, half);
-                    *total = ((dot + K::OFFSET * negated_sum) as f32).mul_add(scale * info.scale, *total);
+                    *total = ((dot + K::OFFSET * negated_sum) as f32)
+                        .mul_add(scale * activations.scales[place], *total);
                     if K::HAS_MINIMUM {
                         *total = minimum.mul_add(scaled_sum, *total);
                     }

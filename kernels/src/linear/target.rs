@@ -100,9 +100,16 @@ impl<'a> Target<'a> {
         );
         // SAFETY: within the result, by the check above.
         let to = unsafe { self.start.add(at) };
-        if self.columns == ROWS && self.bias.is_none() && !self.adds {
+        if self.columns == ROWS && self.bias.is_none() {
+            let to = to.cast::<[f32; ROWS]>();
+            let mut totals = *totals;
+            if self.adds {
+                // SAFETY: sixteen cells, which are this task's; what is added to was written before.
+                let there = unsafe { to.read_unaligned() };
+                totals.iter_mut().zip(there).for_each(|(total, there)| *total += there);
+            }
             // SAFETY: sixteen cells, which are this task's.
-            unsafe { to.cast::<[f32; ROWS]>().write_unaligned(*totals) };
+            unsafe { to.write_unaligned(totals) };
             return;
         }
         for (column, total) in totals.iter().take(self.columns).enumerate() {

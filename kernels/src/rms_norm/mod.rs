@@ -82,7 +82,7 @@ pub fn rms_norm_for_on(
                         // SAFETY: the row was just written.
                         let normed = unsafe { normed.assume_init_ref() };
                         // SAFETY: each row is one task's.
-                        unsafe { builder.round(cpu, row * builder.blocks_per_row(), normed) };
+                        unsafe { builder.round(cpu, row, 0, normed) };
                     }
                 });
             });
