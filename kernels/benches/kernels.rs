@@ -1,79 +1,158 @@
-//! Throughput of the kernels on shapes of SmolLM2-135M: linear layers by type and batch, and attention at
-//! depth 2048.
+//! The kernels on shapes of SmolLM2-135M: linear layers by type and rows, attention, and what goes element by element.
 //!
-//! Criterion prints bytes per second of weights (or cached keys and values) for one row, where memory is the
-//! limit, and elements per second, meaning multiply-adds, for many rows.
+//! Criterion prints operations per second (a multiplication and an addition are two) and bytes per second, those that
+//! have to be read and written at least once; `make bench` sets both beside what the machine can do. Weights are cold:
+//! each call has the next of many matrices, as a model's layers follow each other.
 
 use std::hint::black_box;
+use std::time::Duration;
 
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{DType, Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use sconce_kernels::{AttentionOptions, Linear, PagedBatch, PagedParts, cache_shapes, paged_attention};
+use sconce_kernels::{
+    AttentionOptions, Linear, PagedBatch, PagedParts, cache_shapes, paged_attention, rms_norm, rotary,
+    silu_mul, write_cache,
+};
 
-const TYPES: [GgmlDType; 6] =
-    [GgmlDType::Q4_0, GgmlDType::Q4_1, GgmlDType::Q8_0, GgmlDType::Q6K, GgmlDType::F16, GgmlDType::F32];
+const TYPES: [GgmlDType; 7] = [
+    GgmlDType::Q4_0,
+    GgmlDType::Q4_1,
+    GgmlDType::Q8_0,
+    GgmlDType::Q4K,
+    GgmlDType::Q6K,
+    GgmlDType::F16,
+    GgmlDType::F32,
+];
+const HIDDEN: usize = 576;
+const VOCAB: usize = 49_152;
+const HEADS: usize = 9;
+const KV_HEADS: usize = 3;
+const HEAD: usize = 64;
+const BLOCK: usize = 32;
+/// Weights that calls go through in turn: about as many as the model has.
+const WEIGHTS: u64 = 100_000_000;
+
+fn random(shape: impl Into<candle_core::Shape>) -> Tensor {
+    Tensor::randn(0f32, 1.0, shape, &Device::Cpu).expect("a tensor on the CPU")
+}
+
+/// As many equal matrices as make up [`WEIGHTS`].
+fn matrices(out: usize, inner: usize, dtype: GgmlDType) -> Vec<Linear> {
+    let blocks = QTensor::quantize(&random((out, inner)), dtype).expect("the shape fits the type");
+    let blocks = blocks.data().expect("the tensor is on the CPU");
+    let one = || Linear::quantised(dtype, &blocks, out, inner, None, &Device::Cpu).expect("a whole matrix");
+    let first = one();
+    let more = WEIGHTS / first.memory_bytes();
+    std::iter::once(first).chain((1..more).map(|_| one())).collect()
+}
 
 fn linear(criterion: &mut Criterion) {
-    for (out, inner) in [(576, 576), (1536, 576), (49152, 576)] {
+    for (out, inner, all_rows) in [
+        (HIDDEN, HIDDEN, [1, 8, 512].as_slice()),
+        (1_536, HIDDEN, &[1, 4, 8, 16, 64, 512]),
+        (VOCAB, HIDDEN, &[1, 8]),
+    ] {
+        let mut group = criterion.benchmark_group(format!("linear {out}x{inner}"));
         for dtype in TYPES {
             let inner = if inner % dtype.block_size() == 0 { inner } else { 512 };
-            let weight = Tensor::randn(0f32, 1.0, (out, inner), &Device::Cpu).expect("a tensor on the CPU");
-            let blocks = QTensor::quantize(&weight, dtype).expect("the shape fits the type");
-            let blocks = blocks.data().expect("the tensor is on the CPU");
-            let linear =
-                Linear::quantised(dtype, &blocks, out, inner, None, &Device::Cpu).expect("a whole matrix");
-            let mut group = criterion.benchmark_group(format!("linear/{out}x{inner}"));
-            for rows in [1, 8, 64] {
-                if out > 10_000 && rows > 8 {
-                    continue;
-                }
-                let x = Tensor::randn(0f32, 1.0, (rows, inner), &Device::Cpu).expect("a tensor on the CPU");
-                group.throughput(match rows {
-                    1 => Throughput::Bytes(linear.memory_bytes()),
-                    _ => Throughput::Elements((rows * out * inner) as u64),
+            let matrices = matrices(out, inner, dtype);
+            for &rows in all_rows {
+                let x = random((rows, inner));
+                group.throughput(Throughput::ElementsAndBytes {
+                    elements: (2 * rows * out * inner) as u64,
+                    bytes: matrices[0].memory_bytes() + (4 * rows * (out + inner)) as u64,
                 });
+                let mut turn = matrices.iter().cycle();
                 group.bench_function(BenchmarkId::new(format!("{dtype:?}"), rows), |bencher| {
-                    bencher.iter(|| black_box(linear.forward(black_box(&x)).expect("shapes fit")));
+                    bencher.iter(|| {
+                        let linear = turn.next().expect("it has no end");
+                        black_box(linear.forward(black_box(&x)).expect("shapes fit"))
+                    });
                 });
             }
-            group.finish();
         }
+        group.finish();
     }
 }
 
+/// The last `rows` positions of `streams` contexts of `depth` positions.
+fn paged(streams: usize, depth: usize, rows: usize) -> PagedBatch {
+    let blocks = depth / BLOCK;
+    let positions = || (depth - rows..depth).map(|position| position as u32);
+    let parts = PagedParts {
+        slots: (0..streams)
+            .flat_map(|stream| positions().map(move |at| (stream * depth) as u32 + at))
+            .collect(),
+        positions: (0..streams).flat_map(|_| positions()).collect(),
+        starts: (0..=streams).map(|stream| (stream * rows) as u32).collect(),
+        context_lens: vec![depth as u32; streams],
+        block_tables: (0..streams)
+            .map(|stream| (stream * blocks..(stream + 1) * blocks).map(|block| block as u32).collect())
+            .collect(),
+        block_size: BLOCK,
+        blocks: streams * blocks,
+    };
+    PagedBatch::new(parts, &Device::Cpu).expect("the batch fits the cache")
+}
+
+/// Keys and values of all positions.
+fn cache(streams: usize, depth: usize) -> [Tensor; 2] {
+    cache_shapes(&Device::Cpu, streams * depth / BLOCK, BLOCK, KV_HEADS, HEAD)
+        .map(|shape| random(&shape).to_dtype(DType::F16).expect("f32 narrows to f16"))
+}
+
 fn attention(criterion: &mut Criterion) {
-    const DEPTH: usize = 2048;
-    const BLOCK: usize = 32;
-    let (heads, kv_heads, width) = (9, 3, 64);
-    let shapes = cache_shapes(&Device::Cpu, DEPTH / BLOCK, BLOCK, kv_heads, width);
-    let [keys, values] = shapes.map(|shape| {
-        let cache = Tensor::randn(0f32, 1.0, &shape, &Device::Cpu).expect("a tensor on the CPU");
-        cache.to_dtype(DType::F16).expect("f32 narrows to f16")
-    });
     let options = AttentionOptions { scale: 0.125, sliding_window: None, softcap: None };
-    let mut group = criterion.benchmark_group("attention/depth-2048");
-    for rows in [1, 128, 512] {
-        let positions: Vec<u32> = (DEPTH - rows..DEPTH).map(|position| position as u32).collect();
-        let parts = PagedParts {
-            slots: positions.clone(),
-            positions,
-            starts: vec![0, rows as u32],
-            context_lens: vec![DEPTH as u32],
-            block_tables: vec![(0..(DEPTH / BLOCK) as u32).collect()],
-            block_size: BLOCK,
-            blocks: DEPTH / BLOCK,
-        };
-        let batch = PagedBatch::new(parts, &Device::Cpu).expect("the batch fits the cache");
-        let q = Tensor::randn(0f32, 1.0, (rows, heads, width), &Device::Cpu).expect("a tensor on the CPU");
-        group.throughput(match rows {
-            1 => Throughput::Bytes((2 * 2 * DEPTH * kv_heads * width) as u64),
-            _ => Throughput::Elements((2 * rows * (DEPTH - rows / 2) * heads * width) as u64),
+    let mut group = criterion.benchmark_group("attention");
+    for (name, streams, depth, rows) in [
+        ("decode at 2048", 1, 2_048, 1),
+        ("decode at 256, 16 streams", 16, 256, 1),
+        ("decode at 2048, 8 streams", 8, 2_048, 1),
+        ("prefill 512", 1, 512, 512),
+        ("prefill 64 at 2048", 1, 2_048, 64),
+    ] {
+        let [keys, values] = cache(streams, depth);
+        let batch = paged(streams, depth, rows);
+        let q = random((streams * rows, HEADS, HEAD));
+        // What a row sees, on average: it does not look ahead.
+        let seen = depth - (rows - 1) / 2;
+        group.throughput(Throughput::ElementsAndBytes {
+            elements: (2 * 2 * streams * rows * seen * HEADS * HEAD) as u64,
+            bytes: (2 * 2 * streams * depth * KV_HEADS * HEAD + 2 * 4 * streams * rows * HEADS * HEAD) as u64,
         });
-        group.bench_function(BenchmarkId::from_parameter(rows), |bencher| {
+        group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 black_box(paged_attention(&q, &keys, &values, &batch, &options).expect("shapes fit"))
             });
+        });
+    }
+    group.finish();
+}
+
+fn element_by_element(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("elements");
+    for rows in [1, 512] {
+        let (x, weight) = (random((rows, HIDDEN)), random(HIDDEN));
+        group.throughput(Throughput::Bytes((2 * 4 * rows * HIDDEN) as u64));
+        group.bench_function(BenchmarkId::new("rms norm", rows), |bencher| {
+            bencher.iter(|| black_box(rms_norm(&x, &weight, 1e-5).expect("shapes fit")));
+        });
+        let (gate, up) = (random((rows, 1_536)), random((rows, 1_536)));
+        group.throughput(Throughput::Bytes((3 * 4 * rows * 1_536) as u64));
+        group.bench_function(BenchmarkId::new("silu and product", rows), |bencher| {
+            bencher.iter(|| black_box(silu_mul(&gate, &up).expect("shapes fit")));
+        });
+        let (q, angles) = (random((rows, HEADS, HEAD)), random((rows, HEAD / 2)));
+        group.throughput(Throughput::Bytes((2 * 4 * rows * HEADS * HEAD + 4 * rows * HEAD) as u64));
+        group.bench_function(BenchmarkId::new("rotary", rows), |bencher| {
+            bencher.iter(|| black_box(rotary(&q, &angles, &angles).expect("shapes fit")));
+        });
+        let (new, keys, values) = (random((rows, KV_HEADS, HEAD)), cache(1, 512), cache(1, 512));
+        let batch = paged(1, 512, rows);
+        group.throughput(Throughput::Bytes((2 * (4 + 2) * rows * KV_HEADS * HEAD) as u64));
+        group.bench_function(BenchmarkId::new("cache write", rows), |bencher| {
+            bencher.iter(|| write_cache(&new, &new, &keys, &values, &batch).expect("shapes fit"));
         });
     }
     group.finish();
@@ -83,8 +162,8 @@ criterion_group! {
     name = benches;
     config = Criterion::default()
         .sample_size(20)
-        .warm_up_time(std::time::Duration::from_millis(200))
-        .measurement_time(std::time::Duration::from_millis(600));
-    targets = linear, attention
+        .warm_up_time(Duration::from_millis(200))
+        .measurement_time(Duration::from_millis(600));
+    targets = linear, attention, element_by_element
 }
 criterion_main!(benches);
