@@ -13,7 +13,7 @@ CARGO_TEST := cargo test --workspace --locked --no-fail-fast
 COUNT := awk '/^test result:/ { passed += $$4; failed += $$6; ignored += $$8 } END { printf "%d passed, %d failed, %d skipped\n", passed, failed, ignored }'
 
 .DEFAULT_GOAL := help
-.PHONY: help run build test test-postgres lint house check-cuda build-cuda bench test-models prepare prepare-postgres
+.PHONY: help run build test test-postgres lint house check-cuda build-cuda bench bench-compare test-models prepare prepare-postgres
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -60,5 +60,10 @@ build-cuda: prepare ## build with CUDA, where a toolkit is
 	@command -v nvcc > /dev/null || { echo "nvcc is not on the PATH: install the CUDA toolkit (11.4 or newer)"; exit 1; }
 	cargo build --release --locked --features cuda
 
-bench: test-models ## tokens per second of the real model, and the kernels
-	cargo bench --workspace --locked
+bench: test-models ## everything measured, beside what the machine can do; QUICK=1 in three minutes, MODEL=file.gguf another model
+	@mkdir -p target/bench && touch target/bench/started
+	cargo bench --workspace --locked $(addprefix --bench ,peaks kernels forward engine server) -- $(if $(QUICK),--quick)
+	@cargo bench --locked --bench report -- --write
+
+bench-compare: test-models ## our server and another by turns, with the same requests: PEER=http://host:port
+	cargo bench --locked --bench compare

@@ -65,8 +65,10 @@ fn cost(path: &Path, model: &dyn Model) -> Value {
     let mut file = File::open(path).expect("it was just read");
     let content = Content::read(&mut file).expect("it was just read");
     let (mut bytes, mut layers, mut embedding, mut head) = (0, 0, (0, 0), (0, 0));
+    let mut floats = 0;
     for (name, tensor) in &content.tensor_infos {
         let count = tensor.shape.elem_count();
+        floats += if tensor.ggml_dtype.block_size() == 1 { count } else { 0 };
         let size = count / tensor.ggml_dtype.block_size() * tensor.ggml_dtype.type_size();
         match name.as_str() {
             "token_embd.weight" => embedding = (count, size),
@@ -85,9 +87,7 @@ fn cost(path: &Path, model: &dyn Model) -> Value {
         "head_operations": 2 * head.0,
         "cache_bytes_per_position": KvCache::bytes_per_block(spec, CacheType::F16) / BLOCK as u64,
         "attention_operations_per_position": 4 * spec.layers * spec.heads * spec.head_dim,
-        "prompt": PROMPT,
-        "context": CONTEXT,
-        "deep": DEEP,
+        "is_float": floats > layers / 2,
     })
 }
 
