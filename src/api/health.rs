@@ -200,10 +200,12 @@ fn start_of_process() -> f64 {
 type Figure = (&'static str, fn(&EngineStats) -> f64);
 
 fn per_model(engines: &Engines) -> Vec<Sample> {
-    let figures: [Figure; 4] = [
+    let figures: [Figure; 6] = [
         (names::FREE_BLOCKS, |stats| stats.free_blocks as f64),
         (names::TOTAL_BLOCKS, |stats| stats.total_blocks as f64),
         (names::STEPS, |stats| stats.steps as f64),
+        (names::DRAFTED_TOKENS, |stats| stats.drafted_tokens as f64),
+        (names::ACCEPTED_TOKENS, |stats| stats.accepted_tokens as f64),
         (names::PREEMPTIONS, |stats| stats.preemptions as f64),
     ];
     let samples = figures.iter().flat_map(|(name, figure)| {

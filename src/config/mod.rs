@@ -298,6 +298,7 @@ fn engine(layers: &mut Layers) -> Result<EngineConfig, ConfigError> {
         max_waiting: at_least_one(layers, "max-waiting")?,
         queue_timeout: layers.value::<Time>("queue-timeout")?.0,
         prefix_cache: layers.value::<Truth>("prefix-cache")?.0,
+        speculation: layers.value::<sections::SpeculationName>("speculation")?.0,
         embedding_batch_tokens: at_least_one(layers, "embedding-batch-tokens")?,
     })
 }

@@ -129,6 +129,8 @@ pub struct EngineConfig {
     pub queue_timeout: Duration,
     /// Whether common beginnings are kept.
     pub prefix_cache: bool,
+    /// Whether tokens are guessed where an answer repeats its prompt or itself, as far as it pays.
+    pub speculation: bool,
     /// Most tokens in one pass of an embedding model.
     pub embedding_batch_tokens: usize,
 }
@@ -173,6 +175,21 @@ impl FromStr for LogFormat {
             "text" => Ok(Self::Text),
             "json" => Ok(Self::Json),
             other => Err(format!("log format `{other}` is not known; use text or json")),
+        }
+    }
+}
+
+/// [`EngineConfig::speculation`] as it is typed.
+pub(super) struct SpeculationName(pub bool);
+
+impl FromStr for SpeculationName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self(true)),
+            "off" => Ok(Self(false)),
+            other => Err(format!("speculation `{other}` is not known; use auto or off")),
         }
     }
 }

@@ -180,6 +180,12 @@ pub const SETTINGS: &[Setting] = &[
     one("max-waiting", "NUMBER", "256", "Most requests waiting for one model; one more is refused"),
     one("queue-timeout", "TIME", "2m", "How long a request may wait before its first step"),
     one("prefix-cache", "BOOL", "true", "Keep and reuse the keys and values of common beginnings"),
+    one(
+        "speculation",
+        "auto|off",
+        "auto",
+        "Guess tokens where an answer repeats its prompt or itself, where that is quicker; answers stay the same",
+    ),
     one("embedding-batch-tokens", "TOKENS", "2048", "Most tokens in one pass of an embedding model"),
     // log
     Setting {

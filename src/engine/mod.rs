@@ -7,11 +7,11 @@
 //! ```text
 //! handle ── Submission ──▶ worker: accept → scheduler.plan → Model::forward → scheduler.commit ──▶ TokenStream
 //!                                           │ admission, fairness            │ sampler
-//!                                           │ blocks, prefix                 │ sequence
+//!                                           │ blocks, prefix, lookup         │ sequence
 //! ```
 //!
 //! The same request has the same answer whatever else runs: a token depends on its own sequence's logits and on (seed,
-//! choice, position), so chunks, prefix hits, batches and preemptions change only when it comes.
+//! choice, position), so chunks, prefix hits, batches, preemptions and guesses change only when it comes.
 
 mod blocks;
 mod drain;
@@ -19,6 +19,7 @@ mod embedder;
 mod error;
 mod fairness;
 mod handle;
+mod lookup;
 mod pace;
 mod prefix;
 mod request;
@@ -26,6 +27,7 @@ pub mod sampler;
 mod scheduler;
 mod sequence;
 mod stats;
+mod step_cost;
 mod tab;
 mod worker;
 
@@ -33,8 +35,8 @@ pub use embedder::EmbedderHandle;
 pub use error::EngineError;
 pub use handle::{Engine, EngineHandle, TokenStream};
 pub use request::{
-    EngineLimits, FinishReason, Priority, PromptLogprob, SamplingParams, SequenceRequest, TokenEvent,
-    TokenLogprob,
+    EngineLimits, FinishReason, Priority, PromptLogprob, SamplingParams, SequenceRequest, Speculation,
+    TokenEvent, TokenLogprob,
 };
 pub use stats::EngineStats;
 pub use tab::{Bill, Spent};

@@ -191,6 +191,21 @@ pub struct EngineLimits {
     pub queue_timeout: Duration,
     /// Whether full blocks are kept and found again.
     pub prefix_cache: bool,
+    /// Whether tokens are guessed where a sequence repeats its prompt or itself.
+    pub speculation: Speculation,
+}
+
+/// Whether tokens are guessed and checked several at a time. It changes when tokens come, never which.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Speculation {
+    /// One token a step.
+    Off,
+    /// Where it pays: as far as guesses are likely, and steps not much longer for them.
+    #[default]
+    Auto,
+    /// As much as fits, whether or not it pays, with guesses out of the air where there are no better ones. It is for
+    /// tests of what must not depend on guesses.
+    Always,
 }
 
 impl Default for EngineLimits {
@@ -204,6 +219,7 @@ impl Default for EngineLimits {
             max_waiting: 256,
             queue_timeout: Duration::from_secs(120),
             prefix_cache: true,
+            speculation: Speculation::Auto,
         }
     }
 }

@@ -6,6 +6,7 @@
 
 mod admission;
 mod commit;
+mod draft;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -21,6 +22,7 @@ use crate::engine::fairness::Fairness;
 use crate::engine::prefix::PrefixHasher;
 use crate::engine::sampler::History;
 use crate::engine::sequence::{Group, GroupId, Groups, Phase, Sequence, Submission};
+use crate::engine::step_cost::StepCost;
 use crate::engine::{EngineError, EngineLimits, EngineStats, FinishReason, Priority, TokenEvent};
 pub(super) use plan::Step;
 
@@ -37,6 +39,7 @@ pub(super) struct Scheduler {
     fairness: Fairness,
     drain: Arc<DrainRate>,
     starts: Starts,
+    step_cost: StepCost,
     groups: Groups,
     /// Without blocks, in no order.
     waiting: Vec<Sequence>,
@@ -75,6 +78,7 @@ impl Scheduler {
             fairness: Fairness::default(),
             drain,
             starts: Starts::default(),
+            step_cost: StepCost::default(),
             groups: Groups::default(),
             waiting: Vec::new(),
             running: Vec::new(),
@@ -154,6 +158,8 @@ impl Scheduler {
             named: 0,
             expected: 0,
             scheduled: 0,
+            drafts: Vec::new(),
+            lookup: None,
             history,
         });
     }
@@ -244,6 +250,8 @@ impl Scheduler {
         sequence.named = 0;
         sequence.expected = 0;
         sequence.scheduled = 0;
+        sequence.drafts.clear();
+        sequence.lookup = None;
     }
 
     /// Takes the blocks of a running sequence; it waits and will run again what it has so far.

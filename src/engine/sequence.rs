@@ -10,6 +10,7 @@ use sconce_models::KvCache;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use crate::engine::blocks::BlockId;
+use crate::engine::lookup::Lookup;
 use crate::engine::prefix::PrefixHash;
 use crate::engine::sampler::History;
 use crate::engine::tab::Tab;
@@ -132,8 +133,12 @@ pub(super) struct Sequence {
     pub(super) named: usize,
     /// Blocks `named..expected` are announced to the block manager.
     pub(super) expected: usize,
-    /// Tokens of this step.
+    /// Tokens of this step, guesses included.
     pub(super) scheduled: usize,
+    /// Guesses of what comes after `tokens` that run in this step; empty between steps.
+    pub(super) drafts: Vec<u32>,
+    /// Where the guesses come from, once it decodes and guesses are wanted.
+    pub(super) lookup: Option<Lookup>,
     /// Token counts for the penalties, if there are any.
     pub(super) history: Option<History>,
 }
@@ -153,9 +158,14 @@ impl Sequence {
         self.tokens.len() - self.computed()
     }
 
-    /// Whether it gets one token a step.
+    /// Whether it gets one token a step, and more where guesses are right.
     pub(super) fn is_decoding(&self) -> bool {
         self.phase == Phase::Decoding
+    }
+
+    /// Whether it goes on, and this token is its last, at this position.
+    pub(super) fn has_said(&self, token: u32, position: usize) -> bool {
+        self.is_decoding() && self.tokens.len() == position + 1 && self.tokens.last() == Some(&token)
     }
 
     /// Whether its prompt, or what it lost in a preemption, is being run.
@@ -182,6 +192,8 @@ impl Sequence {
             named: self.named,
             expected: self.named,
             scheduled: 0,
+            drafts: Vec::new(),
+            lookup: None,
             history: self.history.clone(),
         }
     }

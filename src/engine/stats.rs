@@ -17,6 +17,10 @@ pub struct EngineStats {
     pub prefill_tokens: u64,
     /// Tokens generated so far.
     pub generated_tokens: u64,
+    /// Tokens guessed and run so far.
+    pub drafted_tokens: u64,
+    /// Of those, how many were right.
+    pub accepted_tokens: u64,
     /// Prompt tokens looked up in the prefix cache so far.
     pub prefix_queries: u64,
     /// Prompt tokens found there so far.

@@ -64,8 +64,10 @@ impl Worker {
                 self.scheduler.fail_step(&reason);
             }
         }
+        let took = started.elapsed();
+        self.scheduler.observe(step, took);
         if step.is_mixed() {
-            self.pace.observe(step.prefill_tokens, started.elapsed());
+            self.pace.observe(step.prefill_tokens, took);
             self.scheduler.limit_prefill(self.pace.chunk());
         }
     }

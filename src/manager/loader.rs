@@ -5,7 +5,7 @@ use std::path::Path;
 use sconce_models::{Error, Inspection, LoadOptions, Loaded, LoadedModel, ModelFiles, inspect, load};
 
 use crate::config::{EngineConfig, ModelsConfig};
-use crate::engine::{EmbedderHandle, Engine, EngineError, EngineLimits};
+use crate::engine::{EmbedderHandle, Engine, EngineError, EngineLimits, Speculation};
 use crate::error::Code;
 use crate::manager::lease::{LoadedEntry, Runner};
 use crate::manager::memory::{MemoryNeed, MemoryPlan};
@@ -139,6 +139,7 @@ impl Loader {
             max_waiting: self.engine.max_waiting,
             queue_timeout: self.engine.queue_timeout,
             prefix_cache: self.engine.prefix_cache,
+            speculation: if self.engine.speculation { Speculation::Auto } else { Speculation::Off },
         }
     }
 }

@@ -68,6 +68,10 @@ pub const FREE_BLOCKS: &str = "sconce_kv_blocks_free";
 pub const TOTAL_BLOCKS: &str = "sconce_kv_blocks";
 /// Engine steps, by model.
 pub const STEPS: &str = "sconce_engine_steps_total";
+/// Tokens guessed and run, by model.
+pub const DRAFTED_TOKENS: &str = "sconce_drafted_tokens_total";
+/// Of those, the ones that were right, by model.
+pub const ACCEPTED_TOKENS: &str = "sconce_accepted_tokens_total";
 /// Sequences that gave their blocks back, by model.
 pub const PREEMPTIONS: &str = "sconce_preemptions_total";
 
@@ -148,6 +152,8 @@ const METRICS: &[Metric] = &[
     gauge(FREE_BLOCKS, "Cache blocks no sequence holds."),
     gauge(TOTAL_BLOCKS, "Cache blocks."),
     counter(STEPS, "Steps of the engine."),
+    counter(DRAFTED_TOKENS, "Tokens guessed and run by the engine."),
+    counter(ACCEPTED_TOKENS, "Guessed tokens that were right."),
     counter(PREEMPTIONS, "Sequences that gave their blocks back to be recomputed."),
 ];
 

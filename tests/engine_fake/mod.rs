@@ -1,7 +1,8 @@
 //! A model without weights: its logits are a hash of the sequence's own tokens, which it reads back from the cache.
 //!
 //! It writes each token's id at its slot and, for each sampled row, reads the whole history through the block table; a
-//! block that is shared, copied, evicted or reused wrongly therefore changes the answer. The last ids of the vocabulary
+//! block that is shared, copied, evicted or reused wrongly therefore changes the answer. One with a short memory says
+//! nearly what its last tokens make it say, and so repeats itself, but the whole history is in every bit. The last ids of the vocabulary
 //! are poison: they are never generated, and in a prompt they make the pass fail in the way they are named for.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
@@ -65,6 +66,8 @@ impl Gate {
 /// The stand-in.
 pub struct FakeModel {
     pub spec: ModelSpec,
+    /// How many tokens nearly decide the next one; none: all do alike.
+    pub memory: Option<usize>,
     /// If there is one, each pass waits at it.
     pub gate: Option<Gate>,
     /// Every batch that was run.
@@ -74,7 +77,12 @@ pub struct FakeModel {
 impl FakeModel {
     /// A model of [`VOCAB`] tokens.
     pub fn new(context_length: usize) -> Self {
-        Self { spec: spec(context_length, VOCAB as usize), gate: None, log: None }
+        Self { spec: spec(context_length, VOCAB as usize), memory: None, gate: None, log: None }
+    }
+
+    /// One that repeats itself: after the same so many tokens it nearly always says the same.
+    pub fn repetitive(context_length: usize, memory: usize) -> Self {
+        Self { memory: Some(memory), ..Self::new(context_length) }
     }
 
     /// One whose passes wait at the gate.
@@ -129,27 +137,36 @@ impl Model for FakeModel {
                 let slot = block * KvCache::BLOCK_SIZE as u32 + (position % KvCache::BLOCK_SIZE) as u32;
                 cache.mark(slot).expect("a slot of the cache")
             });
-            data.extend(logits(history));
+            data.extend(logits(&history.collect::<Vec<u32>>(), self.memory));
         }
         Ok(Logits::from_host(VOCAB as usize, data))
     }
 }
 
-fn logits(history: impl Iterator<Item = u32>) -> Vec<f32> {
-    let mut hash = 0xCBF2_9CE4_8422_2325_u64;
-    let mut poisoned = false;
-    for mark in history {
-        assert!(mark > 0, "a position that was never written is read");
-        poisoned |= mark == NAN + 1;
-        hash = (hash ^ u64::from(mark)).wrapping_mul(0x0100_0000_01B3).rotate_left(23);
-    }
+fn logits(history: &[u32], memory: Option<usize>) -> Vec<f32> {
+    assert!(!history.contains(&0), "a position that was never written is read");
+    let poisoned = history.contains(&(NAN + 1));
+    let whole = hash(history);
+    let remembered = memory.map(|tokens| hash(&history[history.len().saturating_sub(tokens)..]));
     let logit = |id: u32| match id {
         _ if poisoned => f32::NAN,
         ORDINARY.. => f32::NEG_INFINITY,
-        _ => {
-            let mixed = (hash ^ u64::from(id)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            ((mixed ^ mixed >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 40) as f32 / (1 << 21) as f32
-        }
+        _ => match remembered {
+            Some(remembered) => 4.0 * logit_of(remembered, id) + logit_of(whole, id) / 64.0,
+            None => logit_of(whole, id),
+        },
     };
     (0..VOCAB).map(logit).collect()
+}
+
+fn hash(marks: &[u32]) -> u64 {
+    let mix =
+        |hash: u64, &mark: &u32| (hash ^ u64::from(mark)).wrapping_mul(0x0100_0000_01B3).rotate_left(23);
+    marks.iter().fold(0xCBF2_9CE4_8422_2325, mix)
+}
+
+/// From 0 to 8.
+fn logit_of(hash: u64, id: u32) -> f32 {
+    let mixed = (hash ^ u64::from(id)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    ((mixed ^ mixed >> 29).wrapping_mul(0xBF58_476D_1CE4_E5B9) >> 40) as f32 / (1 << 21) as f32
 }

@@ -37,6 +37,7 @@ impl Scheduler {
             self.fail_group(group, "the model's output holds values that are not numbers");
         }
         self.remove_finished();
+        self.drop_drafts();
     }
 
     /// Ends every request that had a part in a step whose pass failed. The others go on.
@@ -51,21 +52,34 @@ impl Scheduler {
         failed.into_iter().for_each(|group| self.fail_group(group, reason));
     }
 
-    /// Counts the tokens of the step as cached and names the blocks that are full now.
+    /// Counts the tokens of the step as cached and names the blocks that are full now. Guesses do not count yet.
     fn advance(&mut self) {
-        for sequence in self.running.iter_mut().filter(|sequence| sequence.scheduled > 0) {
-            let done = sequence.computed() + sequence.scheduled;
+        for index in 0..self.running.len() {
+            let sequence = &mut self.running[index];
+            if sequence.scheduled == 0 {
+                continue;
+            }
+            self.figures.drafted_tokens += sequence.drafts.len() as u64;
+            let done = sequence.computed() + sequence.scheduled - sequence.drafts.len();
             if sequence.is_prefilling() {
                 sequence.phase = Phase::Prefilling { done };
             }
-            if self.limits.prefix_cache {
-                let root = self.groups.get(sequence.group).root;
-                self.hasher.extend(root, &mut sequence.names, &sequence.tokens[..done]);
-                name_full_blocks(sequence, done / KvCache::BLOCK_SIZE, &mut self.blocks);
-            }
+            self.name_blocks(index, done);
         }
     }
 
+    /// Names the blocks of a sequence that are full of its first `done` tokens.
+    fn name_blocks(&mut self, index: usize, done: usize) {
+        if !self.limits.prefix_cache {
+            return;
+        }
+        let sequence = &mut self.running[index];
+        let root = self.groups.get(sequence.group).root;
+        self.hasher.extend(root, &mut sequence.names, &sequence.tokens[..done]);
+        name_full_blocks(sequence, done / KvCache::BLOCK_SIZE, &mut self.blocks);
+    }
+
+    /// Draws from a row what it is for. The row after a guess counts only if the guess is what was drawn before it.
     fn take_row(
         &mut self,
         row: Row,
@@ -73,6 +87,13 @@ impl Scheduler {
         sampler: &mut Sampler,
         forked: &mut Vec<Sequence>,
     ) -> Result<(), NotFinite> {
+        if row.is_draft {
+            if !self.running[row.sequence].has_said(row.token, row.position) {
+                return Ok(());
+            }
+            self.figures.accepted_tokens += 1;
+            self.name_blocks(row.sequence, row.position + 1);
+        }
         let sequence = &mut self.running[row.sequence];
         let group = self.groups.get_mut(sequence.group);
         if let Some(&next) = sequence.tokens.get(row.position + 1) {

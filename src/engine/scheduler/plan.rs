@@ -1,9 +1,9 @@
-//! The plan of one step: a row for every decoding sequence, then prompt tokens up to the budget.
+//! The plan of one step: a row for every decoding sequence, then prompt tokens up to the budget, then guesses.
 //!
 //! It also makes the cache ready: new blocks where a sequence grows, copies where a shared block is to be written, and
 //! preemption where there is no block left.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sconce_models::{Batch, KvCache};
 
@@ -41,6 +41,10 @@ pub(super) struct Row {
     pub(super) sequence: usize,
     /// Position of the token whose logits these are.
     pub(super) position: usize,
+    /// That token.
+    pub(super) token: u32,
+    /// Whether it is a guess.
+    pub(super) is_draft: bool,
 }
 
 impl Scheduler {
@@ -49,12 +53,20 @@ impl Scheduler {
         self.limits.prefill_chunk = tokens.max(1);
     }
 
+    /// A step took this long.
+    pub(in crate::engine) fn observe(&mut self, step: &Step, took: Duration) {
+        if step.prefill_tokens == 0 {
+            self.step_cost.observe(step.batch.tokens(), took);
+        }
+    }
+
     /// Plans a step; none if there is nothing to run.
     pub(in crate::engine) fn plan(&mut self, now: Instant) -> Option<Step> {
         let mut step = Step::default();
         self.running.iter_mut().for_each(|sequence| sequence.scheduled = 0);
         self.schedule_decoding(&mut step.copies);
         self.schedule_prefill(now);
+        self.schedule_drafts();
         self.build(&mut step);
         debug_assert!(step.batch.tokens() > 0 || self.is_idle(), "something runs as long as something waits");
         (step.batch.tokens() > 0).then_some(step)
@@ -159,11 +171,14 @@ impl Scheduler {
         for position in done..end {
             let block = sequence.table[position / KvCache::BLOCK_SIZE];
             debug_assert_eq!(self.blocks.references(block), 1, "a shared block is never written");
-            if position + 1 == sequence.tokens.len() || position >= asked {
+            let known = sequence.tokens.len();
+            let is_draft = position >= known;
+            let token = if is_draft { sequence.drafts[position - known] } else { sequence.tokens[position] };
+            if position + 1 >= known || position >= asked {
                 batch.sample_rows.push(batch.token_ids.len() as u32);
-                step.rows.push(Row { sequence: index, position });
+                step.rows.push(Row { sequence: index, position, token, is_draft });
             }
-            batch.token_ids.push(sequence.tokens[position]);
+            batch.token_ids.push(token);
             batch.positions.push(position as u32);
             batch.slots.push(slot(block, position));
         }

@@ -9,11 +9,12 @@ use super::*;
 use crate::engine::sampler::Sampler;
 use crate::engine::sequence::Event;
 use crate::engine::tab::{Bill, Spent, Tab};
-use crate::engine::{PromptLogprob, SamplingParams, SequenceRequest, TokenLogprob};
+use crate::engine::{PromptLogprob, SamplingParams, SequenceRequest, Speculation, TokenLogprob};
 use fake::FakeModel;
 
 #[path = "../../../tests/engine_fake/mod.rs"]
 mod fake;
+mod guesses;
 
 /// One caller.
 struct Client {
@@ -40,7 +41,10 @@ fn limits(cache_blocks: usize) -> EngineLimits {
 
 impl Simulation {
     fn new(limits: EngineLimits, context_length: usize) -> Self {
-        let model = FakeModel::new(context_length);
+        Self::with(FakeModel::new(context_length), limits)
+    }
+
+    fn with(model: FakeModel, limits: EngineLimits) -> Self {
         let now = Instant::now();
         Self {
             cache: KvCache::without_storage(limits.cache_blocks),
@@ -85,6 +89,7 @@ impl Simulation {
             }
         }
         self.check();
+        self.check_cache();
         self.clients.iter_mut().for_each(Client::read);
     }
 
@@ -116,6 +121,20 @@ impl Simulation {
         let decoding = step.batch.tokens() - step.prefill_tokens;
         assert!(step.batch.tokens() <= limits.max_batch_tokens);
         assert!(decoding == 0 || step.prefill_tokens <= limits.prefill_chunk);
+    }
+
+    /// Between steps no guess is left, in no block of a sequence and in nothing that counts as computed.
+    fn check_cache(&self) {
+        for sequence in &self.scheduler.running {
+            assert!(sequence.drafts.is_empty());
+            assert!(sequence.table.len() <= sequence.blocks_needed());
+            let done = sequence.computed();
+            for position in done.saturating_sub(48)..done {
+                let block = sequence.table[position / KvCache::BLOCK_SIZE].0 as usize;
+                let slot = (block * KvCache::BLOCK_SIZE + position % KvCache::BLOCK_SIZE) as u32;
+                assert_eq!(self.cache.mark(slot), Some(sequence.tokens[position] + 1), "position {position}");
+            }
+        }
     }
 
     fn assert_all_free(&self) {
@@ -202,8 +221,17 @@ impl Answer {
 
 /// The answer of a request that has a roomy engine to itself.
 fn alone(request: &SequenceRequest, context_length: usize) -> Answer {
-    let limits = EngineLimits { prefix_cache: false, ..limits(context_length.div_ceil(32) * 40) };
-    let mut simulation = Simulation::new(limits, context_length);
+    alone_with(FakeModel::new(context_length), request)
+}
+
+/// The same of another model. Nothing is guessed.
+fn alone_with(model: FakeModel, request: &SequenceRequest) -> Answer {
+    let limits = EngineLimits {
+        prefix_cache: false,
+        speculation: Speculation::Off,
+        ..limits(model.spec.context_length.div_ceil(32) * 40)
+    };
+    let mut simulation = Simulation::with(model, limits);
     let client = simulation.submit(request.clone());
     simulation.run();
     simulation.clients[client].answer()
@@ -232,16 +260,20 @@ struct Arrival {
 #[derive(Debug, Clone)]
 struct Scenario {
     limits: EngineLimits,
+    /// See [`FakeModel::memory`].
+    memory: Option<usize>,
     arrivals: Vec<Arrival>,
 }
 
 fn sampling() -> impl Strategy<Value = SamplingParams> {
     let penalties = prop_oneof![3 => Just(1.0_f32), 1 => Just(1.3)];
-    (0_u64..4, any::<bool>(), penalties, proptest::option::of(0_u32..3), 0_u32..6).prop_map(
-        |(seed, is_greedy, repetition_penalty, logprobs, top_k)| SamplingParams {
+    let bias = proptest::option::weighted(0.3, (0..fake::ORDINARY, -9.0_f32..9.0));
+    (0_u64..4, any::<bool>(), penalties, proptest::option::of(0_u32..3), 0_u32..6, bias).prop_map(
+        |(seed, is_greedy, repetition_penalty, logprobs, top_k, bias)| SamplingParams {
             temperature: if is_greedy { 0.0 } else { 0.9 },
             repetition_penalty,
             frequency_penalty: repetition_penalty - 1.0,
+            logit_bias: bias.into_iter().collect(),
             logprobs,
             top_k,
             seed: Some(seed),
@@ -282,17 +314,21 @@ fn arrival(positions: usize) -> impl Strategy<Value = Arrival> {
 }
 
 fn scenario() -> impl Strategy<Value = Scenario> {
-    (3_usize..16, 1_usize..96, 1_usize..64, 1_usize..8, any::<bool>()).prop_flat_map(
-        |(cache_blocks, max_batch_tokens, prefill_chunk, max_running, prefix_cache)| {
+    let speculation = [Speculation::Off, Speculation::Auto, Speculation::Always];
+    let guesses = (proptest::sample::select(speculation.to_vec()), proptest::option::of(1_usize..3));
+    (3_usize..16, 1_usize..96, 1_usize..64, 1_usize..8, any::<bool>(), guesses).prop_flat_map(
+        |(cache_blocks, max_batch_tokens, prefill_chunk, max_running, prefix_cache, guesses)| {
+            let (speculation, memory) = guesses;
             let limits = EngineLimits {
                 max_batch_tokens,
                 prefill_chunk,
                 max_running,
                 prefix_cache,
+                speculation,
                 ..limits(cache_blocks)
             };
             let arrivals = proptest::collection::vec(arrival(cache_blocks * 32), 1..12);
-            arrivals.prop_map(move |arrivals| Scenario { limits: limits.clone(), arrivals })
+            arrivals.prop_map(move |arrivals| Scenario { limits: limits.clone(), memory, arrivals })
         },
     )
 }
@@ -301,11 +337,13 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 192, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
 
     /// Random arrivals, departures and priorities in tiny caches: blocks stay in order at every step (see
-    /// [`Simulation::check`]), everyone who stays is answered, and each answer is the one of a request alone.
+    /// [`Simulation::check`]), everyone who stays is answered, and each answer is the one of a request alone, whether or
+    /// not tokens are guessed and whether or not the guesses are any good.
     #[test]
     fn every_answer_is_the_answer_alone(scenario in scenario()) {
         let context_length = scenario.limits.cache_blocks * 32;
-        let mut simulation = Simulation::new(scenario.limits.clone(), context_length);
+        let model = || FakeModel { memory: scenario.memory, ..FakeModel::new(context_length) };
+        let mut simulation = Simulation::with(model(), scenario.limits.clone());
         let mut clients = vec![None; scenario.arrivals.len()];
         for step in 0..120 {
             for (arrival, client) in scenario.arrivals.iter().zip(&mut clients) {
@@ -322,7 +360,7 @@ proptest! {
         for (arrival, client) in scenario.arrivals.iter().zip(&clients) {
             let client = &simulation.clients[client.unwrap()];
             if client.events.is_some() {
-                prop_assert_eq!(client.answer(), alone(&arrival.request, context_length));
+                prop_assert_eq!(client.answer(), alone_with(model(), &arrival.request));
             }
         }
     }
