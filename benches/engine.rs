@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, criterion_group, criterion_main};
 use futures_util::{FutureExt, StreamExt};
 use sconce::engine::sampler::{Draw, Sampler};
-use sconce::engine::{Engine, EngineLimits, SamplingParams, SequenceRequest};
+use sconce::engine::{Engine, EngineLimits, SamplingParams, SequenceRequest, Speculation};
 use sconce_models::{Batch, Device, Error, KvCache, Logits, Model, ModelSpec};
 
 const STREAMS: usize = 256;
@@ -51,22 +51,23 @@ impl Model for Idle {
 }
 
 /// The time of this many steps, from pass to pass.
-fn time_steps(steps: u64) -> Duration {
+fn time_steps(steps: u64, speculation: Speculation) -> Duration {
     let (go, orders) = channel();
     let (done, reports) = channel();
     let model = Idle { spec: engine_fake::spec(4_096, 32), left: Cell::new(WARM_UP), go: orders, done };
     let limits = EngineLimits {
-        cache_blocks: STREAMS * 40,
+        cache_blocks: STREAMS * 60,
         max_batch_tokens: 16_384,
         prefill_chunk: 16_000,
         max_running: STREAMS,
+        speculation,
         ..EngineLimits::default()
     };
     let engine = Engine::spawn(Box::new(model), &Device::cpu(), limits).expect("an engine");
     let mut streams: Vec<_> = (0..STREAMS as u32)
         .map(|number| {
             let prompt = (0..PROMPT as u32).map(|position| (number + position) % 32).collect();
-            engine.submit(SequenceRequest::new(prompt, 700)).expect("a place in the queue")
+            engine.submit(SequenceRequest::new(prompt, 1_400)).expect("a place in the queue")
         })
         .collect();
     reports.recv().expect("the engine runs");
@@ -80,13 +81,16 @@ fn time_steps(steps: u64) -> Duration {
 }
 
 fn step(criterion: &mut Criterion) {
-    criterion.bench_function("engine/step of 256 streams", |bencher| {
-        bencher.iter_custom(|steps| {
-            let whole = (0..steps / MOST_STEPS).map(|_| time_steps(MOST_STEPS)).sum::<Duration>();
-            let rest = steps % MOST_STEPS;
-            if rest > 0 { whole + time_steps(rest) } else { whole }
+    for (name, speculation) in [("", Speculation::Off), (", with guesses", Speculation::Auto)] {
+        criterion.bench_function(&format!("engine/step of 256 streams{name}"), |bencher| {
+            bencher.iter_custom(|steps| {
+                let whole = (0..steps / MOST_STEPS).map(|_| time_steps(MOST_STEPS, speculation));
+                let rest = steps % MOST_STEPS;
+                let rest = if rest > 0 { time_steps(rest, speculation) } else { Duration::ZERO };
+                whole.sum::<Duration>() + rest
+            });
         });
-    });
+    }
 }
 
 fn sampler(criterion: &mut Criterion) {

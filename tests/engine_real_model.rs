@@ -6,7 +6,9 @@ mod real_models;
 use std::sync::{Arc, Mutex};
 
 use futures_util::StreamExt;
-use sconce::engine::{Engine, EngineHandle, EngineLimits, SamplingParams, SequenceRequest, TokenEvent};
+use sconce::engine::{
+    Engine, EngineHandle, EngineLimits, SamplingParams, SequenceRequest, Speculation, TokenEvent,
+};
 use sconce_models::{
     Batch, CacheType, Device, DeviceSpec, Error, KvCache, LoadOptions, LoadedModel, Logits, Model,
     ModelFiles, ModelSpec, Tokenizer, load,
@@ -124,7 +126,12 @@ async fn together(engine: &EngineHandle, requests: Vec<SequenceRequest>) -> Vec<
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn the_same_answer_whatever_runs_beside_it() {
     let alone = {
-        let loaded = start(EngineLimits { prefix_cache: false, max_batch_tokens: 2048, ..limits() });
+        let loaded = start(EngineLimits {
+            prefix_cache: false,
+            max_batch_tokens: 2048,
+            speculation: Speculation::Off,
+            ..limits()
+        });
         let mut answers = Vec::new();
         for request in requests(&loaded.tokenizer) {
             answers.push(answer(&loaded.engine, request).await);
@@ -166,11 +173,49 @@ async fn the_same_answer_whatever_runs_beside_it() {
     let answers = together(&loaded.engine, requests(&loaded.tokenizer)).await;
     assert_eq!(answers, alone, "with preemption");
     assert!(loaded.engine.stats().preemptions > 0, "sequences were preempted: {:?}", loaded.engine.stats());
+
+    // Several tokens of a sequence in one step, right and wrong ones; with room, and with so little that it must be given
+    // back.
+    for (cache_blocks, prefix_cache) in [(256, true), (12, false)] {
+        let speculation = Speculation::Always;
+        let loaded = start(EngineLimits { cache_blocks, prefix_cache, speculation, ..limits() });
+        let answers = together(&loaded.engine, requests(&loaded.tokenizer)).await;
+        assert_eq!(answers, alone, "guesses wherever there is room, {cache_blocks} blocks");
+        let stats = loaded.engine.stats();
+        assert!(stats.accepted_tokens > 0 && stats.drafted_tokens > stats.accepted_tokens, "{stats:?}");
+    }
+}
+
+/// A text that says the same again and again, in its beginning and, as the model sees that, in its continuation.
+fn refrain(tokenizer: &Tokenizer, max_new_tokens: u32) -> SequenceRequest {
+    let text = "Row, row, row your boat, gently down the stream. Merrily, merrily, merrily, merrily, life is but a dream.\n"
+        .repeat(4);
+    let mut request = SequenceRequest::new(tokenizer.encode(&text, true).unwrap(), max_new_tokens);
+    request.sampling.temperature = 0.0;
+    request.sampling.logprobs = Some(2);
+    request
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn what_was_said_before_takes_fewer_steps_to_say_again() {
+    let run = async |speculation| {
+        let loaded = start(EngineLimits { speculation, ..limits() });
+        let request = refrain(&loaded.tokenizer, 64);
+        let answer = answer(&loaded.engine, request).await;
+        let stats = *loaded.engine.watch().wait_for(|stats| stats.finished_length == 1).await.unwrap();
+        (answer, stats)
+    };
+    let (plain, plain_stats) = run(Speculation::Off).await;
+    let (guessed, stats) = run(Speculation::Auto).await;
+    assert_eq!(guessed, plain);
+    assert_eq!((plain_stats.drafted_tokens, plain_stats.generated_tokens), (0, stats.generated_tokens));
+    assert_eq!(stats.steps + stats.accepted_tokens, plain_stats.steps);
+    assert!(stats.accepted_tokens > 16, "{stats:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn a_long_prompt_stalls_nobody() {
-    let loaded = start(limits());
+    let loaded = start(EngineLimits { speculation: Speculation::Off, ..limits() });
     let chunk = limits().prefill_chunk;
     let mut running = SequenceRequest::new(loaded.tokenizer.encode("Once upon a time", true).unwrap(), 96);
     running.sampling.temperature = 0.0;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use engine_fake::{FakeModel, Gate};
 use futures_util::StreamExt;
 use sconce::engine::{
-    Engine, EngineError, EngineHandle, EngineLimits, EngineStats, FinishReason, SequenceRequest, TokenEvent,
-    TokenStream,
+    Engine, EngineError, EngineHandle, EngineLimits, EngineStats, FinishReason, SequenceRequest, Speculation,
+    TokenEvent, TokenStream,
 };
 use sconce_models::Device;
 use tokio::sync::watch;
@@ -185,9 +185,17 @@ async fn faults_end_their_requests_and_the_thread_goes_on() {
 
 #[tokio::test]
 async fn many_at_once_are_answered_as_each_alone() {
-    let alone = engine(FakeModel::new(1_024), limits());
-    let small = EngineLimits { cache_blocks: 12, max_batch_tokens: 48, prefill_chunk: 16, ..limits() };
-    let crowded = engine(FakeModel::new(1_024), EngineLimits { cache_blocks: 64, ..small.clone() });
+    for speculation in [Speculation::Off, Speculation::Auto, Speculation::Always] {
+        many_at_once(|| FakeModel::new(1_024), speculation).await;
+        let stats = many_at_once(|| FakeModel::repetitive(1_024, 1), speculation).await;
+        assert_eq!(stats.accepted_tokens > 0, speculation != Speculation::Off, "{stats:?}");
+    }
+}
+
+async fn many_at_once(model: impl Fn() -> FakeModel, speculation: Speculation) -> EngineStats {
+    let alone = engine(model(), EngineLimits { speculation: Speculation::Off, ..limits() });
+    let crowded = EngineLimits { max_batch_tokens: 48, prefill_chunk: 16, speculation, ..limits() };
+    let crowded = engine(model(), crowded);
     let requests: Vec<_> = (0..48)
         .map(|number| {
             let mut request = request(number % 7, 40 + number);
@@ -215,7 +223,9 @@ async fn many_at_once_are_answered_as_each_alone() {
         let expected = by_choice(read(alone.submit(request).unwrap()).await);
         assert_eq!(by_choice(read(stream).await), expected);
     }
-    assert!(crowded.stats().preemptions > 0, "the cache was too small for all");
+    let stats = crowded.stats();
+    assert!(stats.preemptions > 0, "the cache was too small for all: {stats:?}");
+    stats
 }
 
 #[tokio::test]

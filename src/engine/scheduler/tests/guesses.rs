@@ -150,7 +150,9 @@ fn streams(count: u32, pass: Duration, row: Duration) -> Simulation {
         let rows = 1 + steps % 40;
         simulation.scheduler.step_cost.observe(rows, pass + row * rows as u32);
     }
-    (0..count).for_each(|own| drop(simulation.submit(greedy(prompt(0, 0, own, 20), 900))));
+    for own in 0..count {
+        simulation.submit(greedy(prompt(0, 0, own, 20), 900));
+    }
     simulation
 }
 
