@@ -52,6 +52,11 @@ async fn routers_find_one_series_for_each_of_their_gauges() {
     {
         assert!(page.contains(&format!("{family}_bucket{{model_name=\"{CHAT}\"")), "{family}");
     }
+    for family in ["sconce_engine_steps_total", "sconce_drafted_tokens_total", "sconce_accepted_tokens_total"]
+    {
+        let found = series(&page, family);
+        assert!(found.iter().any(|(name, _)| name.contains("{model=\"tiny\"}")), "{family}: {found:?}");
+    }
     let states = series(&page, "sconce_model_state");
     assert!(states.iter().any(|(name, _)| name.contains("model=\"tiny\",state=\"ready\"")), "{states:?}");
 }
