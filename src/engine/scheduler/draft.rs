@@ -39,8 +39,8 @@ impl Scheduler {
         if self.limits.speculation == Speculation::Off {
             return;
         }
-        let candidates = self.draft_candidates();
-        for candidate in &candidates[..self.worth_running(&candidates)] {
+        let (candidates, guessing) = self.draft_candidates();
+        for candidate in &candidates[..self.worth_running(&candidates, guessing)] {
             self.running[candidate.sequence].drafts.push(0);
         }
         for index in 0..self.running.len() {
@@ -51,24 +51,25 @@ impl Scheduler {
         }
     }
 
-    /// The guesses of all decoding sequences, the likeliest first. Those of one sequence are in order: each is less
-    /// likely than the one before it.
-    fn draft_candidates(&mut self) -> Vec<Candidate> {
+    /// The likeliest guesses of all decoding sequences, likeliest first; and how many sequences have any. Of one sequence
+    /// each guess is less likely than the one before it, so it is enough to say how many there are.
+    fn draft_candidates(&mut self) -> (Vec<Candidate>, usize) {
         let always = self.limits.speculation == Speculation::Always;
-        let mut candidates = Vec::new();
+        let (mut candidates, mut guessing) = (Vec::new(), 0);
         for (index, sequence) in self.running.iter_mut().enumerate() {
             if !sequence.is_decoding() || sequence.scheduled == 0 {
                 continue;
             }
             let group = self.groups.get(sequence.group);
             // The row of the last guess brings a token of its own.
-            let room = (group.tokens_limit - sequence.tokens.len()).saturating_sub(1).min(MOST_OF_ONE);
+            let room = group.tokens_limit.saturating_sub(sequence.tokens.len() + 1).min(MOST_OF_ONE);
             if room == 0 {
                 continue;
             }
             let lookup = sequence.lookup.get_or_insert_with(|| Lookup::new(group.tokens_limit));
             lookup.follow(&sequence.tokens, group.prompt_tokens);
             let candidate = |chance| Candidate { chance, sequence: index };
+            let before = candidates.len();
             if always {
                 candidates.extend((0..room).map(|_| candidate(1.0)));
             } else {
@@ -76,23 +77,26 @@ impl Scheduler {
                     lookup.chances(&sequence.tokens).take(room).take_while(|&chance| chance >= LEAST_CHANCE);
                 candidates.extend(chances.map(candidate));
             }
+            guessing += usize::from(candidates.len() > before);
         }
-        candidates.sort_by(|a, b| b.chance.total_cmp(&a.chance));
-        candidates
+        let likeliest_first = |a: &Candidate, b: &Candidate| b.chance.total_cmp(&a.chance);
+        if candidates.len() > MOST_OF_ALL {
+            candidates.select_nth_unstable_by(MOST_OF_ALL, likeliest_first);
+            candidates.truncate(MOST_OF_ALL);
+        }
+        candidates.sort_unstable_by(likeliest_first);
+        (candidates, guessing)
     }
 
     /// How many of the candidates, likeliest first, the step has room for and is better with.
-    fn worth_running(&self, candidates: &[Candidate]) -> usize {
+    fn worth_running(&self, candidates: &[Candidate], guessing: usize) -> usize {
         let rows: usize = self.running.iter().map(|sequence| sequence.scheduled).sum();
-        let most = self.limits.max_batch_tokens.saturating_sub(rows).min(MOST_OF_ALL).min(candidates.len());
+        let most = self.limits.max_batch_tokens.saturating_sub(rows).min(candidates.len());
         if self.limits.speculation == Speculation::Always {
             return most;
         }
         let decoding = self.running.iter().filter(|s| s.is_decoding() && s.scheduled > 0).count();
-        let mut guessing: Vec<usize> = candidates.iter().map(|candidate| candidate.sequence).collect();
-        guessing.sort_unstable();
-        guessing.dedup();
-        let all_guess = rows == guessing.len();
+        let all_guess = rows == guessing;
         let row = self.step_cost.of_a_row(rows);
         // The step as it is takes one unit of time and brings what it brings; a prompt's tokens are worth less.
         let prefill = (rows - decoding) as f64 * PROMPT_TOKEN / GENERATED_TOKEN;
