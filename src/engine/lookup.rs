@@ -23,8 +23,9 @@ const MOST_PER_STEP: usize = 8_192;
 /// Follows one sequence.
 #[derive(Debug, Clone)]
 pub(super) struct Lookup {
-    /// By the hash of a few tokens, the position after the last place where they stood; 0 is none. Whatever is found is
-    /// compared, so a clash of hashes loses a place and no more.
+    /// By the hash of a few tokens, the positions after the last two places where they stood, the later one at the hash
+    /// and the other beside it (at `index ^ 1`); 0 is none. Whatever is found is compared, so a clash of hashes loses a
+    /// place and no more.
     places: Vec<u32>,
     /// Tokens taken in.
     seen: usize,
@@ -116,10 +117,14 @@ impl Lookup {
         }
         self.searched = tokens.len();
         for length in (SHORTEST..=LONGEST.min(tokens.len())).rev() {
-            let place = self.places[self.index(&tokens[tokens.len() - length..])] as usize;
-            let agreeing = agreement(&tokens[..place], tokens);
-            if agreeing >= length {
-                (self.next, self.matched) = (place, agreeing);
+            let index = self.index(&tokens[tokens.len() - length..]);
+            for place in [self.places[index], self.places[index ^ 1]] {
+                let agreeing = agreement(&tokens[..place as usize], tokens);
+                if agreeing >= length && agreeing > self.matched {
+                    (self.next, self.matched) = (place as usize, agreeing);
+                }
+            }
+            if self.matched > 0 {
                 return;
             }
         }
@@ -129,6 +134,7 @@ impl Lookup {
     fn enter(&mut self, tokens: &[u32]) {
         for length in SHORTEST..=LONGEST.min(tokens.len()) {
             let index = self.index(&tokens[tokens.len() - length..]);
+            self.places[index ^ 1] = self.places[index];
             self.places[index] = tokens.len() as u32;
         }
     }

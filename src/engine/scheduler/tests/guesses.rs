@@ -73,35 +73,37 @@ fn no_guess_is_run_where_none_is_wanted() {
 #[test]
 fn sampled_answers_are_the_same_with_right_and_wrong_guesses() {
     let (mut accepted, mut rejected) = (0, 0);
-    for seed in 0..12 {
+    for seed in 0..6 {
         let mut request = sampled(seed);
         request.choices = 1 + seed as u32 % 3;
+        let expected = circling_alone(&request);
         for speculation in [Speculation::Auto, Speculation::Always] {
             let (simulation, answer) = circling(with_guesses(speculation), &request);
-            assert_eq!(answer, circling_alone(&request));
+            assert_eq!(answer, expected);
             let figures = simulation.scheduler.figures;
             accepted += figures.accepted_tokens;
             rejected += figures.drafted_tokens - figures.accepted_tokens;
         }
     }
-    assert!(accepted > 500 && rejected > 500, "{accepted} right, {rejected} wrong");
+    assert!(accepted > 200 && rejected > 200, "{accepted} right, {rejected} wrong");
 }
 
 #[test]
 fn an_answer_ends_where_it_would_have_ended_though_more_was_guessed() {
     let endless = circling_alone(&greedy(prompt(0, 0, 1, 20), 100));
     let tokens: Vec<u32> = endless.choices[0].tokens.iter().map(|token| token.0).collect();
-    for length in 0..40 {
-        for speculation in [Speculation::Auto, Speculation::Always] {
-            // By length, in the middle of guesses that are right.
-            let request = greedy(prompt(0, 0, 1, 20), 40 + length);
-            assert_eq!(circling(with_guesses(speculation), &request).1, circling_alone(&request));
-            // By a token of the circle that counts only from here on.
-            let mut request = greedy(prompt(0, 0, 1, 20), 200);
-            request.stop_token_ids = vec![tokens[90]];
-            request.min_new_tokens = 40 + length;
-            let (_, answer) = circling(with_guesses(speculation), &request);
-            assert_eq!(answer, circling_alone(&request));
+    for length in (0..40).step_by(9) {
+        // By length, in the middle of guesses that are right.
+        let short = greedy(prompt(0, 0, 1, 20), 40 + length);
+        // By a token of the circle that counts only from here on.
+        let mut stopped = greedy(prompt(0, 0, 1, 20), 120);
+        stopped.stop_token_ids = vec![tokens[90]];
+        stopped.min_new_tokens = 40 + length;
+        for request in [short, stopped] {
+            let expected = circling_alone(&request);
+            for speculation in [Speculation::Auto, Speculation::Always] {
+                assert_eq!(circling(with_guesses(speculation), &request).1, expected);
+            }
         }
     }
 }
