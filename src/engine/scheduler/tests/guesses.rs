@@ -24,7 +24,7 @@ fn circling_alone(request: &SequenceRequest) -> Answer {
 
 /// Sampled, with everything that changes logits.
 fn sampled(seed: u64) -> SequenceRequest {
-    let mut request = SequenceRequest::new(prompt(0, 0, seed as u32, 20), 200);
+    let mut request = SequenceRequest::new(prompt(0, 0, seed as u32, 20), 120);
     request.sampling = SamplingParams {
         temperature: 0.6,
         top_p: 0.95,
@@ -85,7 +85,7 @@ fn sampled_answers_are_the_same_with_right_and_wrong_guesses() {
             rejected += figures.drafted_tokens - figures.accepted_tokens;
         }
     }
-    assert!(accepted > 200 && rejected > 200, "{accepted} right, {rejected} wrong");
+    assert!(accepted > 100 && rejected > 100, "{accepted} right, {rejected} wrong");
 }
 
 #[test]
