@@ -1,4 +1,4 @@
-//! What the engine itself costs: a step of 256 decoding streams with a model that does nothing, and the sampler over a
+//! What the engine itself costs: what it does between two passes, with a model that does nothing, and the sampler over a
 //! vocabulary of 150,000.
 
 #[path = "../tests/engine_fake/mod.rs"]
@@ -10,12 +10,11 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
-use futures_util::{FutureExt, StreamExt};
+use futures_util::StreamExt;
 use sconce::engine::sampler::{Draw, Sampler};
 use sconce::engine::{Engine, EngineLimits, SamplingParams, SequenceRequest, Speculation};
 use sconce_models::{Batch, Device, Error, KvCache, Logits, Model, ModelSpec};
 
-const STREAMS: usize = 256;
 const PROMPT: usize = 512;
 const VOCAB: usize = 150_000;
 /// Steps that are enough to run all prompts.
@@ -26,11 +25,17 @@ const MOST_STEPS: u64 = 512;
 /// Gives the same logits to all, and stops after as many passes as it was told.
 struct Idle {
     spec: ModelSpec,
+    /// How long a pass takes.
+    pass: Duration,
     left: Cell<u64>,
+    /// When the last pass ended.
+    ended: Cell<Instant>,
+    /// What the engine took between the passes since it was last told.
+    between: Cell<Duration>,
     /// The bench sends how many passes to run; dropping it lets the rest run.
     go: Receiver<u64>,
-    /// Told when they have run.
-    done: Sender<()>,
+    /// Told when they have run: the time between them.
+    done: Sender<Duration>,
 }
 
 impl Model for Idle {
@@ -39,54 +44,93 @@ impl Model for Idle {
     }
 
     fn forward(&self, batch: &Batch, _cache: &mut KvCache) -> Result<Logits, Error> {
+        let started = Instant::now();
+        self.between.set(self.between.get() + (started - self.ended.get()));
         if self.left.get() == 0 {
-            let _ = self.done.send(());
+            let _ = self.done.send(self.between.take());
             self.left.set(self.go.recv().unwrap_or(u64::MAX));
         }
         self.left.set(self.left.get() - 1);
         let width = self.spec.vocab_size;
         let row = (0..width).map(|id| id as f32);
-        Ok(Logits::from_host(width, row.cycle().take(width * batch.sample_rows.len()).collect()))
+        let logits = Logits::from_host(width, row.cycle().take(width * batch.sample_rows.len()).collect());
+        let started = Instant::now();
+        while started.elapsed() < self.pass {
+            std::hint::spin_loop();
+        }
+        self.ended.set(Instant::now());
+        Ok(logits)
     }
 }
 
-/// The time of this many steps, from pass to pass.
-fn time_steps(steps: u64, speculation: Speculation) -> Duration {
+/// What is measured.
+#[derive(Clone, Copy)]
+struct Case {
+    streams: usize,
+    speculation: Speculation,
+    pass: Duration,
+    /// Whether each stream has a task that waits for its tokens, and so has to be woken for each.
+    are_read: bool,
+}
+
+/// What the engine took between the passes of this many steps.
+fn time_steps(steps: u64, case: Case) -> Duration {
     let (go, orders) = channel();
     let (done, reports) = channel();
-    let model = Idle { spec: engine_fake::spec(4_096, 32), left: Cell::new(WARM_UP), go: orders, done };
+    let model = Idle {
+        spec: engine_fake::spec(4_096, 32),
+        pass: case.pass,
+        left: Cell::new(0),
+        ended: Cell::new(Instant::now()),
+        between: Cell::default(),
+        go: orders,
+        done,
+    };
     let limits = EngineLimits {
-        cache_blocks: STREAMS * 60,
+        cache_blocks: case.streams * 60,
         max_batch_tokens: 16_384,
         prefill_chunk: 16_000,
-        max_running: STREAMS,
-        speculation,
+        max_running: case.streams,
+        speculation: case.speculation,
         ..EngineLimits::default()
     };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build().expect("a runtime");
     let engine = Engine::spawn(Box::new(model), &Device::cpu(), limits).expect("an engine");
-    let mut streams: Vec<_> = (0..STREAMS as u32)
-        .map(|number| {
-            let prompt = (0..PROMPT as u32).map(|position| (number + position) % 32).collect();
-            engine.submit(SequenceRequest::new(prompt, 1_400)).expect("a place in the queue")
-        })
-        .collect();
-    reports.recv().expect("the engine runs");
-    let start = Instant::now();
-    go.send(steps).expect("the engine runs");
-    reports.recv().expect("the engine runs");
-    let elapsed = start.elapsed();
-    assert_eq!(engine.stats().running, STREAMS);
-    streams.iter_mut().for_each(|stream| while stream.next().now_or_never().flatten().is_some() {});
-    elapsed
+    let mut streams = Vec::new();
+    for number in 0..case.streams as u32 {
+        let prompt = (0..PROMPT as u32).map(|position| (number + position) % 32).collect();
+        let stream = engine.submit(SequenceRequest::new(prompt, 1_400)).expect("a place in the queue");
+        if case.are_read {
+            drop(runtime.spawn(stream.for_each(|event| async { drop(black_box(event)) })));
+        } else {
+            streams.push(stream);
+        }
+    }
+    let mut between = reports.recv().expect("the engine runs");
+    for passes in [WARM_UP, steps] {
+        go.send(passes).expect("the engine runs");
+        between = reports.recv().expect("the engine runs");
+    }
+    assert_eq!(engine.stats().running, case.streams);
+    between
 }
 
 fn step(criterion: &mut Criterion) {
-    for (name, speculation) in [("", Speculation::Off), (", with guesses", Speculation::Auto)] {
-        criterion.bench_function(&format!("engine/step of 256 streams{name}"), |bencher| {
+    let none = Case { streams: 256, speculation: Speculation::Off, pass: Duration::ZERO, are_read: false };
+    let read = Case { pass: Duration::from_millis(1), are_read: true, ..none };
+    let cases = [
+        ("256 streams", none),
+        ("256 streams with guesses", Case { speculation: Speculation::Auto, ..none }),
+        ("1 stream that is read", Case { streams: 1, ..read }),
+        ("16 streams that are read", Case { streams: 16, ..read }),
+        ("256 streams that are read", read),
+    ];
+    for (name, case) in cases {
+        criterion.bench_function(&format!("engine/between passes, {name}"), |bencher| {
             bencher.iter_custom(|steps| {
-                let whole = (0..steps / MOST_STEPS).map(|_| time_steps(MOST_STEPS, speculation));
+                let whole = (0..steps / MOST_STEPS).map(|_| time_steps(MOST_STEPS, case));
                 let rest = steps % MOST_STEPS;
-                let rest = if rest > 0 { time_steps(rest, speculation) } else { Duration::ZERO };
+                let rest = if rest > 0 { time_steps(rest, case) } else { Duration::ZERO };
                 whole.sum::<Duration>() + rest
             });
         });

@@ -138,6 +138,7 @@ impl Scheduler {
             prompt_logprobs: Vec::new(),
             unfinished: request.choices,
             events,
+            unsent: Vec::new(),
             tab,
             place,
             arrival,
@@ -191,21 +192,20 @@ impl Scheduler {
         }
     }
 
-    fn send_expired(&self, id: GroupId) {
-        let group = self.groups.get(id);
+    fn send_expired(&mut self, id: GroupId) {
+        let group = self.groups.get_mut(id);
         if !group.started {
             group.send(Err(EngineError::DeadlineExceeded));
             return;
         }
-        let finished = |choice, generated_tokens| {
-            group.send(Ok(TokenEvent::Finished { choice, reason: FinishReason::Deadline, generated_tokens }));
-        };
-        if !group.prefilled {
-            (0..group.request.choices).for_each(|choice| finished(choice, 0));
-            return;
+        let mut ended: Vec<(u32, u32)> = (0..group.request.choices).map(|choice| (choice, 0)).collect();
+        if group.prefilled {
+            let sequences = self.running.iter().chain(&self.waiting).filter(|sequence| sequence.group == id);
+            ended = sequences.map(|sequence| (sequence.choice, sequence.generated)).collect();
         }
-        for sequence in self.running.iter().chain(&self.waiting).filter(|sequence| sequence.group == id) {
-            finished(sequence.choice, sequence.generated);
+        for (choice, generated_tokens) in ended {
+            let reason = FinishReason::Deadline;
+            group.send(Ok(TokenEvent::Finished { choice, reason, generated_tokens }));
         }
     }
 
@@ -217,7 +217,7 @@ impl Scheduler {
             }
         }
         self.figures.finished_failed += 1;
-        self.groups.get(id).send(Ok(TokenEvent::Failed { reason: reason.to_owned() }));
+        self.groups.get_mut(id).send(Ok(TokenEvent::Failed { reason: reason.to_owned() }));
         self.remove_group(id);
     }
 

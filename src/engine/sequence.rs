@@ -44,6 +44,8 @@ pub(super) struct Group {
     pub(super) request: SequenceRequest,
     /// Its events.
     pub(super) events: mpsc::Sender<Event>,
+    /// Events of this step that are not sent yet, see [`Group::flush`].
+    pub(super) unsent: Vec<Event>,
     /// Where its cost is counted.
     pub(super) tab: Tab,
     /// Its place in the queue, until it starts.
@@ -75,13 +77,22 @@ pub(super) struct Group {
 }
 
 impl Group {
-    /// Sends an event. An absent receiver is found by the next look for abandoned requests.
-    pub(super) fn send(&self, event: Event) {
-        let sent = self.events.try_send(event);
-        debug_assert!(
-            !matches!(sent, Err(mpsc::error::TrySendError::Full(_))),
-            "the event channel has room for all events"
-        );
+    /// Sends an event, at the end of the step.
+    pub(super) fn send(&mut self, event: Event) {
+        self.unsent.push(event);
+    }
+
+    /// Hands over what is to be sent. Receivers are woken by it and take processor time, so it is done for all at once when
+    /// a step is through: they work while the next pass runs and not between the rows of this one. An absent receiver is
+    /// found by the next look for abandoned requests.
+    pub(super) fn flush(&mut self) {
+        for event in self.unsent.drain(..) {
+            let sent = self.events.try_send(event);
+            debug_assert!(
+                !matches!(sent, Err(mpsc::error::TrySendError::Full(_))),
+                "the event channel has room for all events"
+            );
+        }
     }
 
     /// Whether log-probabilities of the prompt are still to be found, so that no token of it may be skipped.
@@ -235,13 +246,17 @@ impl Groups {
         self.places[id.0].as_mut().expect("a group stays until its last sequence is removed")
     }
 
-    /// Takes a group out; its event sender is dropped with it.
+    /// Takes a group out; its events are sent, and its event sender is dropped with it.
     pub(super) fn remove(&mut self, id: GroupId) -> Option<Group> {
-        let group = self.places[id.0].take();
-        if group.is_some() {
-            self.free.push(id.0);
-        }
-        group
+        let mut group = self.places[id.0].take()?;
+        group.flush();
+        self.free.push(id.0);
+        Some(group)
+    }
+
+    /// Sends what is to be sent.
+    pub(super) fn flush(&mut self) {
+        self.places.iter_mut().flatten().for_each(Group::flush);
     }
 
     /// All groups.

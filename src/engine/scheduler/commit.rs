@@ -38,6 +38,7 @@ impl Scheduler {
         }
         self.remove_finished();
         self.drop_drafts();
+        self.groups.flush();
     }
 
     /// Ends every request that had a part in a step whose pass failed. The others go on.
