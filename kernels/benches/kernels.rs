@@ -148,7 +148,7 @@ fn element_by_element(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("rotary", rows), |bencher| {
             bencher.iter(|| black_box(rotary(&q, &angles, &angles).expect("shapes fit")));
         });
-        let (new, keys, values) = (random((rows, KV_HEADS, HEAD)), cache(1, 512), cache(1, 512));
+        let (new, [keys, values]) = (random((rows, KV_HEADS, HEAD)), cache(1, 512));
         let batch = paged(1, 512, rows);
         group.throughput(Throughput::Bytes((2 * (4 + 2) * rows * KV_HEADS * HEAD) as u64));
         group.bench_function(BenchmarkId::new("cache write", rows), |bencher| {
