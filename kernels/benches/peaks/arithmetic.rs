@@ -73,20 +73,22 @@ mod x86 {
     pub fn add_measures(found: &mut Vec<Measure>) {
         let round = ROUNDS * CHAINS as u64;
         if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
-            // SAFETY, for each `run`: pushed only where the machine has the instructions.
             found.push(Measure {
                 name: "f32 multiply-add, AVX2",
                 operations: round * 8 * 2,
+                // SAFETY: pushed only where the machine has the instructions.
                 run: |times| unsafe { floats_avx2(times) },
             });
             found.push(Measure {
                 name: "int8 dot products, AVX2",
                 operations: round * 32 * 2,
+                // SAFETY: pushed only where the machine has the instructions.
                 run: |times| unsafe { bytes_avx2(times) },
             });
             found.push(Measure {
                 name: "int8 by 4-bit dot products, AVX2",
                 operations: round * 32 * 2,
+                // SAFETY: pushed only where the machine has the instructions.
                 run: |times| unsafe { nibbles_avx2(times) },
             });
         }
@@ -94,6 +96,7 @@ mod x86 {
             found.push(Measure {
                 name: "f32 multiply-add, AVX-512",
                 operations: round * 16 * 2,
+                // SAFETY: pushed only where the machine has the instructions.
                 run: |times| unsafe { floats_avx512(times) },
             });
         }
@@ -101,6 +104,7 @@ mod x86 {
             found.push(Measure {
                 name: "int8 dot products, AVX-512 VNNI",
                 operations: round * 64 * 2,
+                // SAFETY: pushed only where the machine has the instructions.
                 run: |times| unsafe { bytes_avx512(times) },
             });
         }
@@ -108,6 +112,7 @@ mod x86 {
             found.push(Measure {
                 name: "int8 dot products, AMX",
                 operations: ROUNDS * amx::OPERATIONS,
+                // SAFETY: pushed only where the machine has the instructions.
                 run: |times| unsafe { amx::run(times * ROUNDS) },
             });
         }
