@@ -7,7 +7,7 @@ mod app;
 #[path = "database/mod.rs"]
 mod database;
 
-use app::{CHAT, TestApp, chat, with};
+use app::{CHAT, OWNER, OWNER_PASSWORD, TestApp, bearer, chat, with};
 use reqwest::Response;
 use serde_json::{Value, json};
 
@@ -199,10 +199,11 @@ async fn section_1_the_credential_is_a_key_or_a_token_in_the_authorization_heade
 #[tokio::test]
 async fn section_3_1_1_an_alias_is_answered_by_the_name_it_was_asked_for() {
     let app = TestApp::start_with(&[("model-root", &app::golden("").to_string_lossy())]).await;
-    let mut definition = sconce::manager::ModelDefinition::new("local");
-    definition.aliases = vec!["gpt-4o".to_owned()];
-    definition.sources = vec![app::golden("llama").to_string_lossy().parse().unwrap()];
-    assert_eq!(app.manager.follow(vec![definition]), Vec::new());
+    let token = app.sign_in(OWNER, OWNER_PASSWORD).await;
+    let model =
+        json!({"id": "local", "aliases": ["gpt-4o"], "sources": [app::golden("llama").to_string_lossy()]});
+    let request = app.client.post(format!("{}/api/v1/admin/models", app.url));
+    assert_eq!(request.headers(bearer(&token)).json(&model).send().await.unwrap().status(), 201);
     let whole = app.ask(PATH, &with(example(false), "model", "gpt-4o")).await;
     assert_eq!(whole["data"]["model"], "gpt-4o");
     let events = app.events(PATH, &with(example(true), "model", "gpt-4o")).await;
