@@ -4,6 +4,7 @@
 //! lock is never held across an await. One model is loaded at a time; downloads run beside each other.
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -38,6 +39,9 @@ pub(super) struct Lifecycle {
     pub catalog: Catalog,
     /// Models are loaded one after the other: two that load at once would each see the memory of the other as free.
     turn: tokio::sync::Mutex<()>,
+    /// Attempts to bring a model up, of all models and all times: one that was broken off may still have a step to take when
+    /// its model was taken away and came again, and must not take the new one's attempt for its own.
+    attempts: AtomicU64,
     pub bounds: Bounds,
     sink: Mutex<Arc<dyn ProgressSink>>,
 }
@@ -83,6 +87,7 @@ impl Lifecycle {
             fetcher,
             catalog,
             turn: tokio::sync::Mutex::new(()),
+            attempts: AtomicU64::new(0),
             bounds,
             sink: Mutex::new(Arc::new(LogOnly)),
         })
@@ -196,7 +201,7 @@ impl Lifecycle {
 
     /// Absent or Failed → Downloading: brings a model up as it is now desired.
     pub(super) fn begin(self: &Arc<Self>, slot: &mut Slot, aim: Aim, may_fetch: bool) {
-        slot.attempt += 1;
+        slot.attempt = self.attempts.fetch_add(1, Ordering::Relaxed) + 1;
         slot.made_from = slot.desired.recipe();
         if aim == Aim::Model {
             slot.to_load = false;
@@ -343,7 +348,7 @@ impl Lifecycle {
     pub(super) fn abort_download(&self, slot: &mut Slot) {
         if let SlotState::Downloading { task: Some(task), .. } = slot.state() {
             task.abort();
-            slot.attempt += 1;
+            slot.attempt = 0;
             slot.enter(SlotState::Absent);
         }
     }

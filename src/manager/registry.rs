@@ -38,7 +38,7 @@ pub(super) struct Slot {
     pub failures: u32,
     /// What went wrong last; forgotten once it is well, or another.
     pub last_error: Option<String>,
-    /// Counts the tries to bring it up, so that one that was given up cannot speak for a later one.
+    /// The try to bring it up that may speak for it; 0 is none.
     pub attempt: u64,
     /// How often it was unloaded by hand: who waited for it since before then is not to bring it back.
     pub called_off: u64,
