@@ -29,6 +29,8 @@ impl Account {
             prompt_tokens: sum.prompt_tokens.saturating_add(spent.prompt_tokens),
             cached_tokens: sum.cached_tokens.saturating_add(spent.cached_tokens),
             completion_tokens: sum.completion_tokens.saturating_add(spent.generated_tokens),
+            // The engine does not know what a token is for.
+            reasoning_tokens: 0,
         })
     }
 }

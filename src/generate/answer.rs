@@ -5,7 +5,7 @@ use std::pin::pin;
 
 use futures_util::{Stream, StreamExt};
 
-use crate::generate::{EndReason, GenerationEvent, TextToken, Usage};
+use crate::generate::{EndReason, GenerationEvent, TextToken, ToolCall, Usage};
 
 /// The whole answer.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -21,6 +21,10 @@ pub struct Answer {
 pub struct AnswerChoice {
     /// All its text.
     pub text: String,
+    /// All that was thought before it.
+    pub reasoning: String,
+    /// The calls in it.
+    pub tool_calls: Vec<ToolCall>,
     /// All its tokens, if log-probabilities were asked for.
     pub tokens: Vec<TextToken>,
     /// Why it ended.
@@ -43,6 +47,19 @@ impl Answer {
                     let choice = choices.entry(choice).or_default();
                     choice.text.push_str(&text);
                     choice.tokens.extend(tokens);
+                }
+                GenerationEvent::Reasoning { choice, text, .. } => {
+                    choices.entry(choice).or_default().reasoning.push_str(&text);
+                }
+                GenerationEvent::ToolCallBegun { choice, id, name, .. } => {
+                    let call = ToolCall { id, name, arguments: String::new() };
+                    choices.entry(choice).or_default().tool_calls.push(call);
+                }
+                GenerationEvent::ToolCallArguments { choice, call, text } => {
+                    let calls = &mut choices.entry(choice).or_default().tool_calls;
+                    if let Some(call) = calls.get_mut(call as usize) {
+                        call.arguments.push_str(&text);
+                    }
                 }
                 GenerationEvent::Ended { choice, reason } => {
                     choices.entry(choice).or_default().reason = Some(reason);

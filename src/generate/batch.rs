@@ -44,6 +44,7 @@ impl GenerationBatch {
         self.usage.prompt_tokens += usage.prompt_tokens;
         self.usage.cached_tokens += usage.cached_tokens;
         self.usage.completion_tokens += usage.completion_tokens;
+        self.usage.reasoning_tokens += usage.reasoning_tokens;
         self.unfinished -= 1;
     }
 }
@@ -88,6 +89,15 @@ fn renumber(event: GenerationEvent, first: u32) -> GenerationEvent {
         }
         GenerationEvent::Text { choice, text, tokens } => {
             GenerationEvent::Text { choice: choice + first, text, tokens }
+        }
+        GenerationEvent::Reasoning { choice, text, tokens } => {
+            GenerationEvent::Reasoning { choice: choice + first, text, tokens }
+        }
+        GenerationEvent::ToolCallBegun { choice, call, id, name } => {
+            GenerationEvent::ToolCallBegun { choice: choice + first, call, id, name }
+        }
+        GenerationEvent::ToolCallArguments { choice, call, text } => {
+            GenerationEvent::ToolCallArguments { choice: choice + first, call, text }
         }
         GenerationEvent::Ended { choice, reason } => {
             GenerationEvent::Ended { choice: choice + first, reason }

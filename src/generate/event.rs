@@ -11,13 +11,19 @@ pub struct Usage {
     pub cached_tokens: u32,
     /// Of all answers, stop tokens included.
     pub completion_tokens: u32,
+    /// Of those, thought before the answer.
+    pub reasoning_tokens: u32,
 }
 
 /// Why an answer ended, in the words of the protocols.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EndReason {
-    /// The model ended it, or a stop text or token did.
+    /// The model ended it, or a stop token did.
     Stop,
+    /// A stop text did: this one of the request's, from 0.
+    StopText(u32),
+    /// The model called functions and waits for what they give.
+    ToolCalls,
     /// A length limit.
     Length,
 }
@@ -56,6 +62,35 @@ pub enum GenerationEvent {
         text: String,
         /// The tokens that made it, if log-probabilities were asked for.
         tokens: Vec<TextToken>,
+    },
+    /// More of what the model thinks before it answers.
+    Reasoning {
+        /// Which choice, from 0.
+        choice: u32,
+        /// May be empty when only `tokens` arrived.
+        text: String,
+        /// The tokens that made it, if log-probabilities were asked for.
+        tokens: Vec<TextToken>,
+    },
+    /// The model begins to call a function.
+    ToolCallBegun {
+        /// Which choice, from 0.
+        choice: u32,
+        /// Which call of the choice, from 0. A call is whole when the next begins, or text comes, or the choice ends.
+        call: u32,
+        /// `call_…`.
+        id: String,
+        /// The function.
+        name: String,
+    },
+    /// More of a call's arguments.
+    ToolCallArguments {
+        /// Which choice, from 0.
+        choice: u32,
+        /// Which call of the choice, from 0.
+        call: u32,
+        /// A piece of the text of a JSON object.
+        text: String,
     },
     /// A choice is complete.
     Ended {

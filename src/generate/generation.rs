@@ -146,8 +146,8 @@ impl Generation {
         let piece = choice.text.push(id, described).map_err(GenerateError::Tokenizer)?;
         let stopped = piece.stopped;
         self.show(index, piece);
-        if stopped {
-            self.end(index, EndReason::Stop);
+        if let Some(stop) = stopped {
+            self.end(index, EndReason::StopText(stop));
         }
         Ok(())
     }
@@ -158,10 +158,10 @@ impl Generation {
         };
         choice.generated = generated;
         let piece = choice.text.finish();
-        let reason = match reason {
-            FinishReason::Stop(_) => EndReason::Stop,
-            _ if piece.stopped => EndReason::Stop,
-            _ => EndReason::Length,
+        let reason = match (piece.stopped, reason) {
+            (Some(stop), _) => EndReason::StopText(stop),
+            (None, FinishReason::Stop(_)) => EndReason::Stop,
+            (None, _) => EndReason::Length,
         };
         self.show(index, piece);
         self.end(index, reason);

@@ -45,7 +45,8 @@ impl Meter {
     pub(super) fn done(&mut self, reason: EndReason, usage: Usage) {
         self.usage = usage;
         self.outcome = Some(match reason {
-            EndReason::Stop => "stop",
+            EndReason::Stop | EndReason::StopText(_) => "stop",
+            EndReason::ToolCalls => "tool_calls",
             EndReason::Length => "length",
         });
     }

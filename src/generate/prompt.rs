@@ -104,13 +104,12 @@ pub async fn aside<T: Send + 'static>(
 }
 
 fn render(template: &ChatTemplate, chat: Prompt) -> Result<String, GenerateError> {
-    let Prompt::Chat { messages, tools, variables, add_generation_prompt, continue_final_message } = chat
-    else {
+    let Prompt::Chat { messages, variables, add_generation_prompt, continue_final_message } = chat else {
         return Err(GenerateError::Preparation);
     };
     let to_continue = if continue_final_message { last_text(&messages) } else { None };
     let add_generation_prompt = add_generation_prompt && !continue_final_message;
-    let input = TemplateInput { messages, tools, variables, add_generation_prompt };
+    let input = TemplateInput { messages, tools: Vec::new(), variables, add_generation_prompt };
     let mut text = template.render(&input).map_err(template_error)?;
     if continue_final_message {
         let last = to_continue.ok_or(GenerateError::CannotContinue)?;

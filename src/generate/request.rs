@@ -5,6 +5,7 @@ use std::time::Instant;
 use sconce_models::GenerationDefaults;
 
 use crate::engine::{Priority, SamplingParams};
+use crate::generate::{Constraint, Reasoning, ToolUse};
 
 /// What is to be continued.
 #[derive(Debug, Clone, PartialEq)]
@@ -13,8 +14,6 @@ pub enum Prompt {
     Chat {
         /// The messages, already checked.
         messages: Vec<serde_json::Value>,
-        /// Tool definitions, passed to the template.
-        tools: Vec<serde_json::Value>,
         /// Allow-listed template variables.
         variables: serde_json::Map<String, serde_json::Value>,
         /// Put the header of the assistant's answer at the end; the usual.
@@ -88,6 +87,12 @@ pub struct GenerateRequest {
     pub prompt: Prompt,
     /// How tokens are chosen.
     pub sampling: Sampling,
+    /// What the answer may be at all; none: anything.
+    pub constraint: Option<Constraint>,
+    /// Functions that the model may call.
+    pub tools: ToolUse,
+    /// How much the model thinks first.
+    pub reasoning: Reasoning,
     /// Answers wanted.
     pub choices: u32,
     /// Most tokens per answer; none: as many as the context allows.

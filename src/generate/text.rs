@@ -17,8 +17,8 @@ pub struct Piece {
     pub text: String,
     /// The tokens that made it, if they are wanted.
     pub tokens: Vec<TextToken>,
-    /// A stop string was met: nothing more will come.
-    pub stopped: bool,
+    /// The stop string that was met (its number): nothing more will come.
+    pub stopped: Option<u32>,
 }
 
 impl Piece {
@@ -81,7 +81,7 @@ impl ShownText {
             self.tokens.push_back((begins_at, token));
         }
         match self.first_stop() {
-            Some(position) => self.cut(position),
+            Some((stop, position)) => self.cut(stop, position),
             None => self.release(self.held.len() - self.held_back()),
         }
     }
@@ -97,8 +97,8 @@ impl ShownText {
         piece
     }
 
-    /// Where the stop string begins that is complete first; so the answer does not depend on how the text was cut.
-    fn first_stop(&self) -> Option<usize> {
+    /// Which stop string is complete first, and where it begins; so the answer does not depend on how the text was cut.
+    fn first_stop(&self) -> Option<(u32, usize)> {
         first_complete(&self.held, &self.stop)
     }
 
@@ -107,12 +107,12 @@ impl ShownText {
         self.stop.iter().map(|stop| overlap(self.held.as_bytes(), stop.as_bytes())).max().unwrap_or(0)
     }
 
-    fn cut(&mut self, length: usize) -> Piece {
+    fn cut(&mut self, stop: u32, length: usize) -> Piece {
         let piece = self.release(length);
         self.stopped = true;
         self.held.clear();
         self.tokens.clear();
-        Piece { stopped: true, ..piece }
+        Piece { stopped: Some(stop), ..piece }
     }
 
     /// Shows the first `length` bytes held. A token goes with its first byte.
@@ -127,14 +127,15 @@ impl ShownText {
         {
             tokens.push(token);
         }
-        Piece { text, tokens, stopped: false }
+        Piece { text, tokens, stopped: None }
     }
 }
 
-fn first_complete(text: &str, stop: &[String]) -> Option<usize> {
-    let found =
-        stop.iter().filter_map(|stop| text.find(stop.as_str()).map(|begin| (begin + stop.len(), begin)));
-    found.min().map(|(_, begin)| begin)
+fn first_complete(text: &str, stop: &[String]) -> Option<(u32, usize)> {
+    let found = (0..).zip(stop).filter_map(|(number, stop)| {
+        text.find(stop.as_str()).map(|begin| (begin + stop.len(), begin, number))
+    });
+    found.min().map(|(_, begin, number)| (number, begin))
 }
 
 /// Length of the longest proper beginning of `stop` that `text` ends with.
@@ -163,7 +164,7 @@ mod tests {
         assert_eq!(shown.push("one E", None).text, "one ");
         assert_eq!(shown.push("N", None).text, "");
         let last = shown.push("D two", None);
-        assert_eq!((last.text.as_str(), last.stopped), ("", true));
+        assert_eq!((last.text.as_str(), last.stopped), ("", Some(0)));
         assert!(shown.push("more", None).is_empty());
         assert!(shown.finish("rest").is_empty());
     }
@@ -175,13 +176,14 @@ mod tests {
         assert_eq!(shown.push("O", None).text, "ENO");
         assert_eq!(shown.push("E", None).text, "");
         let last = shown.finish("");
-        assert_eq!((last.text.as_str(), last.stopped), ("E", false));
+        assert_eq!((last.text.as_str(), last.stopped), ("E", None));
     }
 
     #[test]
     fn of_several_stop_strings_the_one_complete_first_wins() {
         let mut shown = ShownText::new(stops(&["cd", "bc"]));
-        assert_eq!(shown.push("abcd", None).text, "a");
+        let piece = shown.push("abcd", None);
+        assert_eq!((piece.text.as_str(), piece.stopped), ("a", Some(1)));
     }
 
     #[test]
@@ -193,7 +195,7 @@ mod tests {
         assert_eq!(both.tokens.iter().map(|token| token.id).collect::<Vec<_>>(), [2, 3]);
         assert_eq!(shown.push("cxy", Some(token(4))).tokens.len(), 1);
         let last = shown.push("z", Some(token(5)));
-        assert!(last.stopped && last.tokens.is_empty());
+        assert!(last.stopped.is_some() && last.tokens.is_empty());
     }
 
     #[test]
@@ -217,19 +219,19 @@ mod tests {
             cuts.sort_unstable();
             cuts.push(text.len());
             let mut shown = ShownText::new(stop.into());
-            let (mut from, mut got, mut stopped) = (0, String::new(), false);
+            let (mut from, mut got, mut stopped) = (0, String::new(), None);
             for cut in cuts {
                 let piece = shown.push(&text[from..cut], None);
-                prop_assert!(!stopped || piece.is_empty());
-                stopped |= piece.stopped;
+                prop_assert!(stopped.is_none() || piece.is_empty());
+                stopped = stopped.or(piece.stopped);
                 got.push_str(&piece.text);
                 from = cut;
             }
             let last = shown.finish("");
             got.push_str(&last.text);
-            stopped |= last.stopped;
-            prop_assert_eq!(stopped, expected.is_some());
-            prop_assert_eq!(got.as_str(), &text[..expected.unwrap_or(text.len())]);
+            stopped = stopped.or(last.stopped);
+            prop_assert_eq!(stopped, expected.map(|(number, _)| number));
+            prop_assert_eq!(got.as_str(), &text[..expected.map_or(text.len(), |(_, begin)| begin)]);
         }
     }
 }

@@ -139,6 +139,10 @@ impl Writer for NativeWriter {
                 let delta = ChatDelta { role: None, content: Some(text) };
                 vec![self.one(choice, delta, self.logprobs(tokens))]
             }
+            // Neither is asked for by the native protocol.
+            GenerationEvent::Reasoning { .. }
+            | GenerationEvent::ToolCallBegun { .. }
+            | GenerationEvent::ToolCallArguments { .. } => Vec::new(),
             GenerationEvent::Ended { choice, reason } => {
                 vec![self.chunk(vec![ended(choice, finish_reason(reason))], None)]
             }

@@ -115,7 +115,6 @@ fn prompt(fields: &mut Fields) -> Result<Prompt, ParameterError> {
     }
     Ok(Prompt::Chat {
         messages,
-        tools: Vec::new(),
         variables: template_variables(fields)?,
         add_generation_prompt: header.unwrap_or(true),
         continue_final_message,
@@ -211,6 +210,9 @@ impl Writer for ChatWriter {
                 let delta = Delta { content: Some(text), ..Delta::default() };
                 vec![self.chunk(choice, delta, self.logprobs(tokens), None)]
             }
+            GenerationEvent::Reasoning { .. }
+            | GenerationEvent::ToolCallBegun { .. }
+            | GenerationEvent::ToolCallArguments { .. } => Vec::new(),
             GenerationEvent::Ended { choice, reason } => {
                 vec![self.chunk(choice, Delta::default(), None, Some(finish_reason(reason)))]
             }

@@ -155,6 +155,10 @@ impl Writer for TextWriter {
                 let logprobs = self.logprobs(choice, tokens);
                 vec![self.chunk(choice, text, logprobs, None)]
             }
+            // Plain text has no parts.
+            GenerationEvent::Reasoning { .. }
+            | GenerationEvent::ToolCallBegun { .. }
+            | GenerationEvent::ToolCallArguments { .. } => Vec::new(),
             GenerationEvent::Ended { choice, reason } => {
                 vec![self.chunk(choice, String::new(), None, Some(finish_reason(reason)))]
             }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::api::openai::fields::{Fields, ParameterError, integer, number, string};
-use crate::generate::{GenerateRequest, Priority, Prompt, Sampling};
+use crate::generate::{GenerateRequest, Priority, Prompt, Reasoning, Sampling, ToolUse};
 
 /// Most answers to one prompt.
 pub const MAX_CHOICES: u32 = 64;
@@ -76,6 +76,9 @@ impl AnswerOptions {
             model: model.to_owned(),
             prompt,
             sampling: self.sampling,
+            constraint: None,
+            tools: ToolUse::default(),
+            reasoning: Reasoning::default(),
             choices: self.choices,
             max_new_tokens,
             min_new_tokens: self.min_new_tokens,

@@ -39,7 +39,8 @@ impl From<Count> for Usage {
 /// `finish_reason`.
 pub fn finish_reason(reason: EndReason) -> &'static str {
     match reason {
-        EndReason::Stop => "stop",
+        EndReason::Stop | EndReason::StopText(_) => "stop",
+        EndReason::ToolCalls => "tool_calls",
         EndReason::Length => "length",
     }
 }
