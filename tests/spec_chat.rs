@@ -176,7 +176,8 @@ async fn section_2_failures_are_in_the_envelope_with_their_true_status() {
         assert_eq!(error["data"]["errors"][0]["field"], "temperature");
         let (status, error) = refused(&app, &with(example(stream), "max_tokenz", 9)).await;
         assert_eq!((status, error["code"].as_u64()), (400, Some(40004)));
-        let (status, error) = refused(&app, &with(example(stream), "tools", json!([{}]))).await;
+        let (status, error) =
+            refused(&app, &with(example(stream), "tools", json!([{"type": "custom"}]))).await;
         assert_eq!((status, error["code"].as_u64()), (400, Some(40010)));
     }
     let wrong = app.client.post(format!("{}{PATH}", app.url)).bearer_auth("sk-wrong").json(&example(false));

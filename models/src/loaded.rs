@@ -51,6 +51,8 @@ pub struct GenerationDefaults {
     pub top_k: Option<u32>,
     /// Suggested repetition penalty.
     pub repetition_penalty: Option<f32>,
+    /// How it writes calls of functions, where that is said; files do not say it.
+    pub tool_format: Option<String>,
 }
 
 impl GenerationDefaults {
@@ -72,6 +74,7 @@ impl GenerationDefaults {
             top_k: config.get("top_k").and_then(Value::as_u64).and_then(|value| u32::try_from(value).ok()),
             repetition_penalty: number("repetition_penalty")
                 .filter(|&value| value > 0.0 && value.is_finite()),
+            tool_format: None,
         })
     }
 }

@@ -31,6 +31,8 @@ pub struct UsageQuery {
     model: Option<String>,
     /// In this request.
     request_id: Option<String>,
+    /// For this user of the caller's.
+    end_user: Option<String>,
     /// From then on.
     #[param(value_type = Option<String>, format = DateTime)]
     since: Option<Timestamp>,
@@ -41,8 +43,8 @@ pub struct UsageQuery {
 
 impl From<UsageQuery> for UsageFilter {
     fn from(query: UsageQuery) -> Self {
-        let UsageQuery { user_id, key_id, team_id, model, request_id, since, until } = query;
-        Self { user_id, key_id, team_id, model, request_id, since, until }
+        let UsageQuery { user_id, key_id, team_id, model, request_id, end_user, since, until } = query;
+        Self { user_id, key_id, team_id, model, request_id, end_user, since, until }
     }
 }
 
@@ -141,7 +143,7 @@ pub async fn export(
 }
 
 const HEAD: &str = "id,at,request_id,user_id,key_id,team_id,model,asked_for,endpoint,prompt_tokens,cached_tokens,\
-                    completion_tokens,outcome,duration_ms\r\n";
+                    completion_tokens,outcome,duration_ms,end_user,metadata\r\n";
 
 /// A file in the making: a page in memory, and where the next begins.
 struct Export {
@@ -185,6 +187,8 @@ fn line(entry: &UsageEntry) -> String {
         entry.completion_tokens.to_string(),
         cell(&entry.outcome),
         entry.duration_ms.to_string(),
+        optional(&entry.end_user),
+        cell(&entry.metadata.as_ref().map(ToString::to_string).unwrap_or_default()),
     ];
     format!("{}\r\n", texts.join(","))
 }

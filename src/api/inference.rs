@@ -9,8 +9,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::auth::models::ModelLimits;
+use crate::auth::{Caller, Permission};
 use crate::error::Code;
-use crate::generate::{Answer, GenerateError, GenerateRequest, GenerationEvent};
+use crate::generate::{Answer, GenerateError, GenerateRequest, GenerationEvent, Priority};
 use crate::http::metered::Metered;
 use crate::http::sse::{self, ErrorEvent};
 use crate::http::state::Models;
@@ -53,12 +54,16 @@ pub async fn start(
     refuse_while_draining(app)?;
     let lease = models.lease(&name).await?;
     let limits = models.limits(&lease.id);
+    if requests.iter().any(|request| request.priority == Priority::High) {
+        may_go_first(models.caller())?;
+    }
     for request in &mut requests {
         limit(request, &limits, endpoint.usual_max_tokens)?;
         request.tenant = models.caller().tenant();
         request.deadline = Some(app.deadline());
     }
     let mut record = models.record(&lease.id, &name, endpoint.path)?;
+    record.attribute(requests.first().map(|request| request.attribution.clone()).unwrap_or_default());
     match app.generator().start_all(lease, requests, record.account()).await {
         Ok(generation) => Ok(Metered::new(generation, record)),
         Err(error) => {
@@ -67,6 +72,17 @@ pub async fn start(
                 GenerateError::Engine(_) => error.into(),
                 _ => ApiError::from(error).or_param(endpoint.prompt),
             })
+        }
+    }
+}
+
+/// Whether the caller may go before others: who manages the models may, by a key that is allowed to.
+fn may_go_first(caller: &Caller) -> Result<(), ApiError> {
+    match caller.permissions().has(Permission::ModelsManage) {
+        true => Ok(()),
+        false => {
+            let reason = "`service_tier` may be `priority` only with the permission `models:manage`";
+            Err(ApiError::new(Code::PermissionMissing, reason).or_param("service_tier"))
         }
     }
 }

@@ -211,6 +211,12 @@ pub struct UsageEntry {
     pub outcome: String,
     /// From its arrival to its end.
     pub duration_ms: i64,
+    /// Whom it was for, as the caller said (`user`, `safety_identifier`).
+    #[schema(example = "user-1234")]
+    pub end_user: Option<String>,
+    /// What else the caller noted (`metadata`).
+    #[schema(value_type = Option<Object>)]
+    pub metadata: Option<Value>,
 }
 
 impl From<UsageRow> for UsageEntry {
@@ -230,6 +236,8 @@ impl From<UsageRow> for UsageEntry {
             completion_tokens: row.completion_tokens,
             outcome: row.outcome,
             duration_ms: row.duration_ms,
+            end_user: row.end_user,
+            metadata: row.metadata.and_then(|text| serde_json::from_str(&text).ok()),
         }
     }
 }
@@ -439,6 +447,7 @@ impl OwnUsage {
             team_id,
             model,
             request_id: None,
+            end_user: None,
             since,
             until,
         })

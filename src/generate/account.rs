@@ -6,7 +6,7 @@
 use futures_util::future::join_all;
 
 use crate::engine::Bill;
-use crate::generate::Usage;
+use crate::generate::{Timings, Usage};
 
 /// What all parts of a request cost. Empty until something is handed to an engine.
 #[derive(Debug, Clone, Default)]
@@ -31,6 +31,7 @@ impl Account {
             completion_tokens: sum.completion_tokens.saturating_add(spent.generated_tokens),
             // The engine does not know what a token is for.
             reasoning_tokens: 0,
+            timings: Timings::default(),
         })
     }
 }

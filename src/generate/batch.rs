@@ -45,6 +45,9 @@ impl GenerationBatch {
         self.usage.cached_tokens += usage.cached_tokens;
         self.usage.completion_tokens += usage.completion_tokens;
         self.usage.reasoning_tokens += usage.reasoning_tokens;
+        // They run side by side.
+        self.usage.timings.prompt = self.usage.timings.prompt.max(usage.timings.prompt);
+        self.usage.timings.answer = self.usage.timings.answer.max(usage.timings.answer);
         self.unfinished -= 1;
     }
 }

@@ -61,6 +61,14 @@ pub enum GenerateError {
     /// The last message cannot be continued: the template changes its text.
     #[error("the last message cannot be continued: the model's template does not show its text as it is")]
     CannotContinue,
+    /// The model cannot do what a parameter asks for.
+    #[error("`{param}` is not supported: {reason}")]
+    Unsupported {
+        /// The parameter.
+        param: &'static str,
+        /// Why, and what can be done.
+        reason: String,
+    },
     /// The tokenizer failed.
     #[error("the text could not be tokenised")]
     Tokenizer(#[source] sconce_models::Error),
@@ -86,6 +94,7 @@ impl Failure for GenerateError {
             Self::WrongKind { .. } | Self::NoChatTemplate { .. } => Code::UnsupportedModel,
             Self::EmptyPrompt | Self::NoSuchToken { .. } | Self::CannotContinue => Code::InvalidValue,
             Self::ContextLength { .. } => Code::ContextLengthExceeded,
+            Self::Unsupported { .. } => Code::UnsupportedParameter,
             Self::Template(_) => Code::TemplateError,
             Self::Tokenizer(_) | Self::Preparation => Code::Internal,
             Self::Engine(error) => error.code(),
@@ -96,6 +105,7 @@ impl Failure for GenerateError {
         match self {
             Self::WrongKind { .. } | Self::NoChatTemplate { .. } => Some("model"),
             Self::NoSuchToken { field, .. } => *field,
+            Self::Unsupported { param, .. } => Some(param),
             Self::Engine(error) => error.param(),
             _ => None,
         }

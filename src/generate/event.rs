@@ -1,5 +1,7 @@
 //! What comes out, whatever protocol it leaves by.
 
+use std::time::Duration;
+
 use crate::engine::TokenLogprob;
 
 /// Tokens of a request.
@@ -13,6 +15,17 @@ pub struct Usage {
     pub completion_tokens: u32,
     /// Of those, thought before the answer.
     pub reasoning_tokens: u32,
+    /// How long they took.
+    pub timings: Timings,
+}
+
+/// How long a request took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Timings {
+    /// From its arrival until the prompt had run, waiting included.
+    pub prompt: Duration,
+    /// From then until the last answer was complete.
+    pub answer: Duration,
 }
 
 /// Why an answer ended, in the words of the protocols.

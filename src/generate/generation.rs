@@ -8,11 +8,13 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::Stream;
 use sconce_models::Tokenizer;
+use uuid::Uuid;
 
 use crate::engine::{EngineError, FinishReason, TokenEvent, TokenLogprob, TokenStream};
+use crate::generate::format::{Format, Part, Reader};
 use crate::generate::meter::Meter;
 use crate::generate::text::{ChoiceText, Piece};
-use crate::generate::{EndReason, GenerateError, GenerationEvent, TextToken, Usage};
+use crate::generate::{EndReason, GenerateError, GenerationEvent, TextToken, Tool, Usage};
 use crate::manager::ModelLease;
 
 /// How the text of an answer is shown.
@@ -22,6 +24,27 @@ pub(super) struct Presentation {
     pub(super) logprobs: bool,
     /// The prompt's ids, if it is to be shown before the answers.
     pub(super) echo: Option<Echo>,
+    /// How calls and thoughts are told from text, where there can be any.
+    pub(super) reading: Option<Reading>,
+}
+
+/// How the answer to a conversation is read.
+pub(super) struct Reading {
+    pub(super) format: Format,
+    /// What may be called.
+    pub(super) tools: Arc<[Tool]>,
+    /// The prompt ends inside of a thought.
+    pub(super) is_thinking: bool,
+    /// Whether a choice may have several calls.
+    pub(super) parallel: bool,
+}
+
+impl Reading {
+    /// The special tokens among the marks that are looked for.
+    fn special_marks(&self, tokenizer: &Tokenizer) -> Vec<u32> {
+        let ids = self.format.marks().filter_map(|mark| tokenizer.token_to_id(mark));
+        ids.filter(|&id| tokenizer.is_special(id)).collect()
+    }
 }
 
 /// How much goes in and may come out.
@@ -47,14 +70,32 @@ pub struct Generation {
     ready: VecDeque<GenerationEvent>,
     echo: Option<Echo>,
     logprobs: bool,
+    /// Whether a choice may have several calls.
+    parallel: bool,
     meter: Meter,
     lease: ModelLease,
 }
 
 struct Choice {
     text: ChoiceText,
+    /// Tells calls and thoughts from text; none where all is text.
+    reader: Option<Reader>,
+    /// Tokens whose text the reader has not told the meaning of.
+    unread: Vec<TextToken>,
     generated: u32,
+    /// Of these, thought.
+    thought: u32,
     ended: bool,
+}
+
+impl Choice {
+    fn calls_begun(&self) -> u32 {
+        self.reader.as_ref().map_or(0, Reader::calls_begun)
+    }
+
+    fn calls_ended(&self) -> u32 {
+        self.reader.as_ref().map_or(0, Reader::calls_ended)
+    }
 }
 
 impl Generation {
@@ -64,13 +105,16 @@ impl Generation {
         extent: &Extent,
         presentation: Presentation,
     ) -> Self {
-        let choice = || Choice {
-            text: ChoiceText::new(
-                lease.tokenizer.decoder(!presentation.show_special_tokens),
-                Arc::clone(&presentation.stop),
-            ),
-            generated: 0,
-            ended: false,
+        let reading = presentation.reading.as_ref();
+        let reader =
+            || reading.and_then(|reading| reading.format.reader(&reading.tools, reading.is_thinking));
+        let marks = reading.map(|reading| reading.special_marks(&lease.tokenizer)).unwrap_or_default();
+        let choice = || {
+            let reader = reader();
+            let decoder = lease.tokenizer.decoder(!presentation.show_special_tokens);
+            let decoder = if reader.is_some() { decoder.showing(marks.clone()) } else { decoder };
+            let text = ChoiceText::new(decoder, Arc::clone(&presentation.stop));
+            Choice { text, reader, unread: Vec::new(), generated: 0, thought: 0, ended: false }
         };
         let prompt_tokens = u32::try_from(extent.prompt_tokens).unwrap_or(u32::MAX);
         Self {
@@ -80,6 +124,7 @@ impl Generation {
             ready: VecDeque::new(),
             echo: presentation.echo,
             logprobs: presentation.logprobs,
+            parallel: reading.is_none_or(|reading| reading.parallel),
             meter: Meter::new(&lease.id, prompt_tokens, extent.max_new_tokens),
             lease,
         }
@@ -114,6 +159,7 @@ impl Generation {
 
     fn started(&mut self, cached_tokens: u32, logprobs: Option<PromptLogprobs>) -> Result<(), GenerateError> {
         self.usage.cached_tokens = cached_tokens;
+        self.meter.prefilled();
         let all = 0..self.choices();
         self.ready.push_back(GenerationEvent::Started { choices: all.clone(), usage: self.usage });
         if let Some(echo) = self.echo.take() {
@@ -146,8 +192,13 @@ impl Generation {
         let piece = choice.text.push(id, described).map_err(GenerateError::Tokenizer)?;
         let stopped = piece.stopped;
         self.show(index, piece);
+        let choice = &mut self.choices[index as usize];
+        choice.thought += u32::from(choice.reader.as_ref().is_some_and(Reader::is_thinking));
         if let Some(stop) = stopped {
+            self.read_to_end(index);
             self.end(index, EndReason::StopText(stop));
+        } else if !self.parallel && self.choices[index as usize].calls_ended() > 0 {
+            self.end(index, EndReason::ToolCalls);
         }
         Ok(())
     }
@@ -164,12 +215,66 @@ impl Generation {
             (None, _) => EndReason::Length,
         };
         self.show(index, piece);
+        self.read_to_end(index);
+        let has_called = self.choices[index as usize].calls_begun() > 0;
+        let reason = if has_called && reason == EndReason::Stop { EndReason::ToolCalls } else { reason };
         self.end(index, reason);
     }
 
-    fn show(&mut self, choice: u32, piece: Piece) {
-        if !piece.is_empty() {
-            self.ready.push_back(GenerationEvent::Text { choice, text: piece.text, tokens: piece.tokens });
+    fn show(&mut self, index: u32, piece: Piece) {
+        if piece.is_empty() {
+            return;
+        }
+        let choice = &mut self.choices[index as usize];
+        let Some(reader) = &mut choice.reader else {
+            let (text, tokens) = (piece.text, piece.tokens);
+            self.ready.push_back(GenerationEvent::Text { choice: index, text, tokens });
+            return;
+        };
+        choice.unread.extend(piece.tokens);
+        let calls = reader.calls_begun();
+        let parts = reader.push(&piece.text);
+        self.tell(index, calls, parts);
+    }
+
+    /// The text of a choice is complete.
+    fn read_to_end(&mut self, index: u32) {
+        let choice = &mut self.choices[index as usize];
+        let Some(reader) = &mut choice.reader else { return };
+        let calls = reader.calls_begun();
+        let parts = reader.finish();
+        self.tell(index, calls, parts);
+        let tokens = std::mem::take(&mut self.choices[index as usize].unread);
+        if !tokens.is_empty() && self.choices[index as usize].calls_begun() == 0 {
+            self.ready.push_back(GenerationEvent::Text { choice: index, text: String::new(), tokens });
+        }
+    }
+
+    /// Tells what was read, after `calls` calls. Where there may be one only, nothing comes after it.
+    fn tell(&mut self, index: u32, mut calls: u32, parts: Vec<Part>) {
+        for part in parts {
+            let unread = &mut self.choices[index as usize].unread;
+            let event = match part {
+                Part::CallBegun(_) if calls > 0 && !self.parallel => return,
+                Part::Text(_) if calls > 0 && !self.parallel => continue,
+                Part::Text(text) => {
+                    GenerationEvent::Text { choice: index, text, tokens: std::mem::take(unread) }
+                }
+                Part::Reasoning(text) => {
+                    GenerationEvent::Reasoning { choice: index, text, tokens: std::mem::take(unread) }
+                }
+                Part::CallBegun(name) => {
+                    calls += 1;
+                    unread.clear();
+                    let id = format!("call_{}", Uuid::new_v4().simple());
+                    GenerationEvent::ToolCallBegun { choice: index, call: calls - 1, id, name }
+                }
+                Part::Arguments(text) => {
+                    unread.clear();
+                    GenerationEvent::ToolCallArguments { choice: index, call: calls.saturating_sub(1), text }
+                }
+            };
+            self.ready.push_back(event);
         }
     }
 
@@ -177,7 +282,9 @@ impl Generation {
         self.choices[index as usize].ended = true;
         self.ready.push_back(GenerationEvent::Ended { choice: index, reason });
         self.usage.completion_tokens = self.choices.iter().map(|choice| choice.generated).sum();
+        self.usage.reasoning_tokens = self.choices.iter().map(|choice| choice.thought).sum();
         if self.choices.iter().all(|choice| choice.ended) {
+            self.usage.timings = self.meter.timings();
             self.meter.done(reason, self.usage);
             self.tokens = None;
             self.ready.push_back(GenerationEvent::Done { usage: self.usage });

@@ -6,8 +6,12 @@ use sconce_models::ModelKind;
 use tokio::sync::Semaphore;
 
 use crate::engine::{EngineHandle, SequenceRequest};
-use crate::generate::generation::{Echo, Extent, Presentation};
-use crate::generate::{Account, GenerateError, GenerateRequest, Generation, GenerationBatch, Prompt, prompt};
+use crate::generate::generation::{Echo, Extent, Presentation, Reading};
+use crate::generate::prompt::Prepared;
+use crate::generate::{
+    Account, Constraint, GenerateError, GenerateRequest, Generation, GenerationBatch, Prompt, ToolChoice,
+    conversation, format, prompt,
+};
 use crate::manager::{ModelLease, Runner};
 
 /// The door to the engine. Cheap to clone.
@@ -42,13 +46,18 @@ impl Generator {
         prompt::check_ids(&biased, vocabulary, Some("logit_bias"))?;
         prompt::check_ids(&request.stop_token_ids, vocabulary, Some("stop_token_ids"))?;
 
-        let ids = prompt::token_ids(request.prompt.clone(), &lease, self.workers()).await?;
+        if constraint(&request, &lease)?.is_some() {
+            let reason = "answers cannot be held to calls yet".to_owned();
+            return Err(GenerateError::Unsupported { param: "tool_choice", reason });
+        }
+        let Prepared { ids, is_thinking, .. } = prompt::prepare(&request, &lease, self.workers()).await?;
         let max_new_tokens = room(ids.len(), lease.spec.context_length, request.max_new_tokens)?;
         let presentation = Presentation {
             stop: request.stop.as_slice().into(),
             show_special_tokens: request.show_special_tokens,
             logprobs: request.sampling.logprobs.is_some(),
             echo: echo(&request, &lease, &ids)?,
+            reading: reading(&request, &lease, is_thinking),
         };
         let extent = Extent { prompt_tokens: ids.len(), choices: request.choices, max_new_tokens };
         let tokens = engine.submit(sequence(request, &lease, ids, max_new_tokens))?;
@@ -105,6 +114,34 @@ fn echo(request: &GenerateRequest, lease: &ModelLease, ids: &[u32]) -> Result<Op
         _ => lease.tokenizer.decode(ids, !request.show_special_tokens).map_err(GenerateError::Tokenizer)?,
     };
     Ok(Some(Echo { ids: ids.to_vec(), text, logprobs: request.prompt_logprobs.is_some() }))
+}
+
+/// What the answer may be, calls included.
+///
+/// # Errors
+/// [`GenerateError::Unsupported`] for what cannot be had together.
+fn constraint(request: &GenerateRequest, lease: &ModelLease) -> Result<Option<Constraint>, GenerateError> {
+    let own = request.constraint.clone();
+    let (Prompt::Chat { .. }, Some(format)) = (&request.prompt, prompt::format_of(lease)) else {
+        return Ok(own);
+    };
+    let tools = conversation::offered(&request.tools);
+    let must_call = matches!(request.tools.choice, ToolChoice::Required(_));
+    let answer = own.as_ref().map(format::rule_of);
+    if matches!(answer, Some(None)) && !tools.is_empty() && !must_call {
+        let reason = "a grammar of its own cannot be had together with tools; use a JSON schema".to_owned();
+        return Err(GenerateError::Unsupported { param: "tools", reason });
+    }
+    let special = |mark: &str| lease.tokenizer.token_to_id(mark).filter(|&id| lease.tokenizer.is_special(id));
+    let calls = format.call_grammar(&tools, &request.tools, &special, answer.flatten().as_deref());
+    Ok(calls.map(Constraint::Grammar).or(own))
+}
+
+/// How the answer to a conversation is read; none for what continues a text.
+fn reading(request: &GenerateRequest, lease: &ModelLease, is_thinking: bool) -> Option<Reading> {
+    let Prompt::Chat { .. } = request.prompt else { return None };
+    let tools = conversation::offered(&request.tools).into();
+    Some(Reading { format: prompt::format_of(lease)?, tools, is_thinking, parallel: request.tools.parallel })
 }
 
 fn sequence(

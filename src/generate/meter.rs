@@ -4,13 +4,14 @@ use std::time::Instant;
 
 use metrics::{Label, counter, histogram};
 
-use crate::generate::{EndReason, Usage};
+use crate::generate::{EndReason, Timings, Usage};
 use crate::telemetry::metrics as names;
 
 /// The clock and the counters of one request.
 pub(super) struct Meter {
     model: String,
     begun: Instant,
+    prefilled: Option<Instant>,
     last_token: Option<Instant>,
     usage: Usage,
     outcome: Option<&'static str>,
@@ -21,7 +22,25 @@ impl Meter {
         let usage = Usage { prompt_tokens, ..Usage::default() };
         counter!(names::INCOMING_REQUESTS, "model" => model.to_owned()).increment(1);
         histogram!(names::REQUEST_MAX_TOKENS, "model_name" => model.to_owned()).record(max_new_tokens);
-        Self { model: model.to_owned(), begun: Instant::now(), last_token: None, usage, outcome: None }
+        Self {
+            model: model.to_owned(),
+            begun: Instant::now(),
+            prefilled: None,
+            last_token: None,
+            usage,
+            outcome: None,
+        }
+    }
+
+    /// The prompt has run.
+    pub(super) fn prefilled(&mut self) {
+        self.prefilled = Some(Instant::now());
+    }
+
+    /// How long it took so far.
+    pub(super) fn timings(&self) -> Timings {
+        let prefilled = self.prefilled.unwrap_or_else(Instant::now);
+        Timings { prompt: prefilled - self.begun, answer: prefilled.elapsed() }
     }
 
     /// A token arrived. Gaps are measured over all choices together at the first choice only.

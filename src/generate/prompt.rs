@@ -7,7 +7,9 @@ use sconce_models::{ChatTemplate, Error, Tokenizer};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-use crate::generate::{GenerateError, Prompt};
+use crate::generate::conversation::{self, Conversation};
+use crate::generate::format::Format;
+use crate::generate::{GenerateError, GenerateRequest, Prompt, Tool};
 use crate::manager::ModelLease;
 
 /// Shorter texts are tokenised where they are.
@@ -17,36 +19,70 @@ const INLINE_BYTES: usize = 8 * 1024;
 /// refused before it is tokenised.
 const LONGEST_TOKEN_BYTES: usize = 512;
 
-/// Token ids of the prompt, not empty, all in the vocabulary.
+/// A prompt, ready to be run.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Prepared {
+    /// Its tokens: not empty, all in the vocabulary.
+    pub ids: Vec<u32>,
+    /// The text of a conversation, as the template shows it.
+    pub text: Option<String>,
+    /// It ends inside of a thought: the template began one for the model.
+    pub is_thinking: bool,
+}
+
+/// Prepares a request's prompt.
 ///
 /// # Errors
 /// [`GenerateError::NoChatTemplate`], [`GenerateError::Template`], [`GenerateError::ContextLength`],
-/// [`GenerateError::EmptyPrompt`], [`GenerateError::NoSuchToken`].
-pub async fn token_ids(
-    prompt: Prompt,
+/// [`GenerateError::EmptyPrompt`], [`GenerateError::NoSuchToken`], [`GenerateError::Unsupported`].
+pub async fn prepare(
+    request: &GenerateRequest,
     lease: &ModelLease,
     workers: &Semaphore,
-) -> Result<Vec<u32>, GenerateError> {
+) -> Result<Prepared, GenerateError> {
     let context = lease.spec.context_length;
     let tokenizer = lease.tokenizer.clone();
-    let ids = match prompt {
+    let prepared = match request.prompt.clone() {
         Prompt::Tokens(ids) => {
             check_ids(&ids, lease.spec.vocab_size, None)?;
-            ids
+            Prepared { ids, ..Prepared::default() }
         }
-        Prompt::Text(text) if text.len() <= INLINE_BYTES => encode(&tokenizer, &text, true, context)?,
-        Prompt::Text(text) => aside(workers, move || encode(&tokenizer, &text, true, context)).await?,
-        chat @ Prompt::Chat { .. } => {
-            let Some(template) = lease.chat_template.clone() else {
+        Prompt::Text(text) => {
+            let ids = if text.len() <= INLINE_BYTES {
+                encode(&tokenizer, &text, true, context)?
+            } else {
+                aside(workers, move || encode(&tokenizer, &text, true, context)).await?
+            };
+            Prepared { ids, ..Prepared::default() }
+        }
+        Prompt::Chat { .. } => {
+            let (Some(template), Some(format)) = (lease.chat_template.clone(), format_of(lease)) else {
                 return Err(GenerateError::NoChatTemplate { model: lease.id.clone() });
             };
-            aside(workers, move || encode(&tokenizer, &render(&template, chat)?, false, context)).await?
+            let request = request.clone();
+            let work = move || {
+                let text = render(&template, format, request)?;
+                let ids = encode(&tokenizer, &text, false, context)?;
+                Ok(Prepared { ids, is_thinking: ends_thinking(&text, format), text: Some(text) })
+            };
+            aside(workers, work).await?
         }
     };
-    if ids.is_empty() {
+    if prepared.ids.is_empty() {
         return Err(GenerateError::EmptyPrompt);
     }
-    Ok(ids)
+    Ok(prepared)
+}
+
+/// How the model writes; none if it has no conversations.
+pub fn format_of(lease: &ModelLease) -> Option<Format> {
+    let template = lease.chat_template.as_ref()?;
+    Some(Format::of(template.source(), lease.defaults().tool_format.as_deref()))
+}
+
+/// Whether a prompt ends with the mark before a thought.
+fn ends_thinking(text: &str, format: Format) -> bool {
+    format.thought_marks().is_some_and(|marks| text.trim_end().ends_with(marks.begin.trim_end()))
 }
 
 /// Checks ids that a client sent.
@@ -103,13 +139,23 @@ pub async fn aside<T: Send + 'static>(
     tokio::task::spawn_blocking(work).await.map_err(|_| GenerateError::Preparation)?
 }
 
-fn render(template: &ChatTemplate, chat: Prompt) -> Result<String, GenerateError> {
-    let Prompt::Chat { messages, variables, add_generation_prompt, continue_final_message } = chat else {
+fn render(
+    template: &ChatTemplate,
+    format: Format,
+    request: GenerateRequest,
+) -> Result<String, GenerateError> {
+    let Prompt::Chat { messages, mut variables, add_generation_prompt, continue_final_message } =
+        request.prompt
+    else {
         return Err(GenerateError::Preparation);
     };
+    conversation::set_effort(&mut variables, template.source(), format, request.reasoning)?;
     let to_continue = if continue_final_message { last_text(&messages) } else { None };
     let add_generation_prompt = add_generation_prompt && !continue_final_message;
-    let input = TemplateInput { messages, tools: Vec::new(), variables, add_generation_prompt };
+    let tools: Vec<Tool> = conversation::offered(&request.tools);
+    let Conversation { messages, tools } =
+        Conversation::new(template, format, messages, &tools, &request.tools);
+    let input = TemplateInput { messages, tools, variables, add_generation_prompt };
     let mut text = template.render(&input).map_err(template_error)?;
     if continue_final_message {
         let last = to_continue.ok_or(GenerateError::CannotContinue)?;

@@ -78,6 +78,15 @@ impl Sampling {
     }
 }
 
+/// Whom a request is for, in its caller's words: written down, and of no effect.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Attribution {
+    /// The caller's own user.
+    pub end_user: Option<String>,
+    /// What else is noted: texts by name.
+    pub metadata: serde_json::Map<String, serde_json::Value>,
+}
+
 /// One request for text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct GenerateRequest {
@@ -111,6 +120,8 @@ pub struct GenerateRequest {
     pub echo: bool,
     /// Log-probabilities of the prompt's tokens.
     pub prompt_logprobs: Option<u32>,
+    /// Whom it is for.
+    pub attribution: Attribution,
     /// Whose request it is, opaque.
     pub tenant: u64,
     /// Who goes first.

@@ -10,7 +10,9 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, Stream};
 
 use crate::engine::EngineError;
-use crate::generate::{Account, EndReason, GenerateError, GenerationBatch, GenerationEvent, Usage};
+use crate::generate::{
+    Account, Attribution, EndReason, GenerateError, GenerationBatch, GenerationEvent, Usage,
+};
 use crate::http::{ApiError, Interruption};
 use crate::usage::{Outcome, Tally, Tokens};
 
@@ -32,6 +34,15 @@ impl Record {
     /// Where the work's cost is counted.
     pub fn account(&mut self) -> &mut Account {
         &mut self.account
+    }
+
+    /// Notes whom the work is for, in the caller's words.
+    pub fn attribute(&mut self, attribution: Attribution) {
+        let Attribution { end_user, metadata } = attribution;
+        let metadata = (!metadata.is_empty()).then(|| serde_json::Value::Object(metadata).to_string());
+        if let Some(tally) = &mut self.tally {
+            tally.attribute(end_user, metadata);
+        }
     }
 
     /// Says how the work ended; the first word counts.

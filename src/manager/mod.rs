@@ -58,7 +58,7 @@ pub use lease::{LoadedEntry, ModelLease, Runner};
 pub use memory::MachineMemory;
 pub use policy::{SourcePolicy, SourceRefusal};
 pub use progress::{LogOnly, ProgressSink};
-pub use sampling::SamplingDefaults;
+pub use sampling::{CALL_FORMATS, SamplingDefaults};
 pub use shelf::free_disk;
 pub use source::Source;
 pub use state::{ModelState, ModelStatus, Progress};

@@ -16,7 +16,24 @@ pub struct SamplingDefaults {
     pub top_k: Option<u32>,
     /// Above 0, at most 10; 1 changes nothing.
     pub repetition_penalty: Option<f32>,
+    /// How it writes calls of functions, one of [`CALL_FORMATS`]; none: as its chat template shows.
+    pub tool_format: Option<String>,
 }
+
+/// The ways to write calls that there are; what each is, `generate/format/family.rs` knows.
+pub const CALL_FORMATS: [&str; 11] = [
+    "harmony",
+    "deepseek-v3.1",
+    "deepseek",
+    "mistral",
+    "mistral-list",
+    "gemma4",
+    "functiongemma",
+    "qwen3-coder",
+    "llama3",
+    "hermes",
+    "smollm2",
+];
 
 impl SamplingDefaults {
     /// Whether every value is one that can be sampled with.
@@ -35,7 +52,12 @@ impl SamplingDefaults {
                 return Err((name, format!("is not within 0 and {most}")));
             }
         }
-        Ok(())
+        match &self.tool_format {
+            Some(format) if !CALL_FORMATS.contains(&format.as_str()) => {
+                Err(("tool_format", format!("is none of {}", CALL_FORMATS.join(", "))))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What a request that says nothing gets: these values, then what the model's files say, then the catalogue's.
@@ -48,6 +70,7 @@ impl SamplingDefaults {
             top_p: self.top_p.or(files.top_p).or(catalog.top_p),
             top_k,
             repetition_penalty: penalty,
+            tool_format: self.tool_format.clone().or_else(|| catalog.tool_format.clone()),
         }
     }
 }
@@ -62,7 +85,7 @@ mod tests {
             temperature,
             top_p,
             top_k,
-            repetition_penalty: None,
+            ..SamplingDefaults::default()
         };
         let files = GenerationDefaults {
             end_token_ids: vec![7],
@@ -70,6 +93,7 @@ mod tests {
             top_p: Some(0.6),
             top_k: None,
             repetition_penalty: Some(1.1),
+            tool_format: None,
         };
         let found = values(Some(0.1), None, None).over(&files, &values(Some(0.9), Some(0.9), Some(9)));
         assert_eq!((found.temperature, found.top_p, found.top_k), (Some(0.1), Some(0.6), Some(9)));

@@ -52,6 +52,10 @@ pub struct UsageRow {
     pub outcome: String,
     /// From its arrival to its end.
     pub duration_ms: i64,
+    /// Whom it was for, as the caller said.
+    pub end_user: Option<String>,
+    /// What else the caller noted: a JSON object of texts.
+    pub metadata: Option<String>,
 }
 
 impl Row for UsageRow {
@@ -77,6 +81,8 @@ pub struct UsageFilter {
     pub model: Option<String>,
     /// Of this request.
     pub request_id: Option<String>,
+    /// For this user of the caller's.
+    pub end_user: Option<String>,
     /// From then on.
     pub since: Option<Timestamp>,
     /// Before then.
@@ -132,8 +138,9 @@ pub const SORTS: &[&str] = &["at"];
 /// [`StoreError`].
 pub async fn insert(tx: &mut Tx, rows: &[UsageRow]) -> Result<(), StoreError> {
     const SQL: &str = "INSERT INTO usage_records (id, at, request_id, user_id, key_id, team_id, model, asked_for, \
-        endpoint, prompt_tokens, cached_tokens, completion_tokens, outcome, duration_ms) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT (id) DO NOTHING";
+        endpoint, prompt_tokens, cached_tokens, completion_tokens, outcome, duration_ms, \
+        end_user, metadata) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) ON CONFLICT (id) DO NOTHING";
     for row in rows {
         execute!(
             tx,
@@ -152,6 +159,8 @@ pub async fn insert(tx: &mut Tx, rows: &[UsageRow]) -> Result<(), StoreError> {
                 .bind(row.completion_tokens)
                 .bind(&row.outcome)
                 .bind(row.duration_ms)
+                .bind(&row.end_user)
+                .bind(&row.metadata)
         )?;
     }
     Ok(())
@@ -164,6 +173,7 @@ fn filtered(query: ListQuery, filter: &UsageFilter) -> ListQuery {
         .filter("team_id = ?", filter.team_id.as_deref())
         .filter("model = ?", filter.model.as_deref())
         .filter("request_id = ?", filter.request_id.as_deref())
+        .filter("end_user = ?", filter.end_user.as_deref())
         .filter("at >= ?", filter.since)
         .filter("at < ?", filter.until)
 }

@@ -85,6 +85,8 @@ impl Recorder {
             completion_tokens: 0,
             outcome: String::new(),
             duration_ms: 0,
+            end_user: None,
+            metadata: None,
         };
         Ok(Tally {
             row,

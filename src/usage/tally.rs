@@ -86,6 +86,12 @@ pub(super) struct Settled {
 }
 
 impl Tally {
+    /// Notes whom the request is for, and what else its caller says of it (a JSON object).
+    pub fn attribute(&mut self, end_user: Option<String>, metadata: Option<String>) {
+        self.row.end_user = end_user;
+        self.row.metadata = metadata;
+    }
+
     /// Ends the request: its row is written as soon as `counting` is done. Does not wait.
     pub fn settle(mut self, outcome: Outcome, counting: impl Future<Output = Tokens> + Send + 'static) {
         self.row.outcome = outcome.name().to_owned();

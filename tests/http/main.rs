@@ -16,4 +16,8 @@ mod openai_chat;
 mod openai_completions;
 mod overload;
 mod parameters;
+#[path = "../real_models/mod.rs"]
+mod real_models;
 mod shutdown;
+mod tools;
+mod wire;

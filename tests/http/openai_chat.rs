@@ -59,7 +59,14 @@ async fn the_usage_chunk_comes_last_and_only_when_asked_for() {
     assert_eq!(last["choices"], json!([]));
     assert_eq!(
         keys(&last["usage"]),
-        ["prompt_tokens", "completion_tokens", "total_tokens", "prompt_tokens_details"]
+        [
+            "prompt_tokens",
+            "completion_tokens",
+            "total_tokens",
+            "prompt_tokens_details",
+            "completion_tokens_details",
+            "timings"
+        ]
     );
     assert!(before.iter().all(|event| event.get("usage").is_some_and(Value::is_null)));
     let without = with(body, "stream_options", json!({"include_usage": false}));

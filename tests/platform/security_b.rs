@@ -211,7 +211,7 @@ const SHOWN: &[(&str, &str)] = &[
     ("/api/v1/admin/teams", "created_at description id items name next_cursor updated_at"),
     ("/api/v1/admin/teams/{teamId}", "created_at description id name updated_at"),
     ("/api/v1/admin/teams/{teamId}/members", "display_name items joined_at next_cursor user_id username"),
-    ("/api/v1/admin/usage", "asked_for at cached_tokens completion_tokens duration_ms endpoint id items key_id model next_cursor outcome prompt_tokens request_id team_id user_id"),
+    ("/api/v1/admin/usage", "asked_for at cached_tokens completion_tokens duration_ms end_user endpoint id items key_id metadata model next_cursor outcome prompt_tokens request_id team_id user_id"),
     ("/api/v1/admin/usage/export", ""),
     ("/api/v1/admin/usage/totals", "cached_tokens completion_tokens group_by is_complete items prompt_tokens requests subject total_tokens"),
     ("/api/v1/admin/users", "created_at display_name email id items last_login_at must_change_password next_cursor role status team_ids updated_at username"),
@@ -220,7 +220,7 @@ const SHOWN: &[(&str, &str)] = &[
     ("/api/v1/me", "id must_change_password permissions role signed_in_by teams username"),
     ("/api/v1/me/keys", "cidrs created_at created_by expires_at id items last_used_at models name next_cursor prefix previous_key_expires_at scopes status team_id updated_at user_id"),
     ("/api/v1/me/sessions", "address created_at current expires_at id items last_used_at next_cursor user_agent user_id"),
-    ("/api/v1/me/usage", "asked_for at cached_tokens completion_tokens duration_ms endpoint id items key_id model next_cursor outcome prompt_tokens request_id team_id user_id"),
+    ("/api/v1/me/usage", "asked_for at cached_tokens completion_tokens duration_ms end_user endpoint id items key_id metadata model next_cursor outcome prompt_tokens request_id team_id user_id"),
     ("/api/v1/me/usage/totals", "cached_tokens completion_tokens group_by is_complete items prompt_tokens requests subject total_tokens"),
 ];
 

@@ -26,6 +26,8 @@ pub async fn fill(app: &TestApp, first: &str, second: &str) {
         completion_tokens: 100 * number,
         outcome: "stop".to_owned(),
         duration_ms: 7,
+        end_user: None,
+        metadata: None,
     };
     let rows = [
         row(1, 20_000, Some(first), Some("key_1"), "tiny"),
@@ -72,7 +74,7 @@ async fn usage_is_listed_and_summed_up() {
     let expected = json!({
         "id": "use_2", "at": "2024-10-04T00:00:00.002Z", "request_id": "req_2", "user_id": first, "key_id": "key_2",
         "team_id": null, "model": "tiny", "asked_for": "gpt-4o", "endpoint": "/v1/chat/completions",
-        "prompt_tokens": 20, "cached_tokens": 2, "completion_tokens": 200, "outcome": "stop", "duration_ms": 7,
+        "prompt_tokens": 20, "cached_tokens": 2, "completion_tokens": 200, "outcome": "stop", "duration_ms": 7, "end_user": null, "metadata": null,
     });
     assert_eq!(*row, expected);
 
@@ -119,10 +121,10 @@ async fn c9_an_export_has_no_formulas() {
     let answer = owner.get("/admin/usage/export?format=csv&since=2024-10-05T00:00:00Z").await;
     assert_eq!(answer.status, 200);
     assert_eq!(answer.headers["content-type"], "text/csv; charset=utf-8");
-    let head = "id,at,request_id,user_id,key_id,team_id,model,asked_for,endpoint,prompt_tokens,cached_tokens,completion_tokens,outcome,duration_ms\r\n";
-    let third = "use_3,2024-10-05T00:00:00.003Z,req_3,usr_2,,,\"'=cmd(),\"\"x\"\"\",gpt-4o,/v1/chat/completions,30,3,300,stop,7\r\n";
+    let head = "id,at,request_id,user_id,key_id,team_id,model,asked_for,endpoint,prompt_tokens,cached_tokens,completion_tokens,outcome,duration_ms,end_user,metadata\r\n";
+    let third = "use_3,2024-10-05T00:00:00.003Z,req_3,usr_2,,,\"'=cmd(),\"\"x\"\"\",gpt-4o,/v1/chat/completions,30,3,300,stop,7,,\r\n";
     let fourth =
-        "use_4,2024-10-05T00:00:00.004Z,req_4,,,,tiny,gpt-4o,/v1/chat/completions,40,4,400,stop,7\r\n";
+        "use_4,2024-10-05T00:00:00.004Z,req_4,,,,tiny,gpt-4o,/v1/chat/completions,40,4,400,stop,7,,\r\n";
     assert_eq!(answer.text, format!("{head}{third}{fourth}"));
     assert_eq!(owner.get("/admin/usage/export?user_id=nobody").await.text, head);
     assert_eq!(owner.get("/admin/usage/export?format=exe").await.refusal(), (400, 40003));
@@ -150,6 +152,8 @@ async fn an_export_of_many_pages_has_every_row_once() {
         completion_tokens: 0,
         outcome: "stop".to_owned(),
         duration_ms: 1,
+        end_user: None,
+        metadata: None,
     };
     let rows: Vec<_> = (0..2500).map(row).collect();
     let mut tx = store.append().await.expect("it writes");

@@ -83,6 +83,11 @@ impl ChatTemplate {
         Ok(Self { inner: Arc::new(inner) })
     }
 
+    /// The template's text: what it knows of can be told by the words in it.
+    pub fn source(&self) -> &str {
+        &self.inner.source
+    }
+
     /// Renders the prompt's text.
     ///
     /// # Errors

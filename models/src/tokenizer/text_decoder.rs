@@ -13,6 +13,8 @@ const SHORT_WINDOW: usize = 8;
 pub struct TextDecoder {
     tokenizer: Tokenizer,
     skip_special_tokens: bool,
+    /// Special tokens that have their text all the same.
+    shown: Vec<u32>,
     /// Whether the next text's leading space is the one put before every text.
     at_start: bool,
     /// Bytes of a character that is not whole yet: at most three.
@@ -32,10 +34,18 @@ impl TextDecoder {
         Self {
             tokenizer: tokenizer.clone(),
             skip_special_tokens,
+            shown: Vec::new(),
             at_start,
             pending: Vec::new(),
             window: Window::default(),
         }
+    }
+
+    /// Gives these special tokens their text, whatever is done with others: for marks that a reader of the text looks for.
+    #[must_use]
+    pub fn showing(mut self, tokens: Vec<u32>) -> Self {
+        self.shown = tokens;
+        self
     }
 
     /// Takes one id; returns the text that became certain (perhaps empty). An id of the model that stands for no token
@@ -49,7 +59,7 @@ impl TextDecoder {
         {
             return Err(Error::Tokenizer(format!("token {id} does not exist")));
         }
-        if self.skip_special_tokens && self.tokenizer.is_special(id) {
+        if self.skip_special_tokens && self.tokenizer.is_special(id) && !self.shown.contains(&id) {
             return Ok(String::new());
         }
         if self.tokenizer.inner.style == PieceStyle::Other {

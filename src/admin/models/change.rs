@@ -19,7 +19,7 @@ use crate::auth::{AuthError, is_plain};
 use crate::error::Code;
 use crate::http::ApiError;
 use crate::http::openapi::joined;
-use crate::manager::ModelStatus;
+use crate::manager::{CALL_FORMATS, ModelStatus};
 
 /// Values for parameters that a request leaves open.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
@@ -40,6 +40,11 @@ pub struct ModelDefaults {
     #[schema(minimum = 0.01, maximum = 10)]
     #[serde(skip_serializing_if = "Option::is_none")]
     repetition_penalty: Option<f64>,
+    /// How it writes calls of functions: `hermes`, `qwen3-coder`, `llama3`, `mistral`, `mistral-list`, `deepseek`,
+    /// `deepseek-v3.1`, `gemma4`, `functiongemma`, `harmony` or `smollm2`. Left out: as its chat template shows.
+    #[schema(example = "hermes")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_format: Option<String>,
 }
 
 /// A model to register.
@@ -223,7 +228,13 @@ impl ModelDefaults {
     fn check(&self) -> Result<(), ApiError> {
         within("defaults.temperature", self.temperature, 0.0, 2.0)?;
         within("defaults.top_p", self.top_p, 0.0, 1.0)?;
-        within("defaults.repetition_penalty", self.repetition_penalty, 0.01, 10.0)
+        within("defaults.repetition_penalty", self.repetition_penalty, 0.01, 10.0)?;
+        match &self.tool_format {
+            Some(format) if !CALL_FORMATS.contains(&format.as_str()) => {
+                Err(wrong("defaults.tool_format", &format!("must be one of {}", CALL_FORMATS.join(", "))))
+            }
+            _ => Ok(()),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::api::native::chat_types::{
 };
 use crate::api::openai::chat::ChatRequest;
 use crate::api::openai::schema::ChatCompletionRequest;
-use crate::api::openai::types::{ChatLogprobs, finish_reason};
+use crate::api::openai::types::{Call, CallDelta, ChatLogprobs, finish_reason};
 use crate::auth::ModelUser;
 use crate::generate::{Answer, GenerationEvent, TextToken};
 use crate::http::{AppState, Envelope, EnvelopeError, Granted, JsonBody, sse};
@@ -52,7 +52,7 @@ pub async fn create(
     Granted(user): Granted<ModelUser>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, EnvelopeError> {
-    let ChatRequest { generate, stream } = ChatRequest::read(body)?;
+    let ChatRequest { generate, stream, .. } = ChatRequest::read(body)?;
     let writer =
         NativeWriter::new(&generate.model, generate.sampling.logprobs.is_some(), stream.include_usage);
     let generation = inference::start(&app, &app.models(&user), vec![generate], ENDPOINT).await?;
@@ -100,7 +100,15 @@ impl NativeWriter {
     }
 
     fn first(&self, index: u32) -> Value {
-        self.one(index, ChatDelta { role: Some("assistant"), content: Some(String::new()) }, None)
+        self.one(
+            index,
+            ChatDelta { role: Some("assistant"), content: Some(String::new()), ..ChatDelta::default() },
+            None,
+        )
+    }
+
+    fn call(&self, index: u32, delta: CallDelta) -> Value {
+        self.one(index, ChatDelta { tool_calls: Some(vec![delta]), ..ChatDelta::default() }, None)
     }
 
     fn logprobs(&self, tokens: Vec<TextToken>) -> Option<ChatLogprobs> {
@@ -118,7 +126,12 @@ impl Writer for NativeWriter {
     fn answer(&self, answer: Answer) -> Value {
         let choices = answer.choices.into_iter().enumerate().map(|(index, choice)| ChatCompletionChoice {
             index,
-            message: AssistantMessage { role: "assistant", content: choice.text },
+            message: AssistantMessage {
+                role: "assistant",
+                content: Some(choice.text).filter(|text| choice.tool_calls.is_empty() || !text.is_empty()),
+                reasoning_content: Some(choice.reasoning).filter(|thought| !thought.is_empty()),
+                tool_calls: choice.tool_calls.into_iter().map(Call::from).collect(),
+            },
             logprobs: self.logprobs(choice.tokens),
             finish_reason: choice.reason.map_or("stop", finish_reason),
         });
@@ -136,13 +149,19 @@ impl Writer for NativeWriter {
         match event {
             GenerationEvent::Started { choices, .. } => choices.map(|choice| self.first(choice)).collect(),
             GenerationEvent::Text { choice, text, tokens } => {
-                let delta = ChatDelta { role: None, content: Some(text) };
+                let delta = ChatDelta { content: Some(text), ..ChatDelta::default() };
                 vec![self.one(choice, delta, self.logprobs(tokens))]
             }
-            // Neither is asked for by the native protocol.
-            GenerationEvent::Reasoning { .. }
-            | GenerationEvent::ToolCallBegun { .. }
-            | GenerationEvent::ToolCallArguments { .. } => Vec::new(),
+            GenerationEvent::Reasoning { choice, text, .. } => {
+                let delta = ChatDelta { reasoning_content: Some(text), ..ChatDelta::default() };
+                vec![self.one(choice, delta, None)]
+            }
+            GenerationEvent::ToolCallBegun { choice, call, id, name } => {
+                vec![self.call(choice, CallDelta::begun(call, id, name))]
+            }
+            GenerationEvent::ToolCallArguments { choice, call, text } => {
+                vec![self.call(choice, CallDelta::more(call, text))]
+            }
             GenerationEvent::Ended { choice, reason } => {
                 vec![self.chunk(vec![ended(choice, finish_reason(reason))], None)]
             }

@@ -4,7 +4,7 @@
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::api::openai::types::ChatLogprobs;
+use crate::api::openai::types::{Call, CallDelta, ChatLogprobs};
 use crate::generate::Usage;
 
 /// A whole answer.
@@ -46,7 +46,7 @@ pub struct ChatCompletionChoice {
     /// How probable its tokens were, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<ChatLogprobs>,
-    /// Why it ended: `stop` or `length`.
+    /// Why it ended: `stop`, `length`, or `tool_calls`.
     #[schema(example = "stop")]
     pub finish_reason: &'static str,
 }
@@ -57,8 +57,14 @@ pub struct AssistantMessage {
     /// Always `assistant`.
     #[schema(example = "assistant")]
     pub role: &'static str,
-    /// The text.
-    pub content: String,
+    /// The text; null where there are only calls.
+    pub content: Option<String>,
+    /// What the model thought before; left out if it thought nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    /// The functions it calls; left out if it calls none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<Call>,
 }
 
 /// Tokens of a request.
@@ -121,7 +127,7 @@ pub struct ChatCompletionChunkChoice {
     /// How probable the new tokens were, if that was asked for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<ChatLogprobs>,
-    /// Why it ended: `stop`, `length`, or over a WebSocket `cancelled`; `null` before that.
+    /// Why it ended: `stop`, `length`, `tool_calls`, or over a WebSocket `cancelled`; `null` before that.
     pub finish_reason: Option<&'static str>,
 }
 
@@ -134,4 +140,10 @@ pub struct ChatDelta {
     /// More text.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
+    /// More of what the model thinks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    /// A call that begins, or more of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<Vec<CallDelta>>,
 }

@@ -7,21 +7,21 @@ use serde_json::{Map, Value, json};
 
 use crate::api::inference::{self, Endpoint, Writer};
 use crate::api::openai::fields::{Fields, ParameterError, string};
-use crate::api::openai::sampling::{AnswerOptions, StreamOptions};
+use crate::api::openai::sampling::{AnswerOptions, StreamOptions, end_user};
+use crate::api::openai::tools::{self, Tools};
 use crate::api::openai::types::{
-    ChatChoice, ChatLogprobs, ChunkChoice, Delta, Envelope, Head, Message, finish_reason,
+    Call, CallDelta, ChatChoice, ChatLogprobs, ChunkChoice, Delta, Envelope, Head, Message, finish_reason,
 };
 use crate::api::openai::{error_event, messages, schema};
 use crate::auth::ModelUser;
-use crate::generate::{Answer, GenerateRequest, GenerationEvent, Prompt, TextToken};
+use crate::generate::{
+    Answer, AnswerChoice, Effort, EndReason, GenerateRequest, GenerationEvent, Priority, Prompt, Reasoning,
+    TextToken, ToolChoice,
+};
 use crate::http::{AppState, Granted, JsonBody, OpenAiError};
 
 /// Known to OpenAI's clients, refused by name.
 const REFUSED: &[(&str, &str)] = &[
-    ("tools", "tools cannot be called yet"),
-    ("functions", "tools cannot be called yet"),
-    ("parallel_tool_calls", "tools cannot be called yet"),
-    ("reasoning_effort", "how much a model thinks cannot be set"),
     ("verbosity", "how much a model says cannot be set"),
     ("prediction", "answers are not predicted"),
     ("audio", "the models here write text"),
@@ -30,12 +30,19 @@ const REFUSED: &[(&str, &str)] = &[
     ("moderation", "answers are not moderated"),
     ("echo", "use /v1/completions, or `continue_final_message`"),
     ("documents", "put them into a message"),
+    ("thinking_budget", "how long a model thinks cannot be bounded yet"),
+    ("thinking_token_budget", "how long a model thinks cannot be bounded yet"),
     ("chat_template", "the model's own template is used"),
     ("add_special_tokens", "the template says which there are"),
 ];
 
-/// Accepted, and without effect: they say whose request it is or hint at billing and caching.
-const WITHOUT_EFFECT: &[&str] = &["metadata", "safety_identifier", "prompt_cache_key"];
+/// Accepted, and without effect: a hint at what is cached anyway.
+const WITHOUT_EFFECT: &[&str] = &["prompt_cache_key"];
+
+/// Most notes of a request, longest name and longest text of one, as OpenAI has it.
+const MAX_NOTES: usize = 16;
+const MAX_NOTE_NAME: usize = 64;
+const MAX_NOTE: usize = 512;
 
 /// A request, read and checked.
 #[derive(Debug, PartialEq)]
@@ -44,6 +51,8 @@ pub struct ChatRequest {
     pub generate: GenerateRequest,
     /// How it is to be sent.
     pub stream: StreamOptions,
+    /// Calls are told in the older words.
+    pub legacy: bool,
 }
 
 const ENDPOINT: Endpoint =
@@ -68,12 +77,13 @@ pub async fn create(
     Granted(user): Granted<ModelUser>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, OpenAiError> {
-    let ChatRequest { generate, stream } = ChatRequest::read(body)?;
+    let ChatRequest { generate, stream, legacy } = ChatRequest::read(body)?;
     let object = if stream.stream { "chat.completion.chunk" } else { "chat.completion" };
     let (model, logprobs) = (generate.model.clone(), generate.sampling.logprobs.is_some());
+    let must_call = matches!(generate.tools.choice, ToolChoice::Required(_));
     let generation = inference::start(&app, &app.models(&user), vec![generate], ENDPOINT).await?;
     let head = Head::new("chatcmpl", object, model, generation.fingerprint());
-    let writer = ChatWriter { head, logprobs, include_usage: stream.include_usage };
+    let writer = ChatWriter { head, logprobs, include_usage: stream.include_usage, legacy, must_call };
     if stream.stream {
         return Ok(inference::events(&app, generation, writer, error_event).await?);
     }
@@ -93,11 +103,20 @@ impl ChatRequest {
         let mut options = AnswerOptions::take(&mut fields)?;
         options.sampling.logprobs = logprobs(&mut fields)?;
         let max_new_tokens = max_tokens(&mut fields)?;
+        let Tools { tool_use, legacy } = tools::take(&mut fields)?;
+        let reasoning = reasoning(&mut fields)?;
+        let (metadata, safety_identifier) =
+            (metadata(&mut fields)?, end_user(&mut fields, "safety_identifier")?);
+        options.end_user = safety_identifier.or(options.end_user);
+        let priority = service_tier(&mut fields)?;
         check_fixed_values(&mut fields)?;
         fields.accept(WITHOUT_EFFECT);
         fields.refuse(REFUSED)?;
         fields.finish()?;
-        Ok(Self { generate: options.request(&model, prompt, max_new_tokens), stream })
+        let mut request = options.request(&model, prompt, max_new_tokens);
+        request.attribution.metadata = metadata;
+        let generate = GenerateRequest { tools: tool_use, reasoning, priority, ..request };
+        Ok(Self { generate, stream, legacy })
     }
 }
 
@@ -121,12 +140,65 @@ fn prompt(fields: &mut Fields) -> Result<Prompt, ParameterError> {
     })
 }
 
+/// What the caller notes of the request.
+fn metadata(fields: &mut Fields) -> Result<Map<String, Value>, ParameterError> {
+    let Some(notes) = fields.object("metadata")? else { return Ok(Map::new()) };
+    let notes = notes.into_members();
+    let fits = |(name, note): (&String, &Value)| {
+        name.chars().count() <= MAX_NOTE_NAME
+            && note.as_str().is_some_and(|note| note.chars().count() <= MAX_NOTE)
+    };
+    match notes.len() <= MAX_NOTES && notes.iter().all(fits) {
+        true => Ok(notes),
+        false => {
+            let reason = format!(
+                "must be an object of {MAX_NOTES} texts at most, of {MAX_NOTE} characters each, with names of \
+                 {MAX_NOTE_NAME} characters"
+            );
+            Err(ParameterError::invalid("metadata", reason))
+        }
+    }
+}
+
+/// Who goes first.
+fn service_tier(fields: &mut Fields) -> Result<Priority, ParameterError> {
+    match fields.string("service_tier")?.as_deref() {
+        None | Some("auto" | "default") => Ok(Priority::Normal),
+        Some("flex") => Ok(Priority::Batch),
+        Some("priority") => Ok(Priority::High),
+        Some(_) => {
+            let reason = "there are the tiers `auto`, `default`, `flex` and `priority`";
+            Err(ParameterError::unsupported("service_tier", reason))
+        }
+    }
+}
+
+/// How much the model is to think.
+fn reasoning(fields: &mut Fields) -> Result<Reasoning, ParameterError> {
+    let effort = match fields.string("reasoning_effort")?.as_deref() {
+        None => None,
+        Some("none") => Some(Effort::None),
+        Some("minimal") => Some(Effort::Minimal),
+        Some("low") => Some(Effort::Low),
+        Some("medium") => Some(Effort::Medium),
+        Some("high") => Some(Effort::High),
+        Some("xhigh") => Some(Effort::Maximal),
+        Some(_) => {
+            let reason = "must be none, minimal, low, medium, high or xhigh";
+            return Err(ParameterError::invalid("reasoning_effort", reason));
+        }
+    };
+    Ok(Reasoning { effort, budget: None })
+}
+
 /// Only variables that are known to be harmless reach a template.
 fn template_variables(fields: &mut Fields) -> Result<Map<String, Value>, ParameterError> {
     let mut variables = Map::new();
     let Some(mut given) = fields.object("chat_template_kwargs")? else { return Ok(variables) };
-    if let Some(thinking) = given.boolean("enable_thinking")? {
-        variables.insert("enable_thinking".to_owned(), json!(thinking));
+    for name in ["enable_thinking", "thinking"] {
+        if let Some(thinking) = given.boolean(name)? {
+            variables.insert(name.to_owned(), json!(thinking));
+        }
     }
     given.finish()?;
     Ok(variables)
@@ -157,19 +229,12 @@ fn max_tokens(fields: &mut Fields) -> Result<Option<u32>, ParameterError> {
 /// Parameters that may have only the value that changes nothing.
 fn check_fixed_values(fields: &mut Fields) -> Result<(), ParameterError> {
     for (name, fixed, reason) in [
-        ("tools", json!([]), "tools cannot be called yet"),
-        ("tool_choice", json!("none"), "tools cannot be called yet"),
-        ("function_call", json!("none"), "tools cannot be called yet"),
         ("store", json!(false), "answers are not stored"),
         ("modalities", json!(["text"]), "the models here write text"),
     ] {
         if fields.take(name).is_some_and(|value| value != fixed) {
             return Err(ParameterError::unsupported(name, reason));
         }
-    }
-    let tier = fields.string("service_tier")?;
-    if tier.is_some_and(|tier| tier != "auto" && tier != "default") {
-        return Err(ParameterError::unsupported("service_tier", "there is one tier: `auto` or `default`"));
     }
     if let Some(mut format) = fields.object("response_format")? {
         let kind = string(format.required("type")?, || format.path("type"))?;
@@ -189,16 +254,16 @@ struct ChatWriter {
     head: Head,
     logprobs: bool,
     include_usage: bool,
+    /// Calls are told in the older words.
+    legacy: bool,
+    /// There will be calls, and so no text.
+    must_call: bool,
 }
 
 impl Writer for ChatWriter {
     fn answer(&self, answer: Answer) -> Value {
-        let choices = answer.choices.into_iter().enumerate().map(|(index, choice)| ChatChoice {
-            index,
-            message: Message { role: "assistant", content: choice.text, refusal: None },
-            logprobs: self.logprobs(choice.tokens),
-            finish_reason: choice.reason.map_or("stop", finish_reason),
-        });
+        let choices =
+            answer.choices.into_iter().enumerate().map(|(index, choice)| self.choice(index, choice));
         let usage = Some(Some(answer.usage.into()));
         json!(Envelope { head: &self.head, choices: choices.collect(), usage })
     }
@@ -207,14 +272,21 @@ impl Writer for ChatWriter {
         match event {
             GenerationEvent::Started { choices, .. } => choices.map(|choice| self.first(choice)).collect(),
             GenerationEvent::Text { choice, text, tokens } => {
-                let delta = Delta { content: Some(text), ..Delta::default() };
+                let delta = Delta { content: Some(Some(text)), ..Delta::default() };
                 vec![self.chunk(choice, delta, self.logprobs(tokens), None)]
             }
-            GenerationEvent::Reasoning { .. }
-            | GenerationEvent::ToolCallBegun { .. }
-            | GenerationEvent::ToolCallArguments { .. } => Vec::new(),
+            GenerationEvent::Reasoning { choice, text, .. } => {
+                let delta = Delta { reasoning_content: Some(text), ..Delta::default() };
+                vec![self.chunk(choice, delta, None, None)]
+            }
+            GenerationEvent::ToolCallBegun { choice, call, id, name } => {
+                vec![self.chunk(choice, self.call(CallDelta::begun(call, id, name)), None, None)]
+            }
+            GenerationEvent::ToolCallArguments { choice, call, text } => {
+                vec![self.chunk(choice, self.call(CallDelta::more(call, text)), None, None)]
+            }
             GenerationEvent::Ended { choice, reason } => {
-                vec![self.chunk(choice, Delta::default(), None, Some(finish_reason(reason)))]
+                vec![self.chunk(choice, Delta::default(), None, Some(self.finish_reason(reason)))]
             }
             GenerationEvent::Done { usage } if self.include_usage => {
                 let choices = Vec::<ChunkChoice>::new();
@@ -226,9 +298,49 @@ impl Writer for ChatWriter {
 }
 
 impl ChatWriter {
+    fn choice(&self, index: usize, choice: AnswerChoice) -> ChatChoice {
+        let has_calls = !choice.tool_calls.is_empty();
+        let mut tool_calls: Vec<Call> = choice.tool_calls.into_iter().map(Call::from).collect();
+        let mut function_call = None;
+        if self.legacy {
+            function_call = std::mem::take(&mut tool_calls).into_iter().next().map(|call| call.function);
+        }
+        let message = Message {
+            role: "assistant",
+            content: Some(choice.text).filter(|text| !has_calls || !text.is_empty()),
+            refusal: None,
+            reasoning_content: Some(choice.reasoning).filter(|thought| !thought.is_empty()),
+            tool_calls,
+            function_call,
+        };
+        let finish_reason = choice.reason.map_or("stop", |reason| self.finish_reason(reason));
+        ChatChoice { index, message, logprobs: self.logprobs(choice.tokens), finish_reason }
+    }
+
+    fn finish_reason(&self, reason: EndReason) -> &'static str {
+        match reason {
+            EndReason::ToolCalls if self.legacy => "function_call",
+            reason => finish_reason(reason),
+        }
+    }
+
     fn first(&self, choice: u32) -> Value {
-        let delta = Delta { role: Some("assistant"), content: Some(String::new()), refusal: Some(None) };
+        let content = if self.must_call { None } else { Some(String::new()) };
+        let delta = Delta {
+            role: Some("assistant"),
+            content: Some(content),
+            refusal: Some(None),
+            ..Delta::default()
+        };
         self.chunk(choice, delta, None, None)
+    }
+
+    /// What is new of a call, in either words.
+    fn call(&self, delta: CallDelta) -> Delta {
+        match self.legacy {
+            true => Delta { function_call: Some(delta.function), ..Delta::default() },
+            false => Delta { tool_calls: Some(vec![delta]), ..Delta::default() },
+        }
     }
 
     fn chunk(

@@ -6,6 +6,8 @@ use crate::api::openai::fields::{Fields, ParameterError, kind, string};
 
 const MAX_MESSAGES: usize = 10_000;
 const MAX_PARTS: usize = 1_000;
+/// Most calls in one message.
+const MAX_CALLS: usize = 128;
 
 /// Checks the messages and turns each into `{"role", "content", …}` with the content as one text.
 ///
@@ -29,40 +31,117 @@ pub fn take(fields: &mut Fields) -> Result<Vec<Value>, ParameterError> {
 
 fn message(value: Value, path: String) -> Result<Value, ParameterError> {
     let mut fields = Fields::of(value, path)?;
-    let role = string(fields.required("role")?, || fields.path("role"))?;
-    let role = match role.as_str() {
-        "system" | "user" | "assistant" => role.as_str(),
+    let given = string(fields.required("role")?, || fields.path("role"))?;
+    let role = match given.as_str() {
+        "system" | "user" | "assistant" | "tool" => given.as_str(),
         // The newer name of the same thing; templates know the older one.
         "developer" => "system",
-        "tool" | "function" => {
-            return Err(ParameterError::unsupported(fields.path("role"), "tools cannot be called yet"));
-        }
+        // The older name of the same thing.
+        "function" => "tool",
         other => {
             let other: String = other.chars().take(32).collect();
-            let reason = format!("must be system, developer, user or assistant, not `{other}`");
+            let reason = format!("must be system, developer, user, assistant or tool, not `{other}`");
             return Err(ParameterError::invalid(fields.path("role"), reason));
         }
     };
-    let content = content(&mut fields)?;
     let mut message = Map::new();
     message.insert("role".to_owned(), json!(role));
-    message.insert("content".to_owned(), json!(content));
+    let calls = calls(&mut fields, role == "assistant")?;
+    let refusal = fields.string("refusal")?.filter(|_| role == "assistant");
+    let content = match fields.take("content") {
+        None if refusal.is_some() => json!(refusal),
+        // Templates tell by it that there is no text beside the calls.
+        None if !calls.is_empty() => Value::Null,
+        Some(content) => json!(self::content(content, &fields)?),
+        None => json!(self::content(fields.required("content")?, &fields)?),
+    };
+    message.insert("content".to_owned(), content);
+    if !calls.is_empty() {
+        message.insert("tool_calls".to_owned(), Value::Array(calls));
+    }
     for name in ["name", "reasoning_content"] {
         if let Some(text) = fields.string(name)? {
             message.insert(name.to_owned(), json!(text));
         }
     }
-    refuse_empty_or(&mut fields, "tool_calls", "tools cannot be called yet")?;
+    if let Some(id) = result_of(&mut fields, &given, &message)? {
+        message.insert("tool_call_id".to_owned(), json!(id));
+    }
     refuse_empty_or(&mut fields, "annotations", "answers carry none")?;
-    fields.refuse(&[
-        ("function_call", "tools cannot be called yet"),
-        ("tool_call_id", "tools cannot be called yet"),
-        ("refusal", "it cannot be shown to the model"),
-        ("audio", "the models here read text"),
-        ("prefix", "use `continue_final_message`"),
-    ])?;
+    fields.refuse(&[("audio", "the models here read text"), ("prefix", "use `continue_final_message`")])?;
     fields.finish()?;
     Ok(Value::Object(message))
+}
+
+/// Which call a message is the result of; none if it is no result.
+fn result_of(
+    fields: &mut Fields,
+    role: &str,
+    message: &Map<String, Value>,
+) -> Result<Option<String>, ParameterError> {
+    match (role, fields.string("tool_call_id")?) {
+        ("tool", Some(id)) => Ok(Some(id)),
+        ("tool", None) => fields.required("tool_call_id").map(|_| None),
+        (_, Some(_)) => Err(ParameterError::invalid(fields.path("tool_call_id"), "needs the role `tool`")),
+        ("function", None) => match message.get("name").and_then(Value::as_str) {
+            Some(name) => Ok(Some(legacy_id(name))),
+            None => fields.required("name").map(|_| None),
+        },
+        (_, None) => Ok(None),
+    }
+}
+
+/// What stands for the id of a call in the older words, which have none.
+fn legacy_id(name: &str) -> String {
+    format!("call_{name}")
+}
+
+/// The calls in a message: `tool_calls`, or the older `function_call`.
+fn calls(fields: &mut Fields, is_assistant: bool) -> Result<Vec<Value>, ParameterError> {
+    let path = fields.path("tool_calls");
+    let mut calls = Vec::new();
+    for (number, value) in fields.list("tool_calls", MAX_CALLS)?.unwrap_or_default().into_iter().enumerate() {
+        let mut call = Fields::of(value, format!("{path}[{number}]"))?;
+        let id = string(call.required("id")?, || call.path("id"))?;
+        let kind = call.string("type")?;
+        if kind.is_some_and(|kind| kind != "function") {
+            let reason = "the models here call functions, and nothing else";
+            return Err(ParameterError::unsupported(call.path("type"), reason));
+        }
+        // Clients that send a streamed call back leave its number in.
+        call.integer("index", 0..=u64::from(u32::MAX))?;
+        let inner = call.path("function");
+        let function = function(Fields::of(call.required("function")?, inner)?)?;
+        call.finish()?;
+        calls.push(json!({"id": id, "type": "function", "function": function}));
+    }
+    if let Some(call) = fields.object("function_call")? {
+        let function = function(call)?;
+        let id = legacy_id(function["name"].as_str().unwrap_or_default());
+        calls.push(json!({"id": id, "type": "function", "function": function}));
+    }
+    match is_assistant || calls.is_empty() {
+        true => Ok(calls),
+        false => Err(ParameterError::invalid(path, "needs the role `assistant`")),
+    }
+}
+
+/// The function of a call. Arguments that are JSON become an object, as templates want them.
+fn function(mut fields: Fields) -> Result<Value, ParameterError> {
+    let name = string(fields.required("name")?, || fields.path("name"))?;
+    let arguments = match fields.take("arguments") {
+        None => json!({}),
+        Some(Value::String(text)) => match serde_json::from_str(&text) {
+            Ok(object @ Value::Object(_)) => object,
+            _ => json!(text),
+        },
+        Some(other) => {
+            let reason = format!("must be a string, not {}", kind(&other));
+            return Err(ParameterError::invalid(fields.path("arguments"), reason));
+        }
+    };
+    fields.finish()?;
+    Ok(json!({"name": name, "arguments": arguments}))
 }
 
 /// An empty list says nothing and is let through.
@@ -73,9 +152,9 @@ fn refuse_empty_or(fields: &mut Fields, name: &'static str, reason: &str) -> Res
     }
 }
 
-fn content(fields: &mut Fields) -> Result<String, ParameterError> {
+fn content(content: Value, fields: &Fields) -> Result<String, ParameterError> {
     let path = fields.path("content");
-    match fields.required("content")? {
+    match content {
         Value::String(text) => Ok(text),
         Value::Array(parts) if (1..=MAX_PARTS).contains(&parts.len()) => {
             let numbered = parts.into_iter().enumerate();
@@ -101,7 +180,12 @@ fn part(value: Value, path: String) -> Result<String, ParameterError> {
             fields.finish()?;
             Ok(text)
         }
-        "image_url" | "input_audio" | "file" | "video_url" | "audio_url" | "refusal" => {
+        "refusal" => {
+            let text = string(fields.required("refusal")?, || fields.path("refusal"))?;
+            fields.finish()?;
+            Ok(text)
+        }
+        "image_url" | "input_audio" | "file" | "video_url" | "audio_url" => {
             let reason = format!("`{kind}` cannot be read by the models here, `text` can");
             Err(ParameterError::unsupported(fields.path("type"), reason))
         }
@@ -137,6 +221,27 @@ mod tests {
     }
 
     #[test]
+    fn calls_and_results_are_read() {
+        let read = read(json!([
+            {"role": "assistant", "content": null, "tool_calls": [
+                {"id": "call_1", "type": "function", "function": {"name": "now", "arguments": "{\"zone\": \"UTC\"}"}}]},
+            {"role": "tool", "tool_call_id": "call_1", "content": [{"type": "text", "text": "noon"}]},
+            {"role": "assistant", "content": null, "function_call": {"name": "now", "arguments": "no JSON"}},
+            {"role": "function", "name": "now", "content": "noon"},
+            {"role": "assistant", "content": null, "refusal": "I will not."},
+        ]));
+        let call = |id: &str, arguments: Value| json!([{"id": id, "type": "function", "function": {"name": "now", "arguments": arguments}}]);
+        let expected = vec![
+            json!({"role": "assistant", "content": null, "tool_calls": call("call_1", json!({"zone": "UTC"}))}),
+            json!({"role": "tool", "content": "noon", "tool_call_id": "call_1"}),
+            json!({"role": "assistant", "content": null, "tool_calls": call("call_now", json!("no JSON"))}),
+            json!({"role": "tool", "content": "noon", "name": "now", "tool_call_id": "call_now"}),
+            json!({"role": "assistant", "content": "I will not."}),
+        ];
+        assert_eq!(read, Ok(expected));
+    }
+
+    #[test]
     fn what_cannot_be_read_is_refused_by_its_place() {
         for (messages, param) in [
             (json!([]), "messages"),
@@ -144,7 +249,9 @@ mod tests {
             (json!(["hello"]), "messages[0]"),
             (json!([{"content": "x"}]), "messages[0].role"),
             (json!([{"role": "robot", "content": "x"}]), "messages[0].role"),
-            (json!([{"role": "tool", "content": "x", "tool_call_id": "1"}]), "messages[0].role"),
+            (json!([{"role": "tool", "content": "x"}]), "messages[0].tool_call_id"),
+            (json!([{"role": "function", "content": "x"}]), "messages[0].name"),
+            (json!([{"role": "user", "content": "x", "tool_call_id": "1"}]), "messages[0].tool_call_id"),
             (json!([{"role": "user"}]), "messages[0].content"),
             (json!([{"role": "user", "content": null}]), "messages[0].content"),
             (json!([{"role": "user", "content": 7}]), "messages[0].content"),
@@ -157,7 +264,22 @@ mod tests {
                 json!([{"role": "user", "content": [{"type": "text", "text": "x", "more": 1}]}]),
                 "messages[0].content[0].more",
             ),
-            (json!([{"role": "assistant", "content": "x", "tool_calls": [{}]}]), "messages[0].tool_calls"),
+            (
+                json!([{"role": "assistant", "content": "x", "tool_calls": [{}]}]),
+                "messages[0].tool_calls[0].id",
+            ),
+            (
+                json!([{"role": "user", "content": "x", "tool_calls": [{"id": "1", "function": {"name": "f"}}]}]),
+                "messages[0].tool_calls",
+            ),
+            (
+                json!([{"role": "assistant", "tool_calls": [{"id": "1", "type": "custom", "custom": {}}]}]),
+                "messages[0].tool_calls[0].type",
+            ),
+            (
+                json!([{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": {}}}]}]),
+                "messages[0].tool_calls[0].function.arguments",
+            ),
             (json!([{"role": "user", "content": "x", "colour": "red"}]), "messages[0].colour"),
         ] {
             let error = read(messages.clone()).expect_err("it must be refused");

@@ -8,6 +8,7 @@ mod messages;
 pub mod models;
 mod sampling;
 pub mod schema;
+mod tools;
 pub(in crate::api) mod types;
 
 use serde_json::Value;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::api::openai::fields::{Fields, ParameterError, integer, number, string};
-use crate::generate::{GenerateRequest, Priority, Prompt, Reasoning, Sampling, ToolUse};
+use crate::generate::{Attribution, GenerateRequest, Priority, Prompt, Reasoning, Sampling, ToolUse};
 
 /// Most answers to one prompt.
 pub const MAX_CHOICES: u32 = 64;
@@ -12,6 +12,8 @@ const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 256;
 const MAX_BIASES: usize = 1024;
 const MAX_STOP_TOKENS: usize = 64;
+/// Longest name of a caller's user.
+const MAX_END_USER: usize = 512;
 
 /// Known elsewhere, refused here by name; both endpoints have these.
 const REFUSED: &[(&str, &str)] = &[
@@ -47,6 +49,8 @@ pub struct AnswerOptions {
     pub ignore_end: bool,
     /// Special tokens appear in the text.
     pub show_special_tokens: bool,
+    /// On whose behalf the caller asks.
+    pub end_user: Option<String>,
 }
 
 impl AnswerOptions {
@@ -63,9 +67,8 @@ impl AnswerOptions {
             stop_token_ids: stop_token_ids(fields)?,
             ignore_end: fields.boolean("ignore_eos")?.unwrap_or(false),
             show_special_tokens: !fields.boolean("skip_special_tokens")?.unwrap_or(true),
+            end_user: end_user(fields, "user")?,
         };
-        // Who asks on whose behalf, and how to bill it: nothing here depends on it.
-        fields.string("user")?;
         fields.refuse(REFUSED)?;
         Ok(options)
     }
@@ -88,9 +91,25 @@ impl AnswerOptions {
             show_special_tokens: self.show_special_tokens,
             echo: false,
             prompt_logprobs: None,
+            attribution: Attribution { end_user: self.end_user, ..Attribution::default() },
             tenant: 0,
             priority: Priority::Normal,
             deadline: None,
+        }
+    }
+}
+
+/// A name that the caller has for its own user; it is written down.
+///
+/// # Errors
+/// If it is no text, too long, or has control characters, which no database need take.
+pub fn end_user(fields: &mut Fields, name: &'static str) -> Result<Option<String>, ParameterError> {
+    let Some(user) = fields.string(name)? else { return Ok(None) };
+    match user.chars().count() <= MAX_END_USER && !user.contains(char::is_control) {
+        true => Ok(Some(user)),
+        false => {
+            let reason = format!("must be a line of {MAX_END_USER} characters at most");
+            Err(ParameterError::invalid(fields.path(name), reason))
         }
     }
 }

@@ -1,10 +1,12 @@
 //! What goes out, in OpenAI's shapes. Requests are read member by member (`fields.rs`), so they have no types here.
 
+use std::time::Duration;
+
 use serde::{Serialize, Serializer};
 use utoipa::ToSchema;
 
 use crate::api::inference;
-use crate::generate::{EndReason, TextToken, Usage as Count};
+use crate::generate::{EndReason, TextToken, ToolCall, Usage as Count};
 
 /// Smaller than any log-probability that is sent: JSON has no infinity.
 const LEAST_LOGPROB: f32 = -9999.0;
@@ -17,12 +19,50 @@ pub struct Usage {
     completion_tokens: u32,
     total_tokens: u32,
     prompt_tokens_details: PromptTokensDetails,
+    completion_tokens_details: CompletionTokensDetails,
+    timings: Timings,
+}
+
+/// How long it took.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = OpenAiTimings)]
+struct Timings {
+    /// Milliseconds from the request's arrival until its prompt had run, waiting included.
+    prompt_ms: f64,
+    /// Prompt tokens a second, without those that were found in the cache.
+    prompt_per_second: f64,
+    /// Milliseconds from then until the answer was complete.
+    predicted_ms: f64,
+    /// Generated tokens a second, of all choices together.
+    predicted_per_second: f64,
+}
+
+impl Timings {
+    fn of(count: &Count) -> Self {
+        let rate = |tokens: u32, time: Duration| match time.is_zero() {
+            true => 0.0,
+            false => f64::from(tokens) / time.as_secs_f64(),
+        };
+        let (prompt, answer) = (count.timings.prompt, count.timings.answer);
+        Self {
+            prompt_ms: prompt.as_secs_f64() * 1e3,
+            prompt_per_second: rate(count.prompt_tokens.saturating_sub(count.cached_tokens), prompt),
+            predicted_ms: answer.as_secs_f64() * 1e3,
+            predicted_per_second: rate(count.completion_tokens, answer),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 #[schema(as = OpenAiPromptTokensDetails)]
 struct PromptTokensDetails {
     cached_tokens: u32,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = OpenAiCompletionTokensDetails)]
+struct CompletionTokensDetails {
+    reasoning_tokens: u32,
 }
 
 impl From<Count> for Usage {
@@ -32,6 +72,8 @@ impl From<Count> for Usage {
             completion_tokens: count.completion_tokens,
             total_tokens: count.prompt_tokens.saturating_add(count.completion_tokens),
             prompt_tokens_details: PromptTokensDetails { cached_tokens: count.cached_tokens },
+            completion_tokens_details: CompletionTokensDetails { reasoning_tokens: count.reasoning_tokens },
+            timings: Timings::of(&count),
         }
     }
 }
@@ -94,7 +136,7 @@ pub struct ChatChoice {
     pub message: Message,
     /// Null unless it was asked for.
     pub logprobs: Option<ChatLogprobs>,
-    /// Why it ended: `stop` or `length`.
+    /// Why it ended: `stop`, `length`, `tool_calls`, or the older `function_call`.
     #[schema(example = "stop")]
     pub finish_reason: &'static str,
 }
@@ -106,11 +148,47 @@ pub struct Message {
     /// Always `assistant`.
     #[schema(example = "assistant")]
     pub role: &'static str,
-    /// The text.
+    /// The text; null where there are only calls.
     #[schema(example = "Hello there! How can I help you today?")]
-    pub content: String,
+    pub content: Option<String>,
     /// Always null: nothing here refuses in the model's place.
     pub refusal: Option<String>,
+    /// What the model thought before; left out if it thought nothing.
+    #[schema(example = "The user greets me.")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    /// The functions it calls; left out if it calls none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<Call>,
+    /// The function it calls, where the request came in the older words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function_call: Option<FunctionCall>,
+}
+
+/// A call of a function.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OpenAiToolCall)]
+pub struct Call {
+    /// What its result refers to.
+    #[schema(example = "call_4f1c5fd0a3c14c5c8d9f6f8c2b7e9a10")]
+    pub id: String,
+    /// Always `function`.
+    #[schema(example = "function")]
+    pub r#type: &'static str,
+    pub function: FunctionCall,
+}
+
+/// Which function is called, and with what.
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(as = OpenAiFunctionCall)]
+pub struct FunctionCall {
+    /// The function.
+    #[schema(example = "weather")]
+    pub name: String,
+    /// The text of a JSON object, as the model wrote it: not sure to be one, unless the function is strict or the call was
+    /// required.
+    #[schema(example = "{\"city\": \"Oslo\"}")]
+    pub arguments: String,
 }
 
 /// A choice of a chunk.
@@ -123,7 +201,7 @@ pub struct ChunkChoice {
     pub delta: Delta,
     /// Null unless it was asked for.
     pub logprobs: Option<ChatLogprobs>,
-    /// Why it ended: `stop` or `length`; null before that.
+    /// Why it ended: `stop`, `length`, `tool_calls`, or the older `function_call`; null before that.
     pub finish_reason: Option<&'static str>,
 }
 
@@ -134,9 +212,65 @@ pub struct Delta {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub role: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub content: Option<String>,
+    pub content: Option<Option<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refusal: Option<Option<String>>,
+    /// More of what the model thinks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    /// A call that begins, or more of one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<Vec<CallDelta>>,
+    /// The same, where the request came in the older words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub function_call: Option<FunctionDelta>,
+}
+
+/// What is new of a call.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OpenAiToolCallDelta)]
+pub struct CallDelta {
+    /// Which call of the choice, from 0.
+    pub index: u32,
+    /// What its result refers to; only at its beginning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// Always `function`; only at its beginning.
+    #[schema(example = "function")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub r#type: Option<&'static str>,
+    pub function: FunctionDelta,
+}
+
+impl From<ToolCall> for Call {
+    fn from(call: ToolCall) -> Self {
+        let function = FunctionCall { name: call.name, arguments: call.arguments };
+        Self { id: call.id, r#type: "function", function }
+    }
+}
+
+impl CallDelta {
+    /// A call begins.
+    pub fn begun(index: u32, id: String, name: String) -> Self {
+        let function = FunctionDelta { name: Some(name), arguments: String::new() };
+        Self { index, id: Some(id), r#type: Some("function"), function }
+    }
+
+    /// More of a call's arguments.
+    pub fn more(index: u32, arguments: String) -> Self {
+        Self { index, id: None, r#type: None, function: FunctionDelta { name: None, arguments } }
+    }
+}
+
+/// What is new of a function's call.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(as = OpenAiFunctionCallDelta)]
+pub struct FunctionDelta {
+    /// The function; only at its beginning.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// More of the text of a JSON object.
+    pub arguments: String,
 }
 
 /// `logprobs` of chat.
@@ -202,7 +336,7 @@ pub struct TextChoice {
     pub text: String,
     /// Null unless it was asked for.
     pub logprobs: Option<TextLogprobs>,
-    /// Why it ended: `stop` or `length`; null before that.
+    /// Why it ended: `stop`, `length`, `tool_calls`, or the older `function_call`; null before that.
     pub finish_reason: Option<&'static str>,
 }
 

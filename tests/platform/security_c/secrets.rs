@@ -326,6 +326,8 @@ async fn c9_no_cell_of_an_exported_file_is_a_formula() {
         completion_tokens: 0,
         outcome: "stop".to_owned(),
         duration_ms: 1,
+        end_user: None,
+        metadata: None,
     };
     let rows: Vec<_> = formulas.iter().enumerate().map(row).collect();
     let store = store(&app).await;
@@ -334,7 +336,7 @@ async fn c9_no_cell_of_an_exported_file_is_a_formula() {
     tx.commit().await.expect("it commits");
     let file = Api::owner(&app).await.get("/admin/usage/export").await.text;
     let cells = cells(&file);
-    assert_eq!(cells.len() % 14, 0, "{file}");
+    assert_eq!(cells.len() % 16, 0, "{file}");
     for formula in formulas {
         let found = cells.iter().filter(|cell| **cell == format!("'{formula}")).count();
         assert_eq!(found, 3, "{formula:?}: {file}");

@@ -59,12 +59,21 @@ struct ChatParameters {
     chat_template_kwargs: Option<TemplateVariables>,
     /// In which form to answer; text is the only one.
     response_format: Option<ResponseFormat>,
-    #[schema(schema_with = no_tools)]
-    tools: Option<Vec<Value>>,
-    #[schema(schema_with = only_none)]
-    tool_choice: Option<String>,
-    #[schema(schema_with = only_none)]
-    function_call: Option<String>,
+    /// Functions that the model may call.
+    #[schema(max_items = 128)]
+    tools: Option<Vec<ChatTool>>,
+    #[schema(schema_with = tool_choice)]
+    tool_choice: Option<Value>,
+    /// Let one answer hold several calls.
+    #[schema(default = true, example = false)]
+    parallel_tool_calls: Option<bool>,
+    /// The older name of `tools`; the answer comes in the older words too, and has one call at most.
+    #[schema(max_items = 128)]
+    functions: Option<Vec<ChatFunction>>,
+    #[schema(schema_with = function_call)]
+    function_call: Option<Value>,
+    #[schema(schema_with = reasoning_effort)]
+    reasoning_effort: Option<String>,
     #[schema(schema_with = only_text)]
     modalities: Option<Vec<String>>,
     /// Answers are not stored: only `false`.
@@ -72,11 +81,11 @@ struct ChatParameters {
     store: Option<bool>,
     #[schema(schema_with = service_tier)]
     service_tier: Option<String>,
-    /// Accepted, without effect.
+    /// What the caller notes of the request; stands in the usage.
     #[schema(schema_with = metadata)]
     metadata: Option<BTreeMap<String, String>>,
-    /// Accepted, without effect.
-    #[schema(example = "user-1234")]
+    /// Whom the request is for; stands in the usage. Goes before `user`.
+    #[schema(max_length = 512, example = "user-1234")]
     safety_identifier: Option<String>,
     /// Accepted, without effect: the cache finds by itself what begins alike.
     #[schema(example = "my-prompts")]
@@ -85,21 +94,34 @@ struct ChatParameters {
 
 /// A message of a conversation.
 #[derive(ToSchema)]
+#[schema(example = json!({"role": "assistant", "content": "Let me look.", "name": "ada", "refusal": null,
+    "reasoning_content": "That needs a look.", "annotations": [],
+    "tool_calls": [{"id": "call_1", "type": "function", "index": 0,
+        "function": {"name": "weather", "arguments": "{\"city\": \"Oslo\"}"}}]}))]
 #[serde(deny_unknown_fields)]
 struct ChatMessage {
-    /// Who says it. `developer` is the newer name of `system`.
+    /// Who says it. `developer` is the newer name of `system`, `function` the older one of `tool`.
     role: ChatRole,
-    /// What is said: a text, or parts that are put together.
+    /// What is said: a text, or parts that are put together. May be null beside calls.
     #[schema(schema_with = content)]
-    content: String,
+    content: Option<String>,
+    /// Which call this is the result of; with the role `tool`.
+    #[schema(example = "call_1")]
+    tool_call_id: Option<String>,
+    /// The functions that the assistant called.
+    #[schema(max_items = 128)]
+    tool_calls: Option<Vec<MessageToolCall>>,
+    /// The older form of `tool_calls`.
+    function_call: Option<MessageFunctionCall>,
+    /// What the assistant would not do: shown to the model where there is no content.
+    #[schema(example = "I cannot help with that.")]
+    refusal: Option<String>,
     /// Who of those with this role says it, for templates that tell them apart.
     #[schema(example = "ada")]
     name: Option<String>,
     /// What the assistant thought before, for templates that show it.
     #[schema(example = "The user greets me.")]
     reasoning_content: Option<String>,
-    #[schema(schema_with = nothing_in_it)]
-    tool_calls: Option<Vec<Value>>,
     #[schema(schema_with = nothing_in_it)]
     annotations: Option<Vec<Value>>,
 }
@@ -112,6 +134,71 @@ enum ChatRole {
     Developer,
     User,
     Assistant,
+    Tool,
+    Function,
+}
+
+/// A call that the assistant made.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+struct MessageToolCall {
+    /// What its result refers to.
+    #[schema(example = "call_1")]
+    id: String,
+    /// `function`.
+    #[schema(example = "function")]
+    r#type: Option<String>,
+    /// Which call it was; without effect.
+    #[schema(example = 0)]
+    index: Option<u32>,
+    /// What was called, and with what.
+    function: MessageFunctionCall,
+}
+
+/// What was called, and with what.
+#[derive(ToSchema)]
+#[serde(deny_unknown_fields)]
+struct MessageFunctionCall {
+    /// The function.
+    #[schema(example = "weather")]
+    name: String,
+    /// Its arguments: the text of a JSON object.
+    #[schema(example = "{\"city\": \"Oslo\"}")]
+    arguments: Option<String>,
+}
+
+/// A tool that the model may call: functions are the only kind.
+#[derive(ToSchema)]
+#[schema(example = json!({"type": "function", "function": {"name": "weather", "description": "The weather in a city",
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+    "strict": false}}))]
+#[serde(deny_unknown_fields)]
+struct ChatTool {
+    /// `function`.
+    #[schema(example = "function")]
+    r#type: String,
+    /// The function.
+    function: ChatFunction,
+}
+
+/// A function that the model may call.
+#[derive(ToSchema)]
+#[schema(example = json!({"name": "weather", "description": "The weather in a city", "strict": false,
+    "parameters": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}}))]
+#[serde(deny_unknown_fields)]
+struct ChatFunction {
+    /// What it is called by.
+    #[schema(min_length = 1, max_length = 128, pattern = "^[A-Za-z0-9_.-]+$", example = "weather")]
+    name: String,
+    /// What it is for, in words for the model.
+    #[schema(example = "The weather in a city")]
+    description: Option<String>,
+    /// JSON Schema of its arguments, an object.
+    #[schema(value_type = Option<Object>)]
+    parameters: Option<Value>,
+    /// Hold the arguments to the schema while they are made.
+    #[schema(default = false, example = true)]
+    strict: Option<bool>,
 }
 
 /// Variables of the model's own template.
@@ -122,6 +209,9 @@ struct TemplateVariables {
     /// Let a model think that can.
     #[schema(example = false)]
     enable_thinking: Option<bool>,
+    /// The same, by the name that some models' templates have for it.
+    #[schema(example = false)]
+    thinking: Option<bool>,
 }
 
 /// In which form to answer.
@@ -139,7 +229,7 @@ fn content() -> Schema {
         "additionalProperties": false, "properties": {"type": text, "text": {"type": "string"}},
         "example": {"type": "text", "text": "Hello!"}});
     let parts = json!({"type": "array", "minItems": 1, "maxItems": 1000, "items": part});
-    written(json!({"oneOf": [{"type": "string"}, parts], "example": "Hello!",
+    written(json!({"oneOf": [{"type": "null"}, {"type": "string"}, parts], "example": "Hello!",
         "description": "What is said: a text, or parts that are put together."}))
 }
 
@@ -148,14 +238,36 @@ fn nothing_in_it() -> Schema {
         "description": "An earlier answer may be sent back with an empty list here; more is refused."}))
 }
 
-fn no_tools() -> Schema {
-    written(json!({"type": ["array", "null"], "items": {"type": "object"}, "maxItems": 0, "example": [],
-        "description": "Tools cannot be called yet: an empty list is let through."}))
+fn tool_choice() -> Schema {
+    let function = json!({"type": "object", "title": "ChatNamedTool", "required": ["type", "function"],
+        "additionalProperties": false, "properties": {"type": {"type": "string", "enum": ["function"]},
+            "function": {"type": "object", "required": ["name"], "additionalProperties": false,
+                "properties": {"name": {"type": "string"}}}},
+        "example": {"type": "function", "function": {"name": "weather"}}});
+    let allowed = json!({"type": "object", "title": "ChatAllowedTools", "required": ["type", "allowed_tools"],
+        "additionalProperties": false, "properties": {"type": {"type": "string", "enum": ["allowed_tools"]},
+            "allowed_tools": {"type": "object", "required": ["mode", "tools"], "additionalProperties": false,
+                "properties": {"mode": {"type": "string", "enum": ["auto", "required"]},
+                    "tools": {"type": "array", "minItems": 1, "maxItems": 128, "items": function}}}}});
+    written(
+        json!({"example": "auto", "description": "How free the model is to call: `none`, `auto` (as it likes), \
+        `required` (at least one), one function by its name, or some of them.",
+        "oneOf": [{"type": "null"}, {"type": "string", "enum": ["none", "auto", "required"]}, function, allowed]}),
+    )
 }
 
-fn only_none() -> Schema {
-    written(json!({"type": ["string", "null"], "enum": ["none", null], "example": "none",
-        "description": "Tools cannot be called yet: only `none`."}))
+fn function_call() -> Schema {
+    let named = json!({"type": "object", "title": "ChatNamedFunction", "required": ["name"],
+        "additionalProperties": false, "properties": {"name": {"type": "string"}}});
+    written(json!({"example": "auto", "description": "The older name of `tool_choice`, for `functions`.",
+        "oneOf": [{"type": "null"}, {"type": "string", "enum": ["none", "auto"]}, named]}))
+}
+
+fn reasoning_effort() -> Schema {
+    written(json!({"type": ["string", "null"], "example": "low",
+        "enum": ["none", "minimal", "low", "medium", "high", "xhigh", null],
+        "description": "How much the model is to think before it answers: `none` not at all, the others as finely as its \
+            template tells them apart. Refused for a model that does not think."}))
 }
 
 fn only_text() -> Schema {
@@ -168,13 +280,15 @@ fn format_of_text() -> Schema {
 }
 
 fn service_tier() -> Schema {
-    written(json!({"type": ["string", "null"], "enum": ["auto", "default", null], "example": "auto",
-        "description": "There is one tier."}))
+    written(json!({"type": ["string", "null"], "enum": ["auto", "default", "flex", "priority", null],
+        "example": "auto", "description": "Who goes first where not all can: `flex` after all others, `priority` before \
+            them, which needs the permission `models:manage`."}))
 }
 
 fn metadata() -> Schema {
-    written(json!({"type": ["object", "null"], "additionalProperties": {"type": "string"},
-        "example": {"job": "nightly"}, "description": "Accepted, without effect."}))
+    written(json!({"type": ["object", "null"], "maxProperties": 16,
+        "additionalProperties": {"type": "string", "maxLength": 512}, "example": {"job": "nightly"},
+        "description": "What the caller notes of the request; stands in the usage."}))
 }
 
 /// A whole answer.
@@ -192,7 +306,8 @@ fn metadata() -> Schema {
         "finish_reason": "stop"
     }],
     "usage": {"prompt_tokens": 9, "completion_tokens": 12, "total_tokens": 21,
-        "prompt_tokens_details": {"cached_tokens": 0}}
+        "prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0},
+        "timings": {"prompt_ms": 21.5, "prompt_per_second": 418.6, "predicted_ms": 250.0, "predicted_per_second": 48.0}}
 }))]
 pub struct OpenAiChatCompletion {
     /// Names this answer.

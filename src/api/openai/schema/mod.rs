@@ -77,8 +77,8 @@ pub(super) struct AnswerParameters {
     /// Leave the model's own marks out of the text.
     #[schema(default = true, example = true)]
     skip_special_tokens: Option<bool>,
-    /// Who asks on whose behalf; accepted, without effect.
-    #[schema(example = "user-1234")]
+    /// Whom the request is for; stands in the usage.
+    #[schema(max_length = 512, example = "user-1234")]
     user: Option<String>,
 }
 
