@@ -37,6 +37,9 @@ const LAST_GRACE: Duration = Duration::from_secs(5);
 
 const METRICS_UPKEEP: Duration = Duration::from_secs(5);
 
+/// How often it is said that work in the background goes on: others take it for lost after a minute.
+const BACKGROUND_BEAT: Duration = Duration::from_secs(5);
+
 /// Why the server cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum AppError {
@@ -114,6 +117,7 @@ impl App {
         }
         let auth = Auth::open(store.clone(), clock.clone(), config.auth.clone()).await?;
         let first_run = auth.first_run().await?;
+        auth.end_lost_responses().await?;
         let (usage, scribe) = Recorder::open(store.clone(), clock);
         Ok(Self {
             server: config.server,
@@ -174,14 +178,21 @@ impl App {
         upkeep.spawn(self.auth.clone().watch());
         upkeep.spawn(self.auth.clone().keep_last_used());
         upkeep.spawn(self.auth.clone().keep_refusals());
+        upkeep.spawn(self.auth.clone().keep_responses_few());
+        upkeep.spawn(say_what_goes_on(state.clone()));
         upkeep.spawn(registry.run());
         let scribe = self.scribe.take().map(|scribe| tokio::spawn(scribe.run()));
 
         let drained = shutdown.clone();
         let bounds = Bounds::of_process(self.server.slow_client_timeout + UNREAD_GRACE);
+        let background = state.background().clone();
         let server = http::serve(listener, router(state), bounds, async move {
             drained.drained().await;
         });
+        let server = async move {
+            server.await;
+            background.finished().await;
+        };
         let outcome = tokio::select! {
             () = server => Ok(()),
             error = self.load_models() => Err(error),
@@ -217,6 +228,7 @@ impl App {
             keep_alive: self.server.keep_alive,
             slow_client_timeout: self.server.slow_client_timeout,
             socket_idle_timeout: self.server.socket_idle_timeout,
+            response_retention: self.server.response_retention,
             address,
             trusted_proxies: self.access.trusted_proxies.clone().into(),
             allowed_origins: self.access.allowed_origins.clone().into(),
@@ -253,6 +265,27 @@ impl App {
         }
         shutdown.end();
         sleep(LAST_GRACE).await;
+    }
+}
+
+/// Keeps alive what goes on in the background, and ends there what was ended elsewhere.
+async fn say_what_goes_on(state: AppState) {
+    let mut ticks = interval(BACKGROUND_BEAT);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let running = state.background().running();
+        if running.is_empty() {
+            continue;
+        }
+        match state.auth().responses_go_on(&running).await {
+            Ok(ended) => {
+                for work in ended.iter().filter_map(|id| state.background().find(id)) {
+                    work.cancel();
+                }
+            }
+            Err(error) => tracing::warn!(%error, "it cannot be said that work in the background goes on"),
+        }
     }
 }
 

@@ -1,13 +1,14 @@
 //! The official OpenAI SDK for Python against the real server with the real models.
 //!
-//! Starts the `sconce` binary as a user would, waits until it is ready, and runs `tests/sdk/test_openai.py` in a virtual
-//! environment of its own (made on first use).
+//! Starts the `sconce` binary as a user would, waits until it is ready, and runs the files of `tests/sdk/` in a virtual
+//! environment of their own (made on first use).
 
 mod real_models;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 const KEY: &str = "sk-test-0123456789abcdef";
 
@@ -40,16 +41,19 @@ fn run(command: &mut Command) {
 }
 
 /// The Python of a virtual environment that has the SDK.
-fn python() -> PathBuf {
-    let environment = workspace().join("target/sdk-environment");
-    let python = environment.join("bin/python");
-    if !python.exists() {
-        run(Command::new("python3").args(["-m", "venv"]).arg(&environment));
-    }
-    run(Command::new(&python)
-        .args(["-m", "pip", "install", "--quiet", "-r"])
-        .arg(workspace().join("tests/sdk/requirements.txt")));
-    python
+fn python() -> &'static Path {
+    static PYTHON: OnceLock<PathBuf> = OnceLock::new();
+    PYTHON.get_or_init(|| {
+        let environment = workspace().join("target/sdk-environment");
+        let python = environment.join("bin/python");
+        if !python.exists() {
+            run(Command::new("python3").args(["-m", "venv"]).arg(&environment));
+        }
+        run(Command::new(&python)
+            .args(["-m", "pip", "install", "--quiet", "-r"])
+            .arg(workspace().join("tests/sdk/requirements.txt")));
+        python
+    })
 }
 
 fn start(models: &Path, data: &Path) -> Server {
@@ -80,14 +84,14 @@ fn start(models: &Path, data: &Path) -> Server {
     Server { process, url: url.trim_end_matches('/').to_owned() }
 }
 
-#[test]
-fn openai_sdk() {
+/// Runs a file of cases against a server of its own; how many there were.
+fn cases(file: &str) -> String {
     let models = real_models::folder();
     let python = python();
     let data = tempfile::tempdir().expect("a temporary folder");
     let server = start(models, data.path());
     let output = Command::new(python)
-        .arg(workspace().join("tests/sdk/test_openai.py"))
+        .arg(workspace().join("tests/sdk").join(file))
         .env("SCONCE_URL", &server.url)
         .env("SCONCE_KEY", KEY)
         .env("SCONCE_CHAT_MODEL", "SmolLM2-135M-Instruct.Q4_1")
@@ -97,5 +101,15 @@ fn openai_sdk() {
     let report = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{report}\n{}", String::from_utf8_lossy(&output.stdout));
     let summary = report.lines().find(|line| line.starts_with("Ran ")).expect("unittest counts its tests");
-    println!("openai SDK (Python): {summary}");
+    summary.to_owned()
+}
+
+#[test]
+fn openai_sdk() {
+    println!("openai SDK (Python): {}", cases("test_openai.py"));
+}
+
+#[test]
+fn openai_sdk_responses() {
+    println!("openai SDK (Python), responses: {}", cases("test_responses.py"));
 }

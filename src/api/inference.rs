@@ -148,7 +148,18 @@ pub async fn events(
     error: ErrorEvent,
 ) -> Result<Response, ApiError> {
     let interruption = generation.interruption().clone();
-    let mut generation = generation;
+    let events = begun(generation).await?;
+    Ok(sse::events(app, interruption, written(events, writer), error))
+}
+
+/// The events of a generation, once the first of them is known to be good (or is long in coming).
+///
+/// # Errors
+/// If the first event is an error, and what happened before it came.
+pub async fn begun(
+    mut generation: Metered,
+) -> Result<impl Stream<Item = Result<GenerationEvent, ApiError>> + Send + 'static, ApiError> {
+    let interruption = generation.interruption().clone();
     let first = {
         let first = tokio::time::timeout(PATIENCE_BEFORE_HEAD, generation.next());
         tokio::select! {
@@ -162,8 +173,7 @@ pub async fn events(
         Ok(first) => first,
         Err(_) => None,
     };
-    let events = stream::iter(first).chain(generation);
-    Ok(sse::events(app, interruption, written(events, writer), error))
+    Ok(stream::iter(first).chain(generation))
 }
 
 fn written<W: Writer>(

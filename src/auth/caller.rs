@@ -79,6 +79,15 @@ impl Caller {
         self.user.as_ref()
     }
 
+    /// By what name things are the caller's: the user's id, or one for all who show what belongs to no user.
+    pub fn owner(&self) -> &str {
+        match (&self.user, &self.identity) {
+            (Some(user), _) => &user.id,
+            (None, Identity::ConfiguredKey) => "configured-key",
+            (None, _) => "anonymous",
+        }
+    }
+
     /// What the caller may do.
     pub fn permissions(&self) -> PermissionSet {
         self.permissions

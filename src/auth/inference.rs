@@ -4,7 +4,7 @@ use crate::auth::capability::{Capability, Permit};
 use crate::auth::{AuthError, Caller, Permission};
 
 /// Somebody who may use models, as far as their credential allows.
-pub struct ModelUser(Permit);
+pub struct ModelUser(pub(super) Permit);
 
 impl Capability for ModelUser {
     const PERMISSION: Permission = Permission::Inference;

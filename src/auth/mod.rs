@@ -24,6 +24,7 @@ mod permission;
 mod proof;
 pub mod records;
 mod refusals;
+pub mod responses;
 mod session;
 pub mod sessions;
 mod signing_keys;

@@ -146,6 +146,11 @@ fn server(layers: &mut Layers) -> Result<ServerConfig, ConfigError> {
         keep_alive: some_time(layers, "keep-alive")?,
         slow_client_timeout: layers.value::<Time>("slow-client-timeout")?.0,
         socket_idle_timeout: some_time(layers, "socket-idle-timeout")?,
+        response_retention: layers
+            .value::<OrOff<Time>>("response-retention")?
+            .0
+            .map(|time| time.0)
+            .filter(|time| !time.is_zero()),
     })
 }
 

@@ -28,6 +28,8 @@ pub struct ServerConfig {
     pub slow_client_timeout: Duration,
     /// A WebSocket on which nothing is said for this long is closed.
     pub socket_idle_timeout: Duration,
+    /// How long answers are kept that somebody may come back to; none: not at all.
+    pub response_retention: Option<Duration>,
 }
 
 /// Who is let in.

@@ -91,6 +91,7 @@ pub const SETTINGS: &[Setting] = &[
     one("keep-alive", "TIME", "15s", "How often a silent stream sends a comment, and a WebSocket a ping"),
     one("socket-idle-timeout", "TIME", "10m", "A WebSocket on which nothing is said for this long is closed"),
     one("slow-client-timeout", "TIME", "30s", "A stream whose client reads nothing for this long is cut"),
+    one("response-retention", "TIME", "30d", "How long answers of /v1/responses are kept; off: not at all"),
     // models
     many(
         "model",

@@ -65,6 +65,19 @@ impl Generator {
         Ok(Generation::new(lease, tokens, &extent, presentation))
     }
 
+    /// Tokens of a request's prompt. Nothing is generated.
+    ///
+    /// # Errors
+    /// As [`Generator::start`], as far as it concerns the prompt.
+    pub async fn prompt_tokens(
+        &self,
+        lease: &ModelLease,
+        request: GenerateRequest,
+    ) -> Result<usize, GenerateError> {
+        causal_engine(lease)?;
+        Ok(prompt::token_ids(request.prompt, lease, self.workers()).await?.len())
+    }
+
     /// Starts several requests at once; their choices are numbered through. If one cannot start those before it are
     /// given up, but may have cost something.
     ///

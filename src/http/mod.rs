@@ -1,5 +1,6 @@
 //! The vocabulary the endpoints share: state, errors, bounded bodies, event streams, layers. No endpoint lives here.
 
+pub mod background;
 pub mod body;
 pub mod context;
 pub mod envelope;

@@ -14,6 +14,7 @@ use crate::auth::{Auth, Caller, Capability, ModelUser};
 use crate::config::Explained;
 use crate::engine::EngineStats;
 use crate::generate::Generator;
+use crate::http::background::Background;
 use crate::http::body::BodyMemory;
 use crate::http::metered::Record;
 use crate::http::registry::ModelTable;
@@ -39,6 +40,8 @@ pub struct EdgeSettings {
     pub slow_client_timeout: Duration,
     /// A WebSocket on which nothing is said for this long is closed.
     pub socket_idle_timeout: Duration,
+    /// How long answers are kept for those who do not say otherwise; none: not at all.
+    pub response_retention: Option<Duration>,
     /// The address listened on.
     pub address: IpAddr,
     /// Proxies whose `X-Forwarded-For` is believed.
@@ -88,6 +91,7 @@ struct Inner {
     ready: watch::Receiver<bool>,
     bodies: BodyMemory,
     sockets: Sockets,
+    background: Background,
 }
 
 impl Inner {
@@ -114,6 +118,7 @@ impl AppState {
             ready,
             bodies,
             sockets: Sockets::default(),
+            background: Background::default(),
         }))
     }
 
@@ -151,6 +156,11 @@ impl AppState {
     /// The WebSockets that are open.
     pub fn sockets(&self) -> &Sockets {
         &self.0.sockets
+    }
+
+    /// What goes on though its client has left.
+    pub fn background(&self) -> &Background {
+        &self.0.background
     }
 
     /// The memory for bodies while they are read.

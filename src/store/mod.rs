@@ -14,6 +14,7 @@ mod list;
 mod lock;
 pub mod models;
 mod pool;
+pub mod responses;
 pub mod revisions;
 mod schema;
 pub mod sessions;

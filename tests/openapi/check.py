@@ -140,7 +140,7 @@ class Known:
     def learn(self, path, answer):
         """Keeps the ids in the answer of a collection: of what was made, or of what is listed."""
         data = answer.get("data") if isinstance(answer, dict) else None
-        for item in [data, *(data.get("items") or [] if isinstance(data, dict) else data or [])]:
+        for item in [answer, data, *(data.get("items") or [] if isinstance(data, dict) else data or [])]:
             found = item.get("id") if isinstance(item, dict) else None
             if isinstance(found, str) and found not in self.ids[noun(path)]:
                 self.ids[noun(path)].append(found)
@@ -198,7 +198,7 @@ class Known:
                 kind = "embedding" if "embeddings" in case.operation.path else "causal"
                 case.body[name] = self.one_of(self.models[kind], value)
             elif name.endswith("_id") and isinstance(value, str):
-                case.body[name] = self.one_of(self.ids[name.removesuffix("_id")], value)
+                case.body[name] = self.one_of(self.ids[name.removesuffix("_id").removeprefix("previous_")], value)
         for name, (needed, value) in NEEDS.items():
             if case.body.get(name) is not None:
                 case.body[needed] = self.one_of([value], case.body.get(needed))

@@ -12,4 +12,5 @@ mod audit;
 mod backup;
 mod first_run;
 mod migrate;
+mod responses;
 mod serve;

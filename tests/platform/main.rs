@@ -17,6 +17,7 @@ mod models;
 mod own_account;
 mod permissions;
 mod refusals;
+mod responses;
 mod revocation;
 mod rig;
 mod security_a;

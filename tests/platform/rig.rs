@@ -206,6 +206,18 @@ pub async fn number(app: &TestApp, query: &str) -> i64 {
     }
 }
 
+/// One text out of the database.
+pub async fn text(app: &TestApp, query: &str) -> String {
+    let query = AssertSqlSafe(query.to_owned());
+    if app.database_url.starts_with("sqlite") {
+        let mut connection = SqliteConnection::connect(&app.database_url).await.expect("it connects");
+        sqlx::query_scalar(query).fetch_one(&mut connection).await.expect("it runs")
+    } else {
+        let mut connection = PgConnection::connect(&app.database_url).await.expect("it connects");
+        sqlx::query_scalar(query).fetch_one(&mut connection).await.expect("it runs")
+    }
+}
+
 /// How many rows of the audit are of an action.
 pub async fn audited(app: &TestApp, action: &str) -> i64 {
     number(app, &format!("SELECT COUNT(*) FROM audit WHERE action = '{action}'")).await

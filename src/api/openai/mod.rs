@@ -6,6 +6,7 @@ pub mod embeddings;
 mod fields;
 mod messages;
 pub mod models;
+pub mod responses;
 mod sampling;
 pub mod schema;
 mod tools;

@@ -9,6 +9,7 @@ mod chat;
 mod completion;
 mod embedding;
 mod model;
+mod response;
 #[cfg(test)]
 mod tests;
 
@@ -22,6 +23,10 @@ pub use chat::{ChatCompletionRequest, OpenAiChatCompletion, OpenAiChatCompletion
 pub use completion::{CompletionRequest, OpenAiCompletion};
 pub use embedding::{EmbeddingRequest, OpenAiEmbeddings};
 pub use model::{OpenAiModel, OpenAiModels};
+pub use response::{
+    OpenAiDeletedResponse, OpenAiResponse, OpenAiResponseEvent, OpenAiResponseItems, OpenAiResponseTokens,
+    ResponseQuestion, ResponseRequest,
+};
 
 /// How an answer is made; chat and plain completions share these.
 #[derive(ToSchema)]

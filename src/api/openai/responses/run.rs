@@ -1,0 +1,273 @@
+//! From a request to an answer: whole, streamed, or made in the background; and kept, where it is to be.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use futures_util::{Stream, StreamExt, stream};
+use serde_json::{Value, json};
+
+use crate::api::inference::{self, Endpoint};
+use crate::api::openai::responses::conversation;
+use crate::api::openai::responses::item::{self, Item};
+use crate::api::openai::responses::maker::Maker;
+use crate::api::openai::responses::request::{Question, ResponseRequest};
+use crate::auth::responses::{NewResponse, OwnResponses};
+use crate::auth::{AuthError, ModelUser, new_id};
+use crate::error::Code;
+use crate::generate::GenerationEvent;
+use crate::http::background::Work;
+use crate::http::metered::Metered;
+use crate::http::{ApiError, AppState, sse};
+
+/// Its URL.
+pub const PATH: &str = "/v1/responses";
+
+const ENDPOINT: Endpoint = Endpoint { path: PATH, prompt: "input", usual_max_tokens: None };
+
+/// How often it is tried to write the end of an answer, and how long is waited in between.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(1);
+
+/// Answers, in whichever way was asked for.
+///
+/// # Errors
+/// For an unknown or busy model, a conversation that is not there, a full queue; and for a database that takes nothing.
+pub async fn answer(
+    app: &AppState,
+    user: &ModelUser,
+    request: ResponseRequest,
+) -> Result<Response, ApiError> {
+    let retention = app.settings().response_retention;
+    let keeping = keeping(&request, retention)?;
+    let before = before(app, user, &request.question).await?;
+    let generation =
+        inference::start(app, &app.models(user), vec![request.generate(&before)], ENDPOINT).await?;
+    let id = new_id("resp");
+    let maker = Maker::new(&id, &request, keeping.is_some(), request.stream);
+    let record = keeping.map(|retention| Keeping {
+        responses: user.responses(),
+        id,
+        previous: request.question.previous.clone(),
+        input: request.question.input.iter().map(Item::to_json).collect(),
+        retention,
+    });
+    match record {
+        Some(record) if request.background => background(app, generation.watched(), maker, record).await,
+        record if request.stream => {
+            let interruption = generation.interruption().clone();
+            let events = inference::begun(generation.watched()).await?;
+            Ok(sse::named_events(app, interruption, told(events, maker, record), error_event))
+        }
+        record => Ok(Json(whole(generation.watched(), maker, record).await?).into_response()),
+    }
+}
+
+/// How long the answer is kept; none: not at all.
+fn keeping(request: &ResponseRequest, retention: Option<Duration>) -> Result<Option<Duration>, ApiError> {
+    let refused = |name: &'static str| {
+        let message = format!("`{name}` is not supported: this server keeps no answers");
+        Err(ApiError::new(Code::UnsupportedParameter, message).or_param(name))
+    };
+    match retention {
+        None if request.background => refused("background"),
+        None if request.store == Some(true) => refused("store"),
+        retention => Ok(retention.filter(|_| request.store.unwrap_or(true))),
+    }
+}
+
+/// The conversation that the question goes on from.
+///
+/// # Errors
+/// 404 if it is not there, 409 while it goes on.
+pub async fn before(app: &AppState, user: &ModelUser, question: &Question) -> Result<Vec<Item>, ApiError> {
+    const NAME: &str = "previous_response_id";
+    let mut items = Vec::new();
+    if let Some(previous) = &question.previous {
+        let retention = app.settings().response_retention.unwrap_or_default();
+        let chain = user.responses().chain(previous, retention).await.map_err(|error| match error {
+            AuthError::NotFound(_) => {
+                let message =
+                    format!("`{NAME}` names a response that is not there, or goes on from one that is not");
+                ApiError::new(Code::NotFound, message)
+            }
+            other => other.into(),
+        })?;
+        for earlier in chain {
+            if earlier.status.is_running() {
+                let message = format!("`{NAME}` names a response that is still being made");
+                return Err(ApiError::new(Code::StateConflict, message));
+            }
+            items.extend(item::read(earlier.input, "input")?);
+            if let Value::Array(output) = earlier.body["output"].clone() {
+                items.extend(item::read(output, "output")?);
+            }
+        }
+    }
+    let all: Vec<Item> = items.iter().chain(&question.input).cloned().collect();
+    conversation::check_outputs(&all, question.input.len())?;
+    Ok(items)
+}
+
+/// An answer that is to be kept.
+struct Keeping {
+    responses: OwnResponses,
+    id: String,
+    previous: Option<String>,
+    input: Vec<Value>,
+    retention: Duration,
+}
+
+impl Keeping {
+    async fn keep(&self, maker: &Maker) -> Result<(), ApiError> {
+        let body = maker.body();
+        let new = NewResponse {
+            id: &self.id,
+            previous_id: self.previous.as_deref(),
+            status: maker.status(),
+            body: &body,
+            input: &self.input,
+            retention: self.retention,
+        };
+        Ok(self.responses.keep(new).await?)
+    }
+}
+
+/// An error within a stream.
+pub fn error_event(error: ApiError) -> Value {
+    json!({"type": "error", "sequence_number": 0, "code": error.code().name(), "message": error.message(), "param": null})
+}
+
+/// Waits for the whole answer.
+async fn whole(
+    mut generation: Metered,
+    mut maker: Maker,
+    record: Option<Keeping>,
+) -> Result<Value, ApiError> {
+    while let Some(event) = generation.next().await {
+        maker.take(event?);
+    }
+    if let Some(record) = record {
+        record.keep(&maker).await?;
+    }
+    Ok(maker.body())
+}
+
+/// What is told of an answer while it is made. It is kept before its end is told: who hears that goes on from it.
+fn told(
+    events: impl Stream<Item = Result<GenerationEvent, ApiError>> + Send + 'static,
+    mut maker: Maker,
+    record: Option<Keeping>,
+) -> impl Stream<Item = Result<Vec<Value>, ApiError>> + Send + 'static {
+    maker.announce();
+    let first = stream::iter([Ok(maker.events())]);
+    let rest =
+        stream::unfold((Box::pin(events), maker, record), |(mut events, mut maker, record)| async move {
+            if !maker.status().is_running() {
+                return None;
+            }
+            match events.next().await? {
+                Ok(event) => maker.take(event),
+                Err(error) => maker.fail(&error),
+            }
+            if !maker.status().is_running()
+                && let Some(record) = &record
+                && let Err(error) = record.keep(&maker).await
+            {
+                return Some((Err(error), (events, maker, None)));
+            }
+            Some((Ok(maker.events()), (events, maker, record)))
+        });
+    first.chain(rest)
+}
+
+/// Begins to make an answer that goes on though the client leaves; tells how it stands, or all of it as it comes.
+async fn background(
+    app: &AppState,
+    generation: Metered,
+    mut maker: Maker,
+    record: Keeping,
+) -> Result<Response, ApiError> {
+    record.keep(&maker).await?;
+    let (queued, interruption) = (maker.body(), generation.interruption().clone());
+    maker.announce();
+    let is_heard = maker.is_heard();
+    let (id, responses) = (record.id, record.responses);
+    let work = app.background().begin(&id.clone(), is_heard, move |work| async move {
+        let mut maker = go_on(&work, &id, &responses, generation, maker).await;
+        finish(&id, &responses, &maker).await;
+        say(&work, maker.events());
+    });
+    if is_heard {
+        return Ok(sse::named_events(app, interruption, followed(&work, 0), error_event));
+    }
+    Ok(Json(queued).into_response())
+}
+
+/// What somebody hears who follows it, without the first so many events.
+pub fn followed(
+    work: &Work,
+    skipped: usize,
+) -> impl Stream<Item = Result<Vec<Value>, ApiError>> + Send + 'static {
+    work.follow(skipped).map(|text| match serde_json::from_str(&text) {
+        Ok(event) => Ok(vec![event]),
+        Err(_) => Err(ApiError::internal()),
+    })
+}
+
+fn say(work: &Work, events: Vec<Value>) {
+    work.say(events.into_iter().map(|event| event.to_string()));
+}
+
+async fn go_on(
+    work: &Work,
+    id: &str,
+    responses: &OwnResponses,
+    mut generation: Metered,
+    mut maker: Maker,
+) -> Maker {
+    loop {
+        let event = tokio::select! {
+            biased;
+            () = work.cancelled() => {
+                maker.cancel(generation.cancelled().await);
+                return maker;
+            }
+            event = generation.next() => event,
+        };
+        let was = maker.status();
+        match event {
+            Some(Ok(event)) => maker.take(event),
+            Some(Err(error)) => maker.fail(&error),
+            None => maker.fail(&ApiError::internal()),
+        }
+        if !maker.status().is_running() {
+            return maker;
+        }
+        if was != maker.status() {
+            // Only shown; that it was taken back elsewhere is found with the next beat.
+            let begun = responses.begun(id).await;
+            if let Err(error) = begun {
+                tracing::warn!(%error, "it cannot be written that an answer is being made");
+            }
+        }
+        say(work, maker.events());
+    }
+}
+
+/// Writes how an answer ended, even if the database is away for a moment.
+async fn finish(id: &str, responses: &OwnResponses, maker: &Maker) {
+    let body = maker.body();
+    for number in 1..=TRIES {
+        match responses.finish(id, maker.status(), &body).await {
+            Ok(()) => return,
+            Err(error) if number == TRIES => {
+                tracing::error!(%error, id, "an answer cannot be written; it is lost")
+            }
+            Err(error) => {
+                tracing::warn!(%error, id, "an answer cannot be written; it is tried again");
+                tokio::time::sleep(PAUSE).await;
+            }
+        }
+    }
+}
