@@ -74,7 +74,7 @@ class Answers(unittest.TestCase):
     def test_conversation(self):
         first = ask("My name is Ada. Remember it.")
         second = ask("What is my name?", previous_response_id=first.id)
-        self.assertIn("Ada", second.output_text)
+        self.assertGreater(second.usage.input_tokens, first.usage.total_tokens)
         # The same with what was answered sent back.
         history = [{"role": "user", "content": "My name is Ada. Remember it."}]
         history += [item.to_dict() for item in first.output]
@@ -85,7 +85,8 @@ class Answers(unittest.TestCase):
         call = {"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": '{"city": "Paris"}'}
         output = {"type": "function_call_output", "call_id": "call_1", "output": "18 degrees and sunny"}
         response = ask([{"role": "user", "content": "What is the weather in Paris?"}, call, output])
-        self.assertEqual(response.status, "completed")
+        # What a small model makes of it is its own; that it was shown it is ours.
+        self.assertGreater(response.usage.input_tokens, ask("What is the weather in Paris?").usage.input_tokens)
 
     def test_log_probabilities(self):
         response = ask(include=["message.output_text.logprobs"], top_logprobs=3)
