@@ -75,7 +75,7 @@ impl Generator {
         request: GenerateRequest,
     ) -> Result<usize, GenerateError> {
         causal_engine(lease)?;
-        Ok(prompt::token_ids(request.prompt, lease, self.workers()).await?.len())
+        Ok(prompt::prepare(&request, lease, self.workers()).await?.ids.len())
     }
 
     /// Starts several requests at once; their choices are numbered through. If one cannot start those before it are

@@ -439,7 +439,13 @@ mod tests {
     }
 
     fn end(reason: EndReason) -> [GenerationEvent; 2] {
-        let usage = Usage { prompt_tokens: 3, cached_tokens: 1, completion_tokens: 4, reasoning_tokens: 2 };
+        let usage = Usage {
+            prompt_tokens: 3,
+            cached_tokens: 1,
+            completion_tokens: 4,
+            reasoning_tokens: 2,
+            ..Usage::default()
+        };
         [GenerationEvent::Ended { choice: 0, reason }, GenerationEvent::Done { usage }]
     }
 

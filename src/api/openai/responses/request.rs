@@ -6,7 +6,10 @@ use crate::api::openai::fields::{Fields, ParameterError, kind, string};
 use crate::api::openai::responses::conversation;
 use crate::api::openai::responses::item::{self, Item};
 use crate::api::openai::responses::tools::{Tools, is_name};
-use crate::generate::{Constraint, Effort, GenerateRequest, Priority, Prompt, Reasoning, Sampling};
+use crate::api::openai::sampling::end_user;
+use crate::generate::{
+    Attribution, Constraint, Effort, GenerateRequest, Priority, Prompt, Reasoning, Sampling,
+};
 
 const MOST_METADATA: usize = 16;
 const LONGEST_METADATA_KEY: usize = 64;
@@ -122,6 +125,7 @@ impl ResponseRequest {
         GenerateRequest {
             sampling: self.sampling.clone(),
             max_new_tokens: self.max_output_tokens,
+            attribution: self.echoed.attribution(),
             ..self.question.generate(before)
         }
     }
@@ -191,6 +195,7 @@ impl Question {
             show_special_tokens: false,
             echo: false,
             prompt_logprobs: None,
+            attribution: Attribution::default(),
             tenant: 0,
             priority: Priority::Normal,
             deadline: None,
@@ -220,9 +225,10 @@ impl Echoed {
         echoed.put("reasoning", &question.shown.0);
         echoed.put("text", &question.shown.1);
         echoed.put("metadata", metadata(fields)?);
-        for name in ["user", "safety_identifier", "prompt_cache_key"] {
-            echoed.put(name, fields.string(name)?);
+        for name in ["user", "safety_identifier"] {
+            echoed.put(name, end_user(fields, name)?);
         }
+        echoed.put("prompt_cache_key", fields.string("prompt_cache_key")?);
         let tier = fields.string("service_tier")?;
         if tier.is_some_and(|tier| tier != "auto" && tier != "default") {
             return Err(ParameterError::unsupported(
@@ -233,6 +239,13 @@ impl Echoed {
         echoed.put("service_tier", "default");
         echoed.put("truncation", truncation(fields)?);
         Ok(echoed)
+    }
+
+    /// Whom the answer is for, as it is written down with what it cost.
+    fn attribution(&self) -> Attribution {
+        let text = |name: &str| self.0.get(name).and_then(Value::as_str).map(str::to_owned);
+        let metadata = self.0.get("metadata").and_then(Value::as_object).cloned().unwrap_or_default();
+        Attribution { end_user: text("safety_identifier").or_else(|| text("user")), metadata }
     }
 
     fn put(&mut self, name: &str, value: impl serde::Serialize) {
