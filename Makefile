@@ -62,7 +62,7 @@ build-cuda: prepare ## build with CUDA, where a toolkit is
 
 bench: test-models ## everything measured, beside what the machine can do; QUICK=1 in three minutes, MODEL=file.gguf another model
 	@mkdir -p target/bench && touch target/bench/started
-	cargo bench --workspace --locked $(addprefix --bench ,peaks kernels forward engine server) -- $(if $(QUICK),--quick)
+	cargo bench --workspace --locked $(addprefix --bench ,peaks kernels forward engine structured server) -- $(if $(QUICK),--quick)
 	@cargo bench --locked --bench report -- --write
 
 bench-compare: test-models ## our server and another by turns, with the same requests: PEER=http://host:port

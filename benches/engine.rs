@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use criterion::{Criterion, criterion_group, criterion_main};
 use futures_util::StreamExt;
 use sconce::engine::sampler::{Draw, Sampler};
-use sconce::engine::{Engine, EngineLimits, SamplingParams, SequenceRequest, Speculation};
+use sconce::engine::{Engine, EngineLimits, Next, SamplingParams, SequenceRequest, Speculation};
 use sconce_models::{Batch, Device, Error, KvCache, Logits, Model, ModelSpec};
 
 const PROMPT: usize = 512;
@@ -163,7 +163,15 @@ fn sampler(criterion: &mut Criterion) {
         group.bench_function(*name, |bencher| {
             bencher.iter(|| {
                 position += 1;
-                let draw = Draw { params, seed: 1, choice: 0, position, forbidden: &[], history: None };
+                let draw = Draw {
+                    params,
+                    seed: 1,
+                    choice: 0,
+                    position,
+                    forbidden: &[],
+                    history: None,
+                    next: Next::Any,
+                };
                 sampler.sample(black_box(&mut row), &draw)
             });
         });

@@ -12,6 +12,7 @@ pub mod chat_template;
 pub mod device;
 pub mod error;
 pub mod files;
+pub mod grammar;
 pub mod inspection;
 pub mod layers;
 pub mod loaded;

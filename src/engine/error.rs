@@ -34,6 +34,12 @@ pub enum EngineError {
         /// What is wrong with it.
         reason: String,
     },
+    /// What the answer must belong to became too complex to be followed.
+    #[error("the grammar of the answer became too complex: {reason}")]
+    Grammar {
+        /// What was too much.
+        reason: String,
+    },
     /// The engine is being stopped.
     #[error("the model is being unloaded")]
     Stopping,
@@ -52,7 +58,7 @@ impl Failure for EngineError {
     fn code(&self) -> Code {
         match self {
             Self::QueueFull { .. } => Code::ModelOverloaded,
-            Self::Invalid { .. } => Code::InvalidValue,
+            Self::Invalid { .. } | Self::Grammar { .. } => Code::InvalidValue,
             Self::Stopping => Code::ModelLoading,
             Self::DeadlineExceeded => Code::Timeout,
             Self::TooLong { .. } => Code::ContextLengthExceeded,

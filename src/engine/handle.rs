@@ -53,7 +53,8 @@ impl Engine {
         let scheduler = Scheduler::new(limits, model.spec(), drain, seed, Instant::now());
         let (publisher, stats) = watch::channel(scheduler.stats());
         let sampler = Sampler::default();
-        let worker = Worker { model, cache, scheduler, sampler, pace, submissions, stats: publisher };
+        let masks = None;
+        let worker = Worker { model, cache, scheduler, sampler, pace, masks, submissions, stats: publisher };
         worker::spawn("engine", move || worker.run())?;
         Ok(EngineHandle { submissions: sender, shared: Arc::new(shared), stats })
     }

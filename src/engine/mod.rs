@@ -18,6 +18,7 @@ mod drain;
 mod embedder;
 mod error;
 mod fairness;
+mod grammar;
 mod handle;
 mod lookup;
 mod pace;
@@ -33,6 +34,7 @@ mod worker;
 
 pub use embedder::EmbedderHandle;
 pub use error::EngineError;
+pub use grammar::{Guide, Next};
 pub use handle::{Engine, EngineHandle, TokenStream};
 pub use request::{
     EngineLimits, FinishReason, Priority, PromptLogprob, SamplingParams, SequenceRequest, Speculation,

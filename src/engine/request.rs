@@ -4,6 +4,8 @@ use std::time::{Duration, Instant};
 
 use sconce_models::CacheType;
 
+use crate::engine::Guide;
+
 /// How tokens are chosen. Checked at the edge; the engine takes it as it is.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SamplingParams {
@@ -78,6 +80,8 @@ pub struct SequenceRequest {
     pub min_new_tokens: u32,
     /// Tokens that end an answer: the model's end tokens (unless ignored) and the caller's.
     pub stop_token_ids: Vec<u32>,
+    /// What the answer must belong to, if it must.
+    pub guide: Option<Box<Guide>>,
     /// Log-probabilities of the prompt's tokens, with this many alternatives. Such a request takes no prefix-cache hit.
     pub prompt_logprobs: Option<u32>,
     /// Whose request it is, opaque: waiting requests are served fairly between tenants, and cached prefixes are
@@ -103,6 +107,7 @@ impl SequenceRequest {
             max_new_tokens,
             min_new_tokens: 0,
             stop_token_ids: Vec::new(),
+            guide: None,
             prompt_logprobs: None,
             tenant: 0,
             weight: 1,
@@ -130,6 +135,8 @@ pub type PromptLogprob = (f32, Vec<(u32, f32)>);
 pub enum FinishReason {
     /// A stop token (its id). The token itself is not sent as a [`TokenEvent::Token`].
     Stop(u32),
+    /// The grammar is complete: nothing could follow.
+    Complete,
     /// `max_new_tokens` or the context length is reached.
     Length,
     /// The deadline passed.

@@ -2,7 +2,7 @@
 //!
 //! Not a model's business and not a scheduler's: a pure function of the row, the parameters, the tokens so far and one
 //! random number that comes from (seed, choice, position) alone. Order: repetition, presence and frequency penalties,
-//! bias, end tokens masked while the answer is below its minimum; temperature; top-k; typical-p; top-p; min-p; draw.
+//! bias, end tokens masked while the answer is below its minimum, what the grammar does not allow; temperature; top-k; typical-p; top-p; min-p; draw.
 //! Each filter sees the probabilities of what the one before it left, renormalised. Log-probabilities are those of the
 //! row as the model gave it. Equal logits: the lower id is better.
 
@@ -12,7 +12,8 @@ mod softmax;
 
 use std::collections::HashMap;
 
-use crate::engine::{SamplingParams, TokenLogprob};
+use crate::engine::{Next, SamplingParams, TokenLogprob};
+use sconce_models::grammar::Allowed;
 use select::Candidate;
 pub use softmax::NotFinite;
 
@@ -65,6 +66,8 @@ pub struct Draw<'a> {
     pub forbidden: &'a [u32],
     /// What was seen, if there are penalties.
     pub history: Option<&'a History>,
+    /// What the grammar allows.
+    pub next: Next<'a>,
 }
 
 /// The token that was drawn.
@@ -81,6 +84,8 @@ pub struct Sampled {
 pub struct Sampler {
     weights: Vec<f32>,
     candidates: Vec<Candidate>,
+    /// The row without what the grammar does not allow.
+    within: Vec<f32>,
     /// (id, logit before it was changed), in the order of the changes.
     changes: Vec<(u32, f32)>,
 }
@@ -92,7 +97,17 @@ impl Sampler {
     /// [`NotFinite`] if the row holds a NaN or +∞, or nothing but −∞.
     pub fn sample(&mut self, row: &mut [f32], draw: &Draw<'_>) -> Result<Sampled, NotFinite> {
         let raw_max = softmax::largest(row)?;
+        if let Next::Only(id) = draw.next {
+            let logprob = draw.params.logprobs.map(|top| self.logprob_of(row, raw_max, id, top));
+            return Ok(Sampled { id, logprob });
+        }
         self.change(row, draw);
+        if let Next::Among(allowed) = draw.next {
+            let id = self.choose_within(row, allowed, draw);
+            self.restore(row);
+            let logprob = draw.params.logprobs.map(|top| self.logprob_of(row, raw_max, id, top));
+            return Ok(Sampled { id, logprob });
+        }
         let max = if self.changes.is_empty() { Ok(raw_max) } else { softmax::largest(row) };
         let id = match max {
             Ok(max) => self.choose(row, max, draw),
@@ -124,6 +139,24 @@ impl Sampler {
             logprob: logprob(row.get(id as usize).copied().unwrap_or(f32::NEG_INFINITY)),
             top: self.candidates.iter().map(|best| (best.id, logprob(best.weight))).collect(),
         }
+    }
+
+    fn choose_within(&mut self, row: &[f32], allowed: &Allowed, draw: &Draw<'_>) -> u32 {
+        let mut within = std::mem::take(&mut self.within);
+        within.clear();
+        for (logits, &word) in row.chunks(32).zip(allowed.words().iter().chain(std::iter::repeat(&0))) {
+            let bit = |(index, &logit): (usize, &f32)| {
+                if word >> index & 1 == 1 { logit } else { f32::NEG_INFINITY }
+            };
+            within.extend(logits.iter().enumerate().map(bit));
+        }
+        let id = match softmax::largest(&within) {
+            Ok(max) => self.choose(&within, max, draw),
+            // All that is allowed was forbidden or biased away: the grammar's word stands.
+            Err(NotFinite) => allowed.first().unwrap_or_default(),
+        };
+        self.within = within;
+        id
     }
 
     fn choose(&mut self, row: &[f32], max: f32, draw: &Draw<'_>) -> u32 {

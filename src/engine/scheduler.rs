@@ -7,6 +7,7 @@
 mod admission;
 mod commit;
 mod draft;
+mod guided;
 mod plan;
 #[cfg(test)]
 mod tests;
@@ -110,6 +111,7 @@ impl Scheduler {
     pub(super) fn accept(&mut self, submission: Submission) {
         let Submission { mut request, events, tab, place, arrival } = submission;
         let prompt = std::mem::take(&mut request.prompt);
+        let guide = request.guide.take();
         request.choices = request.choices.max(1);
         request.stop_token_ids.sort_unstable();
         request.stop_token_ids.dedup();
@@ -132,6 +134,7 @@ impl Scheduler {
             tokens_limit: self.tokens_limit.min(prompt.len() + request.max_new_tokens as usize),
             seed: request.sampling.seed.unwrap_or(self.seeds),
             root,
+            is_guided: guide.is_some(),
             started: false,
             prefilled: false,
             cached_tokens: 0,
@@ -158,9 +161,11 @@ impl Scheduler {
             names,
             named: 0,
             expected: 0,
+            behind: 0,
             scheduled: 0,
             drafts: Vec::new(),
             lookup: None,
+            guide,
             history,
         });
     }
@@ -221,6 +226,13 @@ impl Scheduler {
         self.remove_group(id);
     }
 
+    /// Ends a request by an error of its own. What it computed is right.
+    fn refuse_group(&mut self, id: GroupId, error: EngineError) {
+        self.figures.finished_failed += 1;
+        self.groups.get_mut(id).send(Err(error));
+        self.remove_group(id);
+    }
+
     /// Takes a request out with all its sequences.
     fn remove_group(&mut self, id: GroupId) {
         let mut index = 0;
@@ -249,6 +261,7 @@ impl Scheduler {
         }
         sequence.named = 0;
         sequence.expected = 0;
+        sequence.behind = 0;
         sequence.scheduled = 0;
         sequence.drafts.clear();
         sequence.lookup = None;

@@ -14,7 +14,7 @@ use crate::engine::lookup::Lookup;
 use crate::engine::prefix::PrefixHash;
 use crate::engine::sampler::History;
 use crate::engine::tab::Tab;
-use crate::engine::{EngineError, FinishReason, PromptLogprob, SequenceRequest, TokenEvent};
+use crate::engine::{EngineError, FinishReason, Guide, PromptLogprob, SequenceRequest, TokenEvent};
 
 /// What a request's event channel carries.
 pub(super) type Event = Result<TokenEvent, EngineError>;
@@ -64,6 +64,8 @@ pub(super) struct Group {
     pub(super) seed: u64,
     /// Start of its prefix names.
     pub(super) root: PrefixHash,
+    /// Whether its answers have a grammar.
+    pub(super) is_guided: bool,
     /// Whether it has had its first step.
     pub(super) started: bool,
     /// Whether the prompt has run and the caller been told.
@@ -116,7 +118,7 @@ pub(super) enum Phase {
         /// Tokens in the cache.
         done: usize,
     },
-    /// All tokens but the last are in the cache.
+    /// All tokens but the last are in the cache, and those before it that a grammar brought with no pass of their own.
     Decoding,
     /// Complete; leaves at the end of the step.
     Finished(FinishReason),
@@ -144,12 +146,16 @@ pub(super) struct Sequence {
     pub(super) named: usize,
     /// Blocks `named..expected` are announced to the block manager.
     pub(super) expected: usize,
+    /// Tokens before the last one that are not in the cache yet while it decodes.
+    pub(super) behind: usize,
     /// Tokens of this step, guesses included.
     pub(super) scheduled: usize,
     /// Guesses of what comes after `tokens` that run in this step; empty between steps.
     pub(super) drafts: Vec<u32>,
     /// Where the guesses come from, once it decodes and guesses are wanted.
     pub(super) lookup: Option<Lookup>,
+    /// Its grammar, if it has one; away while a pass runs.
+    pub(super) guide: Option<Box<Guide>>,
     /// Token counts for the penalties, if there are any.
     pub(super) history: Option<History>,
 }
@@ -160,7 +166,7 @@ impl Sequence {
         match self.phase {
             Phase::Waiting => 0,
             Phase::Prefilling { done } => done,
-            Phase::Decoding | Phase::Finished(_) => self.tokens.len() - 1,
+            Phase::Decoding | Phase::Finished(_) => self.tokens.len() - 1 - self.behind,
         }
     }
 
@@ -202,9 +208,11 @@ impl Sequence {
             names: self.names.clone(),
             named: self.named,
             expected: self.named,
+            behind: 0,
             scheduled: 0,
             drafts: Vec::new(),
             lookup: None,
+            guide: self.guide.clone(),
             history: self.history.clone(),
         }
     }

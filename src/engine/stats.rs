@@ -21,6 +21,8 @@ pub struct EngineStats {
     pub drafted_tokens: u64,
     /// Of those, how many were right.
     pub accepted_tokens: u64,
+    /// Tokens so far that a grammar left no choice about, taken together with the one before them.
+    pub forced_tokens: u64,
     /// Prompt tokens looked up in the prefix cache so far.
     pub prefix_queries: u64,
     /// Prompt tokens found there so far.

@@ -9,6 +9,7 @@ use std::time::Instant;
 use sconce_models::{KvCache, Model};
 use tokio::sync::{mpsc, watch};
 
+use crate::engine::grammar::{Lent, MaskThread};
 use crate::engine::pace::Pace;
 use crate::engine::sampler::Sampler;
 use crate::engine::scheduler::{Scheduler, Step};
@@ -23,6 +24,8 @@ pub(super) struct Worker {
     pub(super) scheduler: Scheduler,
     pub(super) sampler: Sampler,
     pub(super) pace: Pace,
+    /// Started with the first answer that has a grammar.
+    pub(super) masks: Option<MaskThread>,
     /// Handles send, this thread receives; when all handles are gone it finishes what it has and ends.
     pub(super) submissions: mpsc::Receiver<Submission>,
     /// This thread sends, handles receive; dropped when the thread has ended.
@@ -57,7 +60,12 @@ impl Worker {
 
     fn run_step(&mut self, step: &Step) {
         let started = Instant::now();
-        match forward(self.model.as_ref(), &mut self.cache, step) {
+        let is_away = self.begin_masks(step);
+        let outcome = forward(self.model.as_ref(), &mut self.cache, step);
+        if let (true, Some(masks)) = (is_away, &self.masks) {
+            self.scheduler.return_guides(masks.finish());
+        }
+        match outcome {
             Ok((vocab, mut logits)) => self.scheduler.commit(step, &mut logits, vocab, &mut self.sampler),
             Err(reason) => {
                 tracing::error!(reason, tokens = step.batch.tokens(), "a forward pass failed");
@@ -70,6 +78,23 @@ impl Worker {
             self.pace.observe(step.prefill_tokens, took);
             self.scheduler.limit_prefill(self.pace.chunk());
         }
+    }
+}
+
+impl Worker {
+    /// Has the grammars of the step worked on beside the pass; whether they are away for it.
+    fn begin_masks(&mut self, step: &Step) -> bool {
+        let lent: Vec<Lent> = self.scheduler.lend_guides(step);
+        if lent.is_empty() {
+            return false;
+        }
+        self.masks = self.masks.take().or_else(MaskThread::spawn);
+        let begun = match &self.masks {
+            Some(masks) => masks.begin(lent),
+            None => Err(lent),
+        };
+        // What cannot be worked on beside the pass is worked on after it.
+        begun.map_err(|lent| self.scheduler.return_guides(lent)).is_ok()
     }
 }
 

@@ -1,6 +1,15 @@
-//! What an answer may be at all.
+//! What an answer may be at all, and how it is held to that.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use sconce_models::grammar::{GrammarError, Language};
 use serde_json::Value;
+use tokio::sync::Semaphore;
+
+use crate::engine::Guide;
+use crate::generate::GenerateError;
+use crate::manager::ModelLease;
 
 /// A language that an answer must belong to. Checked before anything is generated.
 #[derive(Debug, Clone, PartialEq)]
@@ -15,4 +24,49 @@ pub enum Constraint {
     Choice(Vec<String>),
     /// A context-free grammar, as Lark writes it.
     Grammar(String),
+}
+
+/// How long a constraint may be worked on before it counts as too complex.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Makes what the engine follows. With `after`, the constraint holds for what comes after this text, and anything may come
+/// before it (a thought). `compilers` bounds how many are made at the same time.
+///
+/// # Errors
+/// [`GenerateError::Constraint`] for what is wrong with the constraint, or too much in it.
+pub(super) async fn guide(
+    constraint: Constraint,
+    after: Option<String>,
+    lease: &ModelLease,
+    compilers: &Arc<Semaphore>,
+) -> Result<Box<Guide>, GenerateError> {
+    let permit = compilers.clone().acquire_owned().await.map_err(|_| GenerateError::Preparation)?;
+    let grammars = lease.grammars.clone();
+    // A token of its own is looked for by the engine, which costs nothing; other text is a part of the grammar.
+    let token = after.as_ref().and_then(|after| lease.tokenizer.token_to_id(after));
+    let before = after.filter(|_| token.is_none());
+    let work = move || {
+        // What took too long still takes its place until it is done.
+        let _permit = permit;
+        grammars.compile(&constraint.into(), before.as_deref())
+    };
+    let matcher = match tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(work)).await {
+        Ok(worked) => worked.map_err(|_| GenerateError::Preparation)??,
+        Err(_) => {
+            return Err(GrammarError::TooMuch("the constraint takes too long to compile".to_owned()).into());
+        }
+    };
+    Ok(Box::new(Guide::after(matcher, token.into_iter().collect())))
+}
+
+impl From<Constraint> for Language {
+    fn from(constraint: Constraint) -> Self {
+        match constraint {
+            Constraint::JsonObject => Self::JsonObject,
+            Constraint::JsonSchema(schema) => Self::JsonSchema(schema),
+            Constraint::Regex(regex) => Self::Regex(regex),
+            Constraint::Choice(texts) => Self::Choice(texts),
+            Constraint::Grammar(grammar) => Self::Lark(grammar),
+        }
+    }
 }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sconce_models::ModelKind;
+use sconce_models::grammar::GrammarError;
 
 use crate::engine::EngineError;
 use crate::error::{Code, Failure};
@@ -69,6 +70,9 @@ pub enum GenerateError {
         /// Why, and what can be done.
         reason: String,
     },
+    /// What the answer was to belong to is wrong, too much, or cannot be had with this model.
+    #[error("the answer cannot be constrained: {0}")]
+    Constraint(#[from] GrammarError),
     /// The tokenizer failed.
     #[error("the text could not be tokenised")]
     Tokenizer(#[source] sconce_models::Error),
@@ -91,8 +95,12 @@ fn does(kind: ModelKind) -> &'static str {
 impl Failure for GenerateError {
     fn code(&self) -> Code {
         match self {
-            Self::WrongKind { .. } | Self::NoChatTemplate { .. } => Code::UnsupportedModel,
-            Self::EmptyPrompt | Self::NoSuchToken { .. } | Self::CannotContinue => Code::InvalidValue,
+            Self::WrongKind { .. }
+            | Self::NoChatTemplate { .. }
+            | Self::Constraint(GrammarError::Unsupported(_)) => Code::UnsupportedModel,
+            Self::EmptyPrompt | Self::NoSuchToken { .. } | Self::CannotContinue | Self::Constraint(_) => {
+                Code::InvalidValue
+            }
             Self::ContextLength { .. } => Code::ContextLengthExceeded,
             Self::Unsupported { .. } => Code::UnsupportedParameter,
             Self::Template(_) => Code::TemplateError,

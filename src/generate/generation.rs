@@ -211,7 +211,7 @@ impl Generation {
         let piece = choice.text.finish();
         let reason = match (piece.stopped, reason) {
             (Some(stop), _) => EndReason::StopText(stop),
-            (None, FinishReason::Stop(_)) => EndReason::Stop,
+            (None, FinishReason::Stop(_) | FinishReason::Complete) => EndReason::Stop,
             (None, _) => EndReason::Length,
         };
         self.show(index, piece);

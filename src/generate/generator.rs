@@ -6,6 +6,7 @@ use sconce_models::ModelKind;
 use tokio::sync::Semaphore;
 
 use crate::engine::{EngineHandle, SequenceRequest};
+use crate::generate::constraint::guide;
 use crate::generate::generation::{Echo, Extent, Presentation, Reading};
 use crate::generate::prompt::Prepared;
 use crate::generate::{
@@ -18,12 +19,15 @@ use crate::manager::{ModelLease, Runner};
 #[derive(Clone)]
 pub struct Generator {
     workers: Arc<Semaphore>,
+    /// How many constraints are compiled at the same time.
+    compilers: Arc<Semaphore>,
 }
 
 impl Generator {
     /// Prepares at most `workers` long prompts at the same time.
     pub fn new(workers: usize) -> Self {
-        Self { workers: Arc::new(Semaphore::new(workers.max(1))) }
+        let permits = || Arc::new(Semaphore::new(workers.max(1)));
+        Self { workers: permits(), compilers: permits() }
     }
 
     pub(super) fn workers(&self) -> &Semaphore {
@@ -46,11 +50,14 @@ impl Generator {
         prompt::check_ids(&biased, vocabulary, Some("logit_bias"))?;
         prompt::check_ids(&request.stop_token_ids, vocabulary, Some("stop_token_ids"))?;
 
-        if constraint(&request, &lease)?.is_some() {
-            let reason = "answers cannot be held to calls yet".to_owned();
-            return Err(GenerateError::Unsupported { param: "tool_choice", reason });
-        }
         let Prepared { ids, is_thinking, .. } = prompt::prepare(&request, &lease, self.workers()).await?;
+        let guide = match constraint(&request, &lease)? {
+            Some(constraint) => {
+                let after = thought_end(&lease).filter(|_| is_thinking);
+                Some(guide(constraint, after, &lease, &self.compilers).await?)
+            }
+            None => None,
+        };
         let max_new_tokens = room(ids.len(), lease.spec.context_length, request.max_new_tokens)?;
         let presentation = Presentation {
             stop: request.stop.as_slice().into(),
@@ -60,7 +67,8 @@ impl Generator {
             reading: reading(&request, &lease, is_thinking),
         };
         let extent = Extent { prompt_tokens: ids.len(), choices: request.choices, max_new_tokens };
-        let tokens = engine.submit(sequence(request, &lease, ids, max_new_tokens))?;
+        let tokens =
+            engine.submit(SequenceRequest { guide, ..sequence(request, &lease, ids, max_new_tokens) })?;
         account.add(tokens.bill());
         Ok(Generation::new(lease, tokens, &extent, presentation))
     }
@@ -148,6 +156,11 @@ fn constraint(request: &GenerateRequest, lease: &ModelLease) -> Result<Option<Co
     let special = |mark: &str| lease.tokenizer.token_to_id(mark).filter(|&id| lease.tokenizer.is_special(id));
     let calls = format.call_grammar(&tools, &request.tools, &special, answer.flatten().as_deref());
     Ok(calls.map(Constraint::Grammar).or(own))
+}
+
+/// What a thought that the template began ends with: the constraint is for what comes after it.
+fn thought_end(lease: &ModelLease) -> Option<String> {
+    prompt::format_of(lease)?.thought_marks().map(|marks| marks.end.to_owned())
 }
 
 /// How the answer to a conversation is read; none for what continues a text.

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use sconce_models::grammar::Grammars;
 use sconce_models::{ChatTemplate, GenerationDefaults, ModelSpec, Tokenizer};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
@@ -64,6 +65,8 @@ pub struct LoadedEntry {
     pub spec: ModelSpec,
     /// Text ↔ token ids.
     pub tokenizer: Tokenizer,
+    /// What its answers can be held to; made when one is first asked for.
+    pub grammars: Arc<Grammars>,
     /// The conversation format, if it has one.
     pub chat_template: Option<ChatTemplate>,
     /// What its files suggest; a request gets [`ModelLease::defaults`].

@@ -1,7 +1,9 @@
 //! From files to a running model. Everything here blocks; it is called on a blocking thread.
 
 use std::path::Path;
+use std::sync::Arc;
 
+use sconce_models::grammar::Grammars;
 use sconce_models::{Error, Inspection, LoadOptions, Loaded, LoadedModel, ModelFiles, inspect, load};
 
 use crate::config::{EngineConfig, ModelsConfig};
@@ -126,7 +128,8 @@ impl Loader {
                 self.engine.max_waiting,
             )?),
         };
-        Ok(LoadedEntry { id: id.to_owned(), spec, tokenizer, chat_template, defaults, runner })
+        let grammars = Arc::new(Grammars::new(tokenizer.clone(), defaults.end_token_ids.clone()));
+        Ok(LoadedEntry { id: id.to_owned(), spec, tokenizer, grammars, chat_template, defaults, runner })
     }
 
     fn limits(&self, plan: MemoryPlan) -> EngineLimits {

@@ -19,5 +19,6 @@ mod parameters;
 #[path = "../real_models/mod.rs"]
 mod real_models;
 mod shutdown;
+mod structured;
 mod tools;
 mod wire;

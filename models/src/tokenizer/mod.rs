@@ -38,6 +38,14 @@ struct Inner {
     model_rows: usize,
 }
 
+/// What a token stands for.
+pub(crate) enum TokenText {
+    /// It steers; this is its name.
+    Special(String),
+    /// It is text, perhaps a part of a character.
+    Bytes(Vec<u8>),
+}
+
 /// An encoded text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Encoding {
@@ -173,6 +181,29 @@ impl Tokenizer {
             Piece::Text(text) => text.into_bytes(),
             Piece::Bytes(bytes) => bytes,
         })
+    }
+
+    /// What a token stands for where an answer is checked by its bytes; none for an id without a token.
+    pub(crate) fn token_text(&self, id: u32) -> Option<TokenText> {
+        if self.is_special(id) {
+            return self.inner.tokenizer.id_to_token(id).map(TokenText::Special);
+        }
+        self.token_bytes(id).map(TokenText::Bytes)
+    }
+
+    /// Whether a token's text can be told without its neighbours.
+    pub(crate) fn has_texts(&self) -> bool {
+        self.inner.style != PieceStyle::Other
+    }
+
+    /// Whether a text is cut into tokens by its bytes alone, wherever it stands.
+    pub(crate) fn is_byte_level(&self) -> bool {
+        self.inner.style == PieceStyle::ByteLevel
+    }
+
+    /// Rows of the model's embedding: ids are below it.
+    pub(crate) fn model_rows(&self) -> usize {
+        self.inner.model_rows
     }
 
     /// Number of ids, added tokens included.

@@ -236,16 +236,6 @@ fn check_fixed_values(fields: &mut Fields) -> Result<(), ParameterError> {
             return Err(ParameterError::unsupported(name, reason));
         }
     }
-    if let Some(mut format) = fields.object("response_format")? {
-        let kind = string(format.required("type")?, || format.path("type"))?;
-        if kind != "text" {
-            return Err(ParameterError::unsupported(
-                format.path("type"),
-                "answers cannot be constrained yet",
-            ));
-        }
-        format.finish()?;
-    }
     Ok(())
 }
 

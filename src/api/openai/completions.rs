@@ -88,7 +88,6 @@ impl CompletionRequest {
             ("messages", "use /v1/chat/completions"),
             ("top_logprobs", "it is called `logprobs` here"),
             ("add_special_tokens", "send token ids to choose them yourself"),
-            ("response_format", "answers cannot be constrained yet"),
         ])?;
         fields.finish()?;
         let prompt_logprobs = options.sampling.logprobs.filter(|_| echo);

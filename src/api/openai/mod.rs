@@ -2,6 +2,7 @@
 
 pub mod chat;
 pub mod completions;
+pub(in crate::api) mod constraint;
 pub mod embeddings;
 mod fields;
 mod messages;

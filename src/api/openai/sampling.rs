@@ -2,8 +2,11 @@
 
 use serde_json::Value;
 
+use crate::api::openai::constraint;
 use crate::api::openai::fields::{Fields, ParameterError, integer, number, string};
-use crate::generate::{Attribution, GenerateRequest, Priority, Prompt, Reasoning, Sampling, ToolUse};
+use crate::generate::{
+    Attribution, Constraint, GenerateRequest, Priority, Prompt, Reasoning, Sampling, ToolUse,
+};
 
 /// Most answers to one prompt.
 pub const MAX_CHOICES: u32 = 64;
@@ -25,11 +28,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("truncate_prompt_tokens", "a prompt is never cut"),
     ("prompt_logprobs", "use /v1/completions with `echo` and `logprobs`"),
     ("priority", "it is the administrator's to give"),
-    ("guided_json", "answers cannot be constrained yet"),
-    ("guided_regex", "answers cannot be constrained yet"),
-    ("guided_choice", "answers cannot be constrained yet"),
-    ("guided_grammar", "answers cannot be constrained yet"),
-    ("structured_outputs", "answers cannot be constrained yet"),
 ];
 
 /// What both endpoints know about an answer, before it is put into a request.
@@ -37,6 +35,8 @@ const REFUSED: &[(&str, &str)] = &[
 pub struct AnswerOptions {
     /// How tokens are chosen; `logprobs` is the endpoint's own business.
     pub sampling: Sampling,
+    /// What the answer may be at all.
+    pub constraint: Option<Constraint>,
     /// Answers wanted.
     pub choices: u32,
     /// End tokens are not looked at before this many tokens.
@@ -61,6 +61,7 @@ impl AnswerOptions {
     pub fn take(fields: &mut Fields) -> Result<Self, ParameterError> {
         let options = Self {
             sampling: sampling(fields)?,
+            constraint: constraint::take(fields)?,
             choices: fields.small_integer("n", 1..=MAX_CHOICES)?.unwrap_or(1),
             min_new_tokens: fields.small_integer("min_tokens", 0..=u32::MAX)?.unwrap_or(0),
             stop: stop(fields)?,
@@ -79,7 +80,7 @@ impl AnswerOptions {
             model: model.to_owned(),
             prompt,
             sampling: self.sampling,
-            constraint: None,
+            constraint: self.constraint,
             tools: ToolUse::default(),
             reasoning: Reasoning::default(),
             choices: self.choices,

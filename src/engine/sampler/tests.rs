@@ -9,7 +9,15 @@ fn params() -> SamplingParams {
 }
 
 fn draw<'a>(params: &'a SamplingParams, position: u32) -> Draw<'a> {
-    Draw { params, seed: params.seed.unwrap(), choice: 0, position, forbidden: &[], history: None }
+    Draw {
+        params,
+        seed: params.seed.unwrap(),
+        choice: 0,
+        position,
+        forbidden: &[],
+        history: None,
+        next: Next::Any,
+    }
 }
 
 fn ids(params: &SamplingParams, row: &[f32], count: u32) -> Vec<u32> {

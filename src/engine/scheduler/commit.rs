@@ -1,12 +1,13 @@
 //! After the forward pass: tokens are drawn, sequences advance, end, or fork into the choices of their request.
 
 use crate::engine::blocks::BlockManager;
-use crate::engine::fairness::GENERATED_TOKEN;
-use crate::engine::sampler::{Draw, NotFinite, Sampled, Sampler};
+use crate::engine::fairness::{GENERATED_TOKEN, PROMPT_TOKEN};
+use crate::engine::sampler::Sampler;
 use crate::engine::scheduler::Scheduler;
+use crate::engine::scheduler::guided::{Fault, Said, Saying, finish};
 use crate::engine::scheduler::plan::{Row, Step};
 use crate::engine::sequence::{Group, GroupId, GroupSet, Phase, Sequence};
-use crate::engine::{FinishReason, TokenEvent};
+use crate::engine::{EngineError, FinishReason, TokenEvent};
 use sconce_models::KvCache;
 
 impl Scheduler {
@@ -21,23 +22,31 @@ impl Scheduler {
         self.figures.steps += 1;
         self.figures.prefill_tokens += step.prefill_tokens as u64;
         self.advance();
-        let mut failed: GroupSet = Vec::new();
+        let mut failed: Vec<(GroupId, Fault)> = Vec::new();
         let mut forked: Vec<Sequence> = Vec::new();
         for (row, values) in step.rows.iter().zip(logits.chunks_exact_mut(vocab)) {
             let group = self.running[row.sequence].group;
-            if failed.contains(&group) {
+            if failed.iter().any(|(id, _)| *id == group) {
                 continue;
             }
-            if self.take_row(*row, values, sampler, &mut forked).is_err() {
-                failed.push(group);
+            if let Err(fault) = self.take_row(*row, values, sampler, &mut forked) {
+                failed.push((group, fault));
             }
         }
         forked.into_iter().for_each(|sequence| self.place_fork(sequence));
-        for group in failed {
-            self.fail_group(group, "the model's output holds values that are not numbers");
+        for (group, fault) in failed {
+            match fault {
+                Fault::NotFinite => {
+                    self.fail_group(group, "the model's output holds values that are not numbers");
+                }
+                Fault::Grammar(error) => {
+                    self.refuse_group(group, EngineError::Grammar { reason: error.to_string() });
+                }
+            }
         }
         self.remove_finished();
         self.drop_drafts();
+        self.forget_guesses();
         self.groups.flush();
     }
 
@@ -61,7 +70,9 @@ impl Scheduler {
                 continue;
             }
             self.figures.drafted_tokens += sequence.drafts.len() as u64;
-            let done = sequence.computed() + sequence.scheduled - sequence.drafts.len();
+            let run = sequence.scheduled - sequence.drafts.len();
+            let done = sequence.computed() + run;
+            sequence.behind -= sequence.behind.min(run);
             if sequence.is_prefilling() {
                 sequence.phase = Phase::Prefilling { done };
             }
@@ -87,7 +98,7 @@ impl Scheduler {
         values: &mut [f32],
         sampler: &mut Sampler,
         forked: &mut Vec<Sequence>,
-    ) -> Result<(), NotFinite> {
+    ) -> Result<(), Fault> {
         if row.is_draft {
             if !self.running[row.sequence].has_said(row.token, row.position) {
                 return Ok(());
@@ -112,21 +123,14 @@ impl Scheduler {
             (0..group.request.choices).for_each(|choice| finish(group, choice, FinishReason::Length, 0));
             return Ok(());
         }
-        if is_first {
-            for choice in 1..group.request.choices {
-                let mut sibling = sequence.fork(choice);
-                let sampled = sample(group, &sibling, values, sampler)?;
-                take_token(group, &mut sibling, sampled);
-                self.figures.generated_tokens += 1;
-                forked.push(sibling);
-            }
-        }
-        let sampled = sample(group, sequence, values, sampler)?;
-        take_token(group, sequence, sampled);
-        self.figures.generated_tokens += 1;
-        let tokens = if is_first { group.request.choices } else { 1 };
-        self.fairness.charge(group.request.tenant, group.request.weight, GENERATED_TOKEN * f64::from(tokens));
-        Ok(())
+        let mut said = Said::default();
+        let mut saying = Saying { group, values, sampler, said: &mut said };
+        let outcome = saying.say(sequence, is_first.then_some(forked));
+        self.figures.generated_tokens += u64::from(said.drawn + said.forced);
+        self.figures.forced_tokens += u64::from(said.forced);
+        let cost = GENERATED_TOKEN * f64::from(said.drawn) + PROMPT_TOKEN * f64::from(said.forced);
+        self.fairness.charge(group.request.tenant, group.request.weight, cost);
+        outcome
     }
 
     /// A new answer shares its sibling's blocks if it may run at once; otherwise it waits like one preempted.
@@ -142,6 +146,7 @@ impl Scheduler {
         sequence.table.clear();
         sequence.named = 0;
         sequence.expected = 0;
+        sequence.behind = 0;
         sequence.phase = Phase::Waiting;
         self.waiting.push(sequence);
     }
@@ -165,7 +170,7 @@ impl Scheduler {
             return;
         }
         match reason {
-            FinishReason::Stop(_) => self.figures.finished_stop += 1,
+            FinishReason::Stop(_) | FinishReason::Complete => self.figures.finished_stop += 1,
             FinishReason::Length => self.figures.finished_length += 1,
             FinishReason::Deadline => self.figures.finished_deadline += 1,
         }
@@ -192,51 +197,4 @@ fn send_prefilled(group: &mut Group) {
         cached_tokens: group.cached_tokens as u32,
         prompt_logprobs: group.request.prompt_logprobs.map(|_| known),
     }));
-}
-
-fn sample(
-    group: &Group,
-    sequence: &Sequence,
-    values: &mut [f32],
-    sampler: &mut Sampler,
-) -> Result<Sampled, NotFinite> {
-    let request = &group.request;
-    let too_short = sequence.generated < request.min_new_tokens;
-    let draw = Draw {
-        params: &request.sampling,
-        seed: group.seed,
-        choice: sequence.choice,
-        position: sequence.tokens.len() as u32,
-        forbidden: if too_short { &request.stop_token_ids } else { &[] },
-        history: sequence.history.as_ref(),
-    };
-    sampler.sample(values, &draw)
-}
-
-/// Adds a drawn token to an answer, tells the caller, and ends the answer if it is complete.
-fn take_token(group: &mut Group, sequence: &mut Sequence, sampled: Sampled) {
-    let Sampled { id, logprob } = sampled;
-    let may_stop = sequence.generated >= group.request.min_new_tokens;
-    sequence.generated += 1;
-    group.tab.generated();
-    sequence.phase = Phase::Decoding;
-    let ended = if may_stop && group.request.stop_token_ids.binary_search(&id).is_ok() {
-        Some(FinishReason::Stop(id))
-    } else {
-        sequence.tokens.push(id);
-        if let Some(history) = &mut sequence.history {
-            history.push(id);
-        }
-        group.send(Ok(TokenEvent::Token { choice: sequence.choice, id, logprob }));
-        (sequence.tokens.len() >= group.tokens_limit).then_some(FinishReason::Length)
-    };
-    if let Some(reason) = ended {
-        sequence.phase = Phase::Finished(reason);
-        finish(group, sequence.choice, reason, sequence.generated);
-    }
-}
-
-fn finish(group: &mut Group, choice: u32, reason: FinishReason, generated_tokens: u32) {
-    group.unfinished -= 1;
-    group.send(Ok(TokenEvent::Finished { choice, reason, generated_tokens }));
 }

@@ -57,7 +57,7 @@ impl Scheduler {
         let always = self.limits.speculation == Speculation::Always;
         let (mut candidates, mut guessing) = (Vec::new(), 0);
         for (index, sequence) in self.running.iter_mut().enumerate() {
-            if !sequence.is_decoding() || sequence.scheduled == 0 {
+            if !sequence.is_decoding() || sequence.scheduled == 0 || sequence.behind > 0 {
                 continue;
             }
             let group = self.groups.get(sequence.group);

@@ -72,26 +72,41 @@ impl Scheduler {
         (step.batch.tokens() > 0).then_some(step)
     }
 
-    /// One token for each decoding sequence, best rank first; when blocks run out, the last in rank gives way.
+    /// One token for each decoding sequence, best rank first, and those before it that came without a pass; when blocks run
+    /// out, the last in rank gives way.
     fn schedule_decoding(&mut self, copies: &mut Vec<(u32, u32)>) {
+        let decoding = self.running.iter().filter(|sequence| sequence.is_decoding()).count();
+        let mut spare = self.limits.max_batch_tokens.saturating_sub(decoding).min(self.limits.prefill_chunk);
         let mut index = 0;
         while index < self.running.len() {
             if self.running[index].is_decoding() {
-                while index < self.running.len() && !self.make_writable(index, copies) {
+                let more = self.running[index].behind.min(spare);
+                while index < self.running.len() && !self.make_writable(index, 1 + more, copies) {
                     self.preempt(self.running.len() - 1);
                 }
                 if let Some(sequence) = self.running.get_mut(index) {
-                    sequence.scheduled = 1;
+                    sequence.scheduled = 1 + more;
+                    spare -= more;
                 }
             }
             index += 1;
         }
     }
 
-    /// Gives a decoding sequence a block of its own for its last token. False if there is none.
-    fn make_writable(&mut self, index: usize, copies: &mut Vec<(u32, u32)>) -> bool {
+    /// Gives a decoding sequence blocks of its own for its next `tokens` tokens. False if there are none.
+    fn make_writable(&mut self, index: usize, tokens: usize, copies: &mut Vec<(u32, u32)>) -> bool {
+        let done = self.running[index].computed();
+        let (first, last) = (done / KvCache::BLOCK_SIZE, (done + tokens - 1) / KvCache::BLOCK_SIZE);
+        (first..=last).all(|block_index| self.make_block_writable(index, block_index, copies))
+    }
+
+    fn make_block_writable(
+        &mut self,
+        index: usize,
+        block_index: usize,
+        copies: &mut Vec<(u32, u32)>,
+    ) -> bool {
         let sequence = &mut self.running[index];
-        let block_index = (sequence.tokens.len() - 1) / KvCache::BLOCK_SIZE;
         let Some(&shared) = sequence.table.get(block_index) else {
             let Some(block) = self.blocks.allocate() else { return false };
             sequence.table.push(block);
@@ -110,7 +125,7 @@ impl Scheduler {
     /// Prompt tokens, up to what a step may have. Running prompts go first, by rank; but while another tenant waits or
     /// prefills beside them they leave half of the step, so that one long prompt does not hold up everybody's first token.
     fn schedule_prefill(&mut self, now: Instant) {
-        let decoding = self.running.iter().filter(|sequence| sequence.scheduled > 0).count();
+        let decoding: usize = self.running.iter().map(|sequence| sequence.scheduled).sum();
         let room = self.limits.max_batch_tokens - decoding.min(self.limits.max_batch_tokens);
         let budget = if decoding > 0 { room.min(self.limits.prefill_chunk) } else { room };
         let share = if self.prefill_tenants() > 1 { budget.div_ceil(2) } else { budget };

@@ -15,6 +15,7 @@ use fake::FakeModel;
 #[path = "../../../tests/engine_fake/mod.rs"]
 mod fake;
 mod guesses;
+mod guided;
 
 /// One caller.
 struct Client {
@@ -33,6 +34,7 @@ struct Simulation {
     now: Instant,
     clients: Vec<Client>,
     last_step: Option<Step>,
+    prepares: bool,
 }
 
 fn limits(cache_blocks: usize) -> EngineLimits {
@@ -52,6 +54,7 @@ impl Simulation {
             sampler: Sampler::default(),
             clients: Vec::new(),
             last_step: None,
+            prepares: false,
             model,
             now,
         }
@@ -78,6 +81,11 @@ impl Simulation {
             for &(from, to) in &step.copies {
                 self.cache.copy_block(from, to).unwrap();
             }
+            // Some of what grammars say is worked out beside the pass, the rest when it is asked for.
+            let mut lent = self.scheduler.lend_guides(step);
+            self.prepares = !self.prepares;
+            lent.iter_mut().filter(|_| self.prepares).for_each(crate::engine::grammar::Lent::prepare);
+            self.scheduler.return_guides(lent);
             let result = crate::engine::worker::guarded(|| self.model.forward(&step.batch, &mut self.cache));
             match result {
                 Ok(logits) => {
@@ -284,13 +292,14 @@ fn sampling() -> impl Strategy<Value = SamplingParams> {
 
 fn arrival(positions: usize) -> impl Strategy<Value = Arrival> {
     let shape = (0_u32..3, 0_usize..positions, 0_u32..50, 1..positions);
-    let wants = (0_u32..60, 1_u32..4, 0_u32..8, proptest::option::weighted(0.15, 0_u32..3));
+    let wants =
+        (0_u32..60, 1_u32..4, 0_u32..8, proptest::option::weighted(0.15, 0_u32..3), guided::any_guide());
     let standing = (0_u64..3, 1_u32..4, 0_usize..3, any::<bool>());
     let time = (0_usize..120, proptest::option::weighted(0.2, 0_usize..30));
     (shape, wants, sampling(), standing, time).prop_map(
         |(
             (family, shared, own, length),
-            (max_new, choices, min_new, prompt_logprobs),
+            (max_new, choices, min_new, prompt_logprobs, guide),
             sampling,
             standing,
             time,
@@ -301,6 +310,7 @@ fn arrival(positions: usize) -> impl Strategy<Value = Arrival> {
                 choices,
                 min_new_tokens: min_new,
                 stop_token_ids: vec![3, 1, 2],
+                guide,
                 prompt_logprobs,
                 tenant,
                 weight,

@@ -57,8 +57,6 @@ struct ChatParameters {
     continue_final_message: Option<bool>,
     /// Variables of the model's own template.
     chat_template_kwargs: Option<TemplateVariables>,
-    /// In which form to answer; text is the only one.
-    response_format: Option<ResponseFormat>,
     /// Functions that the model may call.
     #[schema(max_items = 128)]
     tools: Option<Vec<ChatTool>>,
@@ -214,15 +212,6 @@ struct TemplateVariables {
     thinking: Option<bool>,
 }
 
-/// In which form to answer.
-#[derive(ToSchema)]
-#[schema(as = ChatResponseFormat)]
-#[serde(deny_unknown_fields)]
-struct ResponseFormat {
-    #[schema(schema_with = format_of_text)]
-    r#type: String,
-}
-
 fn content() -> Schema {
     let text = json!({"type": "string", "enum": ["text"]});
     let part = json!({"type": "object", "title": "ChatTextPart", "required": ["type", "text"],
@@ -273,10 +262,6 @@ fn reasoning_effort() -> Schema {
 fn only_text() -> Schema {
     written(json!({"type": ["array", "null"], "items": {"type": "string", "enum": ["text"]}, "minItems": 1,
         "maxItems": 1, "example": ["text"], "description": "The models here write text."}))
-}
-
-fn format_of_text() -> Schema {
-    written(json!({"type": "string", "enum": ["text"], "example": "text", "description": "Only `text`."}))
 }
 
 fn service_tier() -> Schema {

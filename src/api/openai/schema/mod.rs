@@ -7,6 +7,7 @@
 
 mod chat;
 mod completion;
+mod constraint;
 mod embedding;
 mod model;
 mod response;
@@ -20,6 +21,8 @@ use utoipa::ToSchema;
 use utoipa::openapi::schema::Schema;
 
 pub use chat::{ChatCompletionRequest, OpenAiChatCompletion, OpenAiChatCompletionChunk};
+use constraint::{ResponseFormat, StructuredOutputs};
+
 pub use completion::{CompletionRequest, OpenAiCompletion};
 pub use embedding::{EmbeddingRequest, OpenAiEmbeddings};
 pub use model::{OpenAiModel, OpenAiModels};
@@ -76,6 +79,18 @@ pub(super) struct AnswerParameters {
     /// The answer ends with any of these tokens.
     #[schema(max_items = 64, example = json!([2]))]
     stop_token_ids: Option<Vec<u32>>,
+    /// In which form to answer.
+    response_format: Option<ResponseFormat>,
+    /// What the answer may be at all, by one of several means; not together with another constraint.
+    structured_outputs: Option<StructuredOutputs>,
+    #[schema(schema_with = constraint::schema_or_text)]
+    guided_json: Option<Value>,
+    #[schema(schema_with = constraint::regex)]
+    guided_regex: Option<String>,
+    #[schema(schema_with = constraint::choice)]
+    guided_choice: Option<Vec<String>>,
+    #[schema(schema_with = constraint::grammar)]
+    guided_grammar: Option<String>,
     /// Go on past the end that the model would make.
     #[schema(default = false, example = false)]
     ignore_eos: Option<bool>,

@@ -143,7 +143,8 @@ fn every_parameter_that_is_described_is_accepted_as_it_is_shown() {
         request.accepts(name, &shown);
         let description = resolved(schemas, schema)["description"].as_str();
         let description = description.unwrap_or_else(|| panic!("{} {name} is not explained", request.schema));
-        if !description.starts_with("Accepted, without effect") {
+        // A schema may have any members.
+        if !description.starts_with("Accepted, without effect") && name != "guided_json" {
             request.refuses(name, &json!({"neither": ["this", "nor that"]}));
         }
     });

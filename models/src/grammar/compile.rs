@@ -1,0 +1,102 @@
+//! From a language to a matcher.
+
+use llguidance::api::{GrammarWithLexer, TopLevelGrammar};
+use llguidance::earley::SlicedBiasComputer;
+use llguidance::toktrie::{InferenceCapabilities, TokEnv};
+use llguidance::{JsonCompileOptions, ParserFactory, regex_to_lark};
+use serde_json::{Value, json};
+
+use super::limits::parser_limits;
+use super::{GrammarError, Language, Matcher};
+
+/// Stack of the thread that compiles: parts of it are recursive, as deep as a grammar is long. Only what is used of it is
+/// ever memory.
+const STACK_BYTES: usize = 64 << 20;
+
+/// What makes parsers for a vocabulary.
+pub(super) fn factory(environment: &TokEnv) -> Result<ParserFactory, GrammarError> {
+    let slices = SlicedBiasComputer::json_slices();
+    let factory = ParserFactory::new(environment, InferenceCapabilities::default(), &slices);
+    let mut factory = factory.map_err(|error| GrammarError::Unsupported(error.to_string()))?;
+    factory.quiet();
+    *factory.limits_mut() = parser_limits();
+    Ok(factory)
+}
+
+/// Compiles a language that is within the limits.
+pub(super) fn compile(
+    factory: &ParserFactory,
+    language: &Language,
+    after: Option<&str>,
+) -> Result<Matcher, GrammarError> {
+    let grammar = preceded(grammar(language)?, after);
+    let name = name(language);
+    let compile = || match factory.create_parser(grammar) {
+        Ok(parser) => Matcher::new(parser),
+        Err(error) => Err(GrammarError::from_compiler(name, &format!("{error:#}"))),
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("grammar".to_owned()).stack_size(STACK_BYTES);
+        let running = thread.spawn_scoped(scope, compile);
+        let running =
+            running.map_err(|error| GrammarError::TooMuch(format!("no thread for {name}: {error}")))?;
+        running.join().unwrap_or_else(|_| Err(GrammarError::Invalid(format!("{name} cannot be compiled"))))
+    })
+}
+
+/// What messages call it.
+fn name(language: &Language) -> &'static str {
+    match language {
+        Language::JsonObject | Language::JsonSchema(_) => "the schema",
+        Language::Regex(_) => "the regular expression",
+        Language::Choice(_) => "the choice",
+        Language::Lark(_) => "the grammar",
+    }
+}
+
+fn grammar(language: &Language) -> Result<GrammarWithLexer, GrammarError> {
+    Ok(match language {
+        Language::JsonObject => schema(&json!({ "type": "object" }))?,
+        Language::JsonSchema(value) => schema(value)?,
+        Language::Regex(regex) => GrammarWithLexer::from_regex(regex),
+        Language::Choice(texts) => {
+            let texts = texts.iter().map(|text| json!(text).to_string());
+            GrammarWithLexer::from_lark(format!("start: {}", texts.collect::<Vec<_>>().join(" | ")))
+        }
+        Language::Lark(grammar) => GrammarWithLexer::from_lark(grammar.clone()),
+    })
+}
+
+/// JSON is written as most of what models have read: on one line, with a space after each comma and colon. With white
+/// space left to the model, small ones fall into writing nothing else, and less of the text is forced.
+fn schema(schema: &Value) -> Result<GrammarWithLexer, GrammarError> {
+    let mut schema = match schema {
+        Value::Bool(true) => json!({}),
+        Value::Bool(false) => {
+            return Err(GrammarError::Invalid("the schema `false` admits nothing".to_owned()));
+        }
+        other => other.clone(),
+    };
+    let options = JsonCompileOptions {
+        item_separator: ", ".to_owned(),
+        key_separator: ": ".to_owned(),
+        whitespace_flexible: false,
+        ..JsonCompileOptions::default()
+    };
+    options.apply_to(&mut schema);
+    Ok(GrammarWithLexer::from_json_schema(schema))
+}
+
+/// Lets any text come first, up to and with `after`.
+fn preceded(mut grammar: GrammarWithLexer, after: Option<&str>) -> TopLevelGrammar {
+    let Some(after) = after else { return TopLevelGrammar::from_grammar(grammar) };
+    grammar.name = Some("answer".to_owned());
+    let escaped: String = after.chars().map(escape).collect();
+    let before = format!("start: before @answer\nbefore[lazy]: /(?s:.*){}/", regex_to_lark(&escaped, ""));
+    TopLevelGrammar { grammars: vec![GrammarWithLexer::from_lark(before), grammar], max_tokens: None }
+}
+
+/// A character in a regular expression that stands for itself.
+fn escape(character: char) -> String {
+    if character.is_ascii_punctuation() { format!("\\{character}") } else { character.to_string() }
+}

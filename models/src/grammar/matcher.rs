@@ -1,0 +1,150 @@
+//! Follows an answer token by token, and says which may come next.
+
+use llguidance::TokenParser;
+use llguidance::api::StopReason;
+use llguidance::toktrie::SimpleVob;
+
+use super::GrammarError;
+
+/// The grammar became too complex for what has been said, or fell over.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct MatcherError(String);
+
+impl MatcherError {
+    /// The matcher fell over.
+    pub fn broken() -> Self {
+        Self("the grammar's state is lost".to_owned())
+    }
+}
+
+/// The tokens that may come next.
+#[derive(Debug, Clone)]
+pub struct Allowed {
+    bits: SimpleVob,
+    /// Whether the answer is whole as it is, so that it may end here.
+    pub may_end: bool,
+}
+
+impl Allowed {
+    /// Whether this token may come. End tokens may not: see [`Allowed::may_end`].
+    pub fn contains(&self, id: u32) -> bool {
+        (id as usize) < self.bits.len() && self.bits.get(id as usize)
+    }
+
+    /// Adds a token.
+    pub fn insert(&mut self, id: u32) {
+        if (id as usize) < self.bits.len() {
+            self.bits.allow_token(id);
+        }
+    }
+
+    /// Takes a token out.
+    pub fn remove(&mut self, id: u32) {
+        if (id as usize) < self.bits.len() {
+            self.bits.disallow_token(id);
+        }
+    }
+
+    /// Whether no token may come.
+    pub fn is_empty(&self) -> bool {
+        self.bits.is_zero()
+    }
+
+    /// The lowest of them.
+    pub fn first(&self) -> Option<u32> {
+        self.bits.first_bit_set().and_then(|id| u32::try_from(id).ok())
+    }
+
+    /// One bit per token, the lowest first: of 32 tokens a word.
+    pub fn words(&self) -> &[u32] {
+        self.bits.as_slice()
+    }
+}
+
+/// A grammar and where an answer stands in it.
+pub struct Matcher {
+    inner: llguidance::Matcher,
+    end_token_ids: Vec<u32>,
+}
+
+impl Matcher {
+    /// At the beginning.
+    pub(super) fn new(parser: TokenParser) -> Result<Self, GrammarError> {
+        let end_token_ids = parser.token_env.tok_trie().eos_tokens().to_vec();
+        let inner = llguidance::Matcher::new(Ok(parser));
+        match inner.get_error() {
+            None => Ok(Self { inner, end_token_ids }),
+            Some(error) => Err(GrammarError::from_compiler("the grammar", &error)),
+        }
+    }
+
+    /// Which tokens may come next. End tokens are not among them.
+    ///
+    /// # Errors
+    /// [`MatcherError`] if finding out takes too much; the matcher is of no use then.
+    pub fn allowed(&mut self) -> Result<Allowed, MatcherError> {
+        let mut bits = self.inner.compute_mask_or_eos().map_err(|error| MatcherError(error.to_string()))?;
+        let may_end = self.inner.is_accepting().map_err(|error| MatcherError(error.to_string()))?;
+        for &id in &self.end_token_ids {
+            if (id as usize) < bits.len() {
+                bits.disallow_token(id);
+            }
+        }
+        Ok(Allowed { bits, may_end })
+    }
+
+    /// Takes a token that is allowed.
+    ///
+    /// # Errors
+    /// [`MatcherError`] if it is not, or takes too much.
+    pub fn consume(&mut self, id: u32) -> Result<(), MatcherError> {
+        self.inner.consume_token(id).map_err(|error| MatcherError(error.to_string()))
+    }
+
+    /// Takes all tokens that must come now, whatever the model thinks, and gives them.
+    ///
+    /// # Errors
+    /// As [`Matcher::consume`].
+    pub fn consume_forced(&mut self) -> Result<Vec<u32>, MatcherError> {
+        let mut forced = Vec::new();
+        while !self.is_complete() {
+            let more = self.inner.compute_ff_tokens();
+            if let Some(error) = self.inner.get_error() {
+                return Err(MatcherError(error));
+            }
+            if more.is_empty() {
+                break;
+            }
+            self.inner.consume_tokens(&more).map_err(|error| MatcherError(error.to_string()))?;
+            forced.extend(more);
+        }
+        Ok(forced)
+    }
+
+    /// Takes the last tokens back.
+    ///
+    /// # Errors
+    /// As [`Matcher::consume`].
+    pub fn take_back(&mut self, tokens: usize) -> Result<(), MatcherError> {
+        self.inner.rollback(tokens).map_err(|error| MatcherError(error.to_string()))
+    }
+
+    /// Whether the answer is whole and nothing can follow.
+    pub fn is_complete(&self) -> bool {
+        self.inner.stop_reason() != StopReason::NotStopped && !self.inner.is_error()
+    }
+}
+
+/// A clone is at the same place and shares nothing with this one.
+impl Clone for Matcher {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.deep_clone(), end_token_ids: self.end_token_ids.clone() }
+    }
+}
+
+impl std::fmt::Debug for Matcher {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Matcher").field("is_complete", &self.is_complete()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,45 @@
+//! Why a language cannot be had, in words for whoever sent it.
+
+/// A language that is refused. The text names the keyword at fault, or what was too much.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum GrammarError {
+    /// It is wrong, or has something in it that cannot be honoured.
+    #[error("{0}")]
+    Invalid(String),
+    /// It is larger or more complex than is allowed.
+    #[error("{0}")]
+    TooMuch(String),
+    /// This model's answers cannot be constrained.
+    #[error("{0}")]
+    Unsupported(String),
+}
+
+/// Longest text of llguidance's that is passed on.
+const LONGEST: usize = 400;
+
+/// Words by which llguidance says that something is too much.
+const TOO_MUCH: [&str; 8] =
+    ["fuel", "too large", "too complex", "too big", "limit", "exceed", "too many", "stack level"];
+
+impl GrammarError {
+    /// What llguidance said about a language.
+    pub(super) fn from_compiler(what: &str, error: &str) -> Self {
+        let text: String =
+            error.split("<state>").next().unwrap_or_default().trim().chars().take(LONGEST).collect();
+        if let Some(keys) = text.split("Unimplemented keys: ").nth(1) {
+            let names: Vec<&str> = keys.split('"').skip(1).step_by(2).collect();
+            let names = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+            return Self::Invalid(format!("{names} is not supported in a schema"));
+        }
+        if text.contains("coerce_one_of") {
+            let reason = "`oneOf` is supported only where its alternatives surely exclude each other, say by a \
+                          `const` of their own; use `anyOf`";
+            return Self::Invalid(reason.to_owned());
+        }
+        let lower = text.to_lowercase();
+        if TOO_MUCH.iter().any(|word| lower.contains(word)) {
+            return Self::TooMuch(format!("{what} is too complex: {text}"));
+        }
+        Self::Invalid(format!("{what} cannot be used: {text}"))
+    }
+}

@@ -1,0 +1,211 @@
+//! What a grammar has to say in a sequence: which tokens may come next, which must, and when the answer is whole.
+//!
+//! A [`Guide`] goes with its sequence. While a pass runs nobody needs it, so it is lent to a thread that works out what
+//! may come after each token of the step ([`MaskThread`]); what that did not get to is worked out when it is asked for,
+//! with the same result. The one thing to know: tokens that must come are taken together with the one before them, and
+//! depend on the answer alone; so an answer is the same whatever else runs and however many tokens a step brings.
+
+use std::collections::VecDeque;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+
+use sconce_models::grammar::{Allowed, Matcher, MatcherError};
+
+use crate::engine::worker;
+
+/// A grammar in an answer.
+#[derive(Debug, Clone)]
+pub struct Guide {
+    matcher: Matcher,
+    /// The grammar begins after these tokens of the answer; none: it has begun.
+    after: Option<Vec<u32>>,
+    /// What may come next, then what may come after each guess of the step, as far as it was worked out.
+    ready: VecDeque<Allowed>,
+    /// Tokens that the grammar has taken already and the sequence has not.
+    forced: VecDeque<u32>,
+    /// The thread that was to work it out fell over.
+    is_broken: bool,
+}
+
+/// What may come next.
+#[derive(Debug, Clone, Copy)]
+pub enum Next<'a> {
+    /// Anything.
+    Any,
+    /// One token, whatever the model thinks.
+    Only(u32),
+    /// These tokens.
+    Among(&'a Allowed),
+    /// Nothing: the answer is whole.
+    End,
+}
+
+impl Guide {
+    /// A grammar that the whole answer belongs to.
+    pub fn new(matcher: Matcher) -> Self {
+        Self { matcher, after: None, ready: VecDeque::new(), forced: VecDeque::new(), is_broken: false }
+    }
+
+    /// A grammar that what comes after the first of these tokens' occurrences belongs to; before that anything may be
+    /// said, also an end. Without tokens it begins at once.
+    pub fn after(matcher: Matcher, tokens: Vec<u32>) -> Self {
+        Self { after: Some(tokens).filter(|tokens| !tokens.is_empty()), ..Self::new(matcher) }
+    }
+
+    /// What may come next. `stops` are the tokens that end the answer, which they may only where it is whole, and not
+    /// where it is `too_short`.
+    ///
+    /// # Errors
+    /// [`MatcherError`] if the grammar became too complex.
+    pub(super) fn next(&mut self, stops: &[u32], too_short: bool) -> Result<Next<'_>, MatcherError> {
+        if self.after.is_some() {
+            return Ok(Next::Any);
+        }
+        if let Some(&id) = self.forced.front() {
+            return Ok(Next::Only(id));
+        }
+        if self.is_broken {
+            return Err(MatcherError::broken());
+        }
+        if self.matcher.is_complete() {
+            return Ok(Next::End);
+        }
+        if self.ready.is_empty() {
+            self.ready.push_back(self.matcher.allowed()?);
+        }
+        let Some(allowed) = self.ready.front_mut() else { return Ok(Next::End) };
+        if allowed.may_end && !too_short {
+            stops.iter().for_each(|&id| allowed.insert(id));
+        } else {
+            without(allowed, stops);
+        }
+        Ok(if allowed.is_empty() { Next::End } else { Next::Among(allowed) })
+    }
+
+    /// Takes the token that was said; `tokens` is the answer with it. Gives the tokens that must follow and are to be
+    /// taken now; with `one_by_one` they come as [`Next::Only`] instead.
+    ///
+    /// # Errors
+    /// As [`Guide::next`].
+    pub(super) fn take(&mut self, tokens: &[u32], one_by_one: bool) -> Result<Vec<u32>, MatcherError> {
+        self.ready.pop_front();
+        if let Some(after) = &self.after {
+            if !tokens.ends_with(after) {
+                return Ok(Vec::new());
+            }
+            self.after = None;
+        } else if self.forced.pop_front().is_some() {
+            return Ok(Vec::new());
+        } else if let Some(&id) = tokens.last() {
+            self.matcher.consume(id)?;
+        }
+        let forced = self.matcher.consume_forced()?;
+        if !forced.is_empty() {
+            self.ready.clear();
+        }
+        if one_by_one {
+            self.forced.extend(forced);
+            return Ok(Vec::new());
+        }
+        Ok(forced)
+    }
+
+    /// Whether nothing can follow.
+    pub(super) fn is_complete(&self) -> bool {
+        self.after.is_none() && self.forced.is_empty() && self.matcher.is_complete()
+    }
+
+    /// Works out what may come next, and after each of these guesses as long as they may come at all.
+    fn prepare(&mut self, guesses: &[u32]) -> Result<(), MatcherError> {
+        self.ready.clear();
+        if self.after.is_some() || !self.forced.is_empty() || self.matcher.is_complete() {
+            return Ok(());
+        }
+        self.ready.push_back(self.matcher.allowed()?);
+        let mut taken = 0;
+        for &guess in guesses {
+            if !self.ready.back().is_some_and(|allowed| allowed.contains(guess)) {
+                break;
+            }
+            self.matcher.consume(guess)?;
+            taken += 1;
+            if self.matcher.is_complete() {
+                break;
+            }
+            self.ready.push_back(self.matcher.allowed()?);
+        }
+        self.matcher.take_back(taken)
+    }
+
+    /// As if the thread that works for it had fallen over.
+    #[cfg(test)]
+    pub(super) fn break_it(&mut self) {
+        self.is_broken = true;
+    }
+
+    /// Forgets what was worked out for guesses.
+    pub(super) fn forget(&mut self) {
+        self.ready.clear();
+    }
+}
+
+/// Takes stop tokens out that the grammar has as text, unless there is nothing else to say.
+fn without(allowed: &mut Allowed, stops: &[u32]) {
+    let had: Vec<u32> = stops.iter().copied().filter(|&id| allowed.contains(id)).collect();
+    had.iter().for_each(|&id| allowed.remove(id));
+    if allowed.is_empty() {
+        had.iter().for_each(|&id| allowed.insert(id));
+    }
+}
+
+/// A guide that is away from its sequence while a pass runs.
+pub(super) struct Lent {
+    /// Index of the sequence among the running ones.
+    pub(super) sequence: usize,
+    pub(super) guide: Box<Guide>,
+    /// The guesses of the step.
+    pub(super) guesses: Vec<u32>,
+}
+
+impl Lent {
+    pub(super) fn prepare(&mut self) {
+        let prepared = catch_unwind(AssertUnwindSafe(|| self.guide.prepare(&self.guesses)));
+        // An error shows again when the guide is asked.
+        self.guide.is_broken |= prepared.is_err();
+    }
+}
+
+/// Works out what may come next while the engine's thread runs the model.
+pub(super) struct MaskThread {
+    /// The engine sends what is to be worked out, at most one step's at a time; the thread ends when it is dropped.
+    jobs: SyncSender<Vec<Lent>>,
+    /// The thread sends it back.
+    done: Receiver<Vec<Lent>>,
+}
+
+impl MaskThread {
+    /// Starts it; none if there can be no thread.
+    pub(super) fn spawn() -> Option<Self> {
+        let (jobs, received) = sync_channel::<Vec<Lent>>(1);
+        let (sender, done) = sync_channel(1);
+        let body = move || {
+            for mut lent in received {
+                lent.iter_mut().for_each(Lent::prepare);
+                if sender.send(lent).is_err() {
+                    return;
+                }
+            }
+        };
+        worker::spawn("masks", body).ok().map(|()| Self { jobs, done })
+    }
+
+    /// Begins to work; gives it back if nobody can.
+    pub(super) fn begin(&self, lent: Vec<Lent>) -> Result<(), Vec<Lent>> {
+        self.jobs.send(lent).map_err(|error| error.0)
+    }
+
+    /// Waits for what was begun.
+    pub(super) fn finish(&self) -> Vec<Lent> {
+        self.done.recv().unwrap_or_default()
+    }
+}

@@ -1,0 +1,179 @@
+//! What a sequence says next: a token is drawn, within its grammar if it has one, and whatever must follow comes with it.
+
+use sconce_models::grammar::MatcherError;
+
+use crate::engine::grammar::{Lent, Next};
+use crate::engine::sampler::{Draw, NotFinite, Sampled, Sampler};
+use crate::engine::scheduler::Scheduler;
+use crate::engine::scheduler::plan::Step;
+use crate::engine::sequence::{Group, Phase, Sequence};
+use crate::engine::{FinishReason, TokenEvent, TokenLogprob};
+
+/// Why a request cannot go on.
+pub(super) enum Fault {
+    /// The model's output is not numbers.
+    NotFinite,
+    /// Its grammar became too complex.
+    Grammar(MatcherError),
+}
+
+impl From<NotFinite> for Fault {
+    fn from(_: NotFinite) -> Self {
+        Self::NotFinite
+    }
+}
+
+impl From<MatcherError> for Fault {
+    fn from(error: MatcherError) -> Self {
+        Self::Grammar(error)
+    }
+}
+
+/// Tokens that came of a row.
+#[derive(Default)]
+pub(super) struct Said {
+    /// Drawn from its logits.
+    pub(super) drawn: u32,
+    /// Left no choice about, after those.
+    pub(super) forced: u32,
+}
+
+impl Scheduler {
+    /// Hands out the grammars that the step will ask, to be prepared while the pass runs.
+    pub(in crate::engine) fn lend_guides(&mut self, step: &Step) -> Vec<Lent> {
+        let mut lent: Vec<Lent> = Vec::new();
+        for row in &step.rows {
+            let sequence = &mut self.running[row.sequence];
+            let draws = row.is_draft || row.position + 1 == sequence.tokens.len();
+            if !draws {
+                continue;
+            }
+            if let Some(guide) = sequence.guide.take() {
+                lent.push(Lent { sequence: row.sequence, guide, guesses: sequence.drafts.clone() });
+            }
+        }
+        lent
+    }
+
+    /// Takes them back, before the step is committed or given up.
+    pub(in crate::engine) fn return_guides(&mut self, lent: Vec<Lent>) {
+        for lent in lent {
+            self.running[lent.sequence].guide = Some(lent.guide);
+        }
+    }
+
+    /// What was worked out for a step holds for that step.
+    pub(super) fn forget_guesses(&mut self) {
+        self.running
+            .iter_mut()
+            .filter_map(|sequence| sequence.guide.as_mut())
+            .for_each(|guide| guide.forget());
+    }
+}
+
+/// A row that something is said by.
+pub(super) struct Saying<'a> {
+    pub(super) group: &'a mut Group,
+    pub(super) values: &'a mut [f32],
+    pub(super) sampler: &'a mut Sampler,
+    pub(super) said: &'a mut Said,
+}
+
+impl Saying<'_> {
+    /// Goes on with an answer, and with the other ones where this row is the prompt's.
+    pub(super) fn say(
+        &mut self,
+        sequence: &mut Sequence,
+        forked: Option<&mut Vec<Sequence>>,
+    ) -> Result<(), Fault> {
+        if let Some(forked) = forked {
+            for choice in 1..self.group.request.choices {
+                let mut sibling = sequence.fork(choice);
+                self.say_next(&mut sibling)?;
+                forked.push(sibling);
+            }
+        }
+        self.say_next(sequence)
+    }
+
+    /// Draws the next token of an answer, and takes it and what must follow it.
+    fn say_next(&mut self, sequence: &mut Sequence) -> Result<(), Fault> {
+        let Some(Sampled { id, logprob }) = self.sample(sequence)? else {
+            end(self.group, sequence, FinishReason::Complete);
+            return Ok(());
+        };
+        self.said.drawn += 1;
+        take_token(self.group, sequence, id, logprob);
+        let Some(mut guide) = sequence.guide.take().filter(|_| sequence.phase == Phase::Decoding) else {
+            return Ok(());
+        };
+        let one_by_one = self.group.request.sampling.logprobs.is_some();
+        let forced = guide.take(&sequence.tokens[self.group.prompt_tokens..], one_by_one)?;
+        for id in forced {
+            if sequence.phase == Phase::Decoding {
+                self.said.forced += 1;
+                take_token(self.group, sequence, id, None);
+                sequence.behind += 1;
+            }
+        }
+        if sequence.phase == Phase::Decoding && guide.is_complete() {
+            end(self.group, sequence, FinishReason::Complete);
+        }
+        sequence.guide = Some(guide);
+        Ok(())
+    }
+
+    /// None if nothing may come any more.
+    fn sample(&mut self, sequence: &mut Sequence) -> Result<Option<Sampled>, Fault> {
+        let request = &self.group.request;
+        let too_short = sequence.generated < request.min_new_tokens;
+        let next = match &mut sequence.guide {
+            Some(guide) => guide.next(&request.stop_token_ids, too_short)?,
+            None if self.group.is_guided => return Err(MatcherError::broken().into()),
+            None => Next::Any,
+        };
+        if matches!(next, Next::End) {
+            return Ok(None);
+        }
+        let draw = Draw {
+            params: &request.sampling,
+            seed: self.group.seed,
+            choice: sequence.choice,
+            position: sequence.tokens.len() as u32,
+            forbidden: if too_short { &request.stop_token_ids } else { &[] },
+            history: sequence.history.as_ref(),
+            next,
+        };
+        Ok(Some(self.sampler.sample(self.values, &draw)?))
+    }
+}
+
+/// Adds a token to an answer, tells the caller, and ends the answer if it is complete.
+fn take_token(group: &mut Group, sequence: &mut Sequence, id: u32, logprob: Option<TokenLogprob>) {
+    let may_stop = sequence.generated >= group.request.min_new_tokens;
+    sequence.generated += 1;
+    group.tab.generated();
+    sequence.phase = Phase::Decoding;
+    if may_stop && group.request.stop_token_ids.binary_search(&id).is_ok() {
+        return end(group, sequence, FinishReason::Stop(id));
+    }
+    sequence.tokens.push(id);
+    if let Some(history) = &mut sequence.history {
+        history.push(id);
+    }
+    group.send(Ok(TokenEvent::Token { choice: sequence.choice, id, logprob }));
+    if sequence.tokens.len() >= group.tokens_limit {
+        end(group, sequence, FinishReason::Length);
+    }
+}
+
+fn end(group: &mut Group, sequence: &mut Sequence, reason: FinishReason) {
+    sequence.phase = Phase::Finished(reason);
+    finish(group, sequence.choice, reason, sequence.generated);
+}
+
+/// Tells the caller that an answer has ended.
+pub(super) fn finish(group: &mut Group, choice: u32, reason: FinishReason, generated_tokens: u32) {
+    group.unfinished -= 1;
+    group.send(Ok(TokenEvent::Finished { choice, reason, generated_tokens }));
+}

@@ -1,0 +1,204 @@
+//! Answers held to a form, over HTTP: every way to ask for one, what is combined with it, and forms that only a hostile
+//! client would send.
+
+use serde_json::{Value, json};
+
+use crate::app::{CHAT, TestApp, chat, with};
+
+const CHAT_PATH: &str = "/v1/chat/completions";
+const TEXT_PATH: &str = "/v1/completions";
+
+fn schema_format(schema: Value) -> Value {
+    json!({"type": "json_schema", "json_schema": {"name": "answer", "schema": schema}})
+}
+
+fn content(answer: &Value, choice: usize) -> &str {
+    answer["choices"][choice]["message"]["content"].as_str().expect("there is text")
+}
+
+#[tokio::test]
+async fn each_way_to_ask_for_a_form_is_honoured() {
+    let app = TestApp::start().await;
+    let schema = json!({"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"],
+        "additionalProperties": false});
+    let is_on = |text: &str| text == r#"{"on": true}"# || text == r#"{"on": false}"#;
+    for (name, value) in [
+        ("response_format", schema_format(schema.clone())),
+        ("guided_json", schema.clone()),
+        ("guided_json", json!(schema.to_string())),
+        ("structured_outputs", json!({"json": schema})),
+    ] {
+        let answer = app.ask(CHAT_PATH, &with(chat("x"), name, value)).await;
+        assert!(is_on(content(&answer, 0)), "{answer}");
+        assert_eq!(answer["choices"][0]["finish_reason"], "stop");
+    }
+    for (name, value) in [
+        ("guided_regex", json!("[a-c]{2}(xyz|uvw)")),
+        ("structured_outputs", json!({"regex": "[a-c]{2}(xyz|uvw)"})),
+        ("guided_grammar", json!("start: LETTER LETTER (\"xyz\" | \"uvw\")\nLETTER: /[a-c]/")),
+    ] {
+        let answer = app.ask(CHAT_PATH, &with(chat("x"), name, value)).await;
+        let text = content(&answer, 0);
+        let (letters, rest) = text.split_at(2);
+        assert!(letters.bytes().all(|letter| (b'a'..=b'c').contains(&letter)), "{text}");
+        assert!(rest == "xyz" || rest == "uvw", "{text}");
+    }
+    for path in [CHAT_PATH, TEXT_PATH] {
+        let body = if path == CHAT_PATH { chat("x") } else { json!({"model": CHAT, "prompt": [303, 324]}) };
+        let body = with(body, "guided_choice", json!(["neither", "nor", "<end>"]));
+        let answer = app.ask(path, &body).await;
+        let choice = &answer["choices"][0];
+        let text = choice["message"]["content"].as_str().or(choice["text"].as_str()).expect("there is text");
+        assert!(["neither", "nor", "<end>"].contains(&text), "{answer}");
+        assert_eq!(choice["finish_reason"], "stop", "{answer}");
+    }
+}
+
+#[tokio::test]
+async fn a_form_goes_with_choices_streams_seeds_and_log_probabilities() {
+    let app = TestApp::start().await;
+    let form = json!("[0-9]{4}-[0-9]{2}-[0-9]{2}");
+    let body = with(chat("x"), "guided_regex", form);
+    let body = with(with(with(body, "temperature", 1.5), "n", 5), "seed", 3);
+    let whole = app.ask(CHAT_PATH, &body).await;
+    let texts: Vec<&str> = (0..5).map(|choice| content(&whole, choice)).collect();
+    assert!(texts.iter().all(|text| text.len() == 10 && text.as_bytes()[4] == b'-'), "{texts:?}");
+    assert!(texts.windows(2).any(|pair| pair[0] != pair[1]), "{texts:?}");
+    let events = app.events(CHAT_PATH, &with(body.clone(), "stream", true)).await;
+    for (choice, text) in texts.iter().enumerate() {
+        assert_eq!(events.text(choice as u64), *text);
+        assert_eq!(events.finish_reason(choice as u64).as_deref(), Some("stop"));
+    }
+    let told = app.ask(CHAT_PATH, &with(with(body, "logprobs", true), "top_logprobs", 2)).await;
+    for (choice, text) in texts.iter().enumerate() {
+        assert_eq!(content(&told, choice), *text);
+        let tokens = told["choices"][choice]["logprobs"]["content"].as_array().expect("there are tokens");
+        let joined: String = tokens.iter().filter_map(|token| token["token"].as_str()).collect();
+        assert_eq!(joined, *text);
+        assert!(tokens.iter().all(|token| token["logprob"].as_f64().is_some_and(|logprob| logprob < 0.0)));
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_honoured_is_refused_before_anything_runs() {
+    let app = TestApp::start().await;
+    for (name, value, words) in [
+        ("response_format", schema_format(json!({"not": {"type": "string"}})), "`not`"),
+        (
+            "response_format",
+            schema_format(json!({"properties": {"a": {"uniqueItems": true}}})),
+            "`uniqueItems`",
+        ),
+        ("guided_json", json!({"x-guidance": {"lenient": true}}), "`x-guidance`"),
+        ("guided_regex", json!("("), "the regular expression"),
+        ("guided_regex", json!("(?=a)b"), "the regular expression"),
+        ("guided_grammar", json!("begin: \"a\""), "start"),
+        ("guided_grammar", json!("start: missing"), "missing"),
+        ("guided_choice", json!([""]), "the choice"),
+    ] {
+        let (status, error) = app.refused(CHAT_PATH, &with(chat("x"), name, value)).await;
+        let message = error["message"].as_str().unwrap_or_default();
+        assert_eq!((status, error["code"].as_str()), (400, Some("invalid_value")), "{error}");
+        assert!(message.contains(words), "{words}: {message}");
+    }
+    assert_eq!(app.engine().await.stats().steps, 0);
+}
+
+/// Schemas, expressions and grammars that are meant to take all of a server's time or memory.
+fn bombs() -> Vec<(&'static str, Value)> {
+    let nested =
+        |depth: usize, leaf: Value, wrap: fn(Value) -> Value| (0..depth).fold(leaf, |inner, _| wrap(inner));
+    let many = |count: usize| (0..count).map(|index| json!(format!("value-{index}"))).collect::<Vec<_>>();
+    let properties: serde_json::Map<String, Value> =
+        (0..3_000).map(|index| (format!("p{index}"), json!({"type": "string"}))).collect();
+    let crossed = |count: usize| {
+        let options =
+            (0..count).map(|index| json!({"properties": {format!("p{index}"): {"type": "string"}}}));
+        json!({"anyOf": options.collect::<Vec<_>>()})
+    };
+    let doubling: serde_json::Map<String, Value> = (0..40)
+        .map(|index| {
+            let next = json!({"$ref": format!("#/$defs/d{}", index + 1)});
+            (format!("d{index}"), json!({"allOf": [next, next], "anyOf": [next, next]}))
+        })
+        .chain([("d40".to_owned(), json!({"type": "string"}))])
+        .collect();
+    vec![
+        ("guided_json", nested(100, json!({}), |inner| json!({"properties": {"a": inner}}))),
+        ("guided_json", nested(11, json!({"type": "string"}), |inner| json!({"anyOf": [inner, inner]}))),
+        ("guided_json", json!({"enum": many(100_000)})),
+        ("guided_json", json!({"enum": many(4_000)})),
+        ("guided_json", json!({"type": "object", "properties": properties})),
+        ("guided_json", json!({"$ref": "#"})),
+        (
+            "guided_json",
+            json!({"$defs": {"a": {"$ref": "#/$defs/b"}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}),
+        ),
+        (
+            "guided_json",
+            json!({"$defs": {"a": {"allOf": [{"$ref": "#/$defs/a"}, {"type": "object"}]}}, "$ref": "#/$defs/a"}),
+        ),
+        ("guided_json", json!({"$defs": doubling, "$ref": "#/$defs/d0"})),
+        ("guided_json", json!({"allOf": [crossed(60), crossed(60), crossed(60), crossed(60)]})),
+        ("guided_json", json!({"type": "string", "minLength": 1_000_000_000})),
+        ("guided_json", json!({"type": "string", "maxLength": 1_000_000_000, "pattern": "^(a|b)*$"})),
+        (
+            "guided_json",
+            json!({"type": "array", "minItems": 1_000_000_000, "items": {"type": "array", "minItems": 1_000_000}}),
+        ),
+        ("guided_json", json!({"type": "object", "minProperties": 1_000_000_000})),
+        ("guided_json", json!({"type": "string", "pattern": "(a{1,1000}){1,1000}"})),
+        ("guided_json", json!({"type": "string", "pattern": "(.*a){20}.{100}"})),
+        ("guided_json", json!({"type": "number", "multipleOf": 1e-300})),
+        (
+            "guided_json",
+            json!({"type": "integer", "multipleOf": 999_999_937, "minimum": 1, "maximum": 1e300}),
+        ),
+        ("guided_json", json!({"type": "integer", "minimum": -1e308, "maximum": 1e308})),
+        ("guided_regex", json!("(a{1,1000}){1,1000}")),
+        ("guided_regex", json!("((((a{1,100}){1,100}){1,100}){1,100}){1,100}")),
+        ("guided_regex", json!("(a|aa|aaa|aaaa)*b".repeat(200))),
+        ("guided_regex", json!("a?".repeat(2_000))),
+        ("guided_regex", json!(format!("({}){}", "[ab]*a".repeat(30), "[ab]".repeat(600)))),
+        ("guided_regex", json!(format!("{}a{}", "(".repeat(1_500), ")".repeat(1_500)))),
+        ("guided_regex", json!("\\p{L}{1,5000}".repeat(50))),
+        ("guided_grammar", json!(format!("start: {}\"a\"{}", "(".repeat(20_000), ")".repeat(20_000)))),
+        ("guided_grammar", json!("start: start start | start start start | \"a\" | \"\"")),
+        ("guided_grammar", json!("start: start")),
+        ("guided_grammar", json!("start: x{1,100000}\nx: y{1,100000}\ny: \"a\"")),
+        (
+            "guided_grammar",
+            json!(
+                (0..900).fold("start: r0\n".to_owned(), |text, index| {
+                    format!("{text}r{index}: r{next} r{next} | r{next} \"a\"\n", next = index + 1)
+                }) + "r900: \"b\""
+            ),
+        ),
+        ("guided_choice", json!(many(1_025))),
+        ("guided_choice", json!(vec!["x".repeat(1_000); 1_000])),
+        (
+            "guided_choice",
+            json!((0..1_000).map(|index| format!("{index}{}", "y".repeat(50))).collect::<Vec<_>>()),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn a_bomb_is_refused_or_answered_and_others_are_served() {
+    let app = TestApp::start().await;
+    for (name, bomb) in bombs() {
+        let started = std::time::Instant::now();
+        let response =
+            app.post(CHAT_PATH, &with(with(chat("x"), name, bomb.clone()), "max_tokens", 40)).await;
+        let status = response.status().as_u16();
+        let body = response.text().await.expect("it is text");
+        assert!([200, 400, 413].contains(&status), "{status} {body:.300}: {:.200}", bomb.to_string());
+        eprintln!(
+            "{:>6} ms {status} {:.60} {}",
+            started.elapsed().as_millis(),
+            bomb.to_string(),
+            if status == 200 { String::new() } else { body.chars().take(200).collect() }
+        );
+        app.ask(CHAT_PATH, &chat("still there?")).await;
+    }
+}
