@@ -110,6 +110,11 @@ impl Guide {
         Ok(forced)
     }
 
+    /// Whether it has not begun.
+    pub(super) fn is_waiting(&self) -> bool {
+        self.after.is_some()
+    }
+
     /// Whether nothing can follow.
     pub(super) fn is_complete(&self) -> bool {
         self.after.is_none() && self.forced.is_empty() && self.matcher.is_complete()

@@ -38,7 +38,7 @@ pub use grammar::{Guide, Next};
 pub use handle::{Engine, EngineHandle, TokenStream};
 pub use request::{
     EngineLimits, FinishReason, Priority, PromptLogprob, SamplingParams, SequenceRequest, Speculation,
-    TokenEvent, TokenLogprob,
+    ThoughtLimit, TokenEvent, TokenLogprob,
 };
 pub use stats::EngineStats;
 pub use tab::{Bill, Spent};

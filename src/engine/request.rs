@@ -65,6 +65,39 @@ pub enum Priority {
     High,
 }
 
+/// A thought that may have only so many tokens: when they are used up, it is ended for the model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ThoughtLimit {
+    /// The token that begins one, at the beginning of an answer.
+    pub begin: Option<u32>,
+    /// The token that ends one.
+    pub end: u32,
+    /// The prompt began one.
+    pub is_open: bool,
+    /// Most tokens of it, the one that ends it not counted.
+    pub budget: u32,
+}
+
+impl ThoughtLimit {
+    /// Latest place of an answer at which a thought may begin: some models say a line's end first.
+    const LATEST: u32 = 3;
+
+    /// What is left of the budget before anything was said; none: the answer is no thought.
+    pub(super) fn at_start(self) -> Option<u32> {
+        self.is_open.then_some(self.budget)
+    }
+
+    /// What is left after the token `id`, the `number`th of an answer, of what was `left` before.
+    pub(super) fn after(self, id: u32, number: u32, left: Option<u32>) -> Option<u32> {
+        match left {
+            Some(_) if id == self.end => None,
+            Some(left) => Some(left.saturating_sub(1)),
+            None if Some(id) == self.begin && number <= Self::LATEST => Some(self.budget),
+            None => None,
+        }
+    }
+}
+
 /// One request: a prompt and how to continue it, `choices` times.
 #[derive(Debug, Clone)]
 pub struct SequenceRequest {
@@ -82,6 +115,8 @@ pub struct SequenceRequest {
     pub stop_token_ids: Vec<u32>,
     /// What the answer must belong to, if it must.
     pub guide: Option<Box<Guide>>,
+    /// How long its answers may think, if that is bounded.
+    pub thought: Option<ThoughtLimit>,
     /// Log-probabilities of the prompt's tokens, with this many alternatives. Such a request takes no prefix-cache hit.
     pub prompt_logprobs: Option<u32>,
     /// Whose request it is, opaque: waiting requests are served fairly between tenants, and cached prefixes are
@@ -108,6 +143,7 @@ impl SequenceRequest {
             min_new_tokens: 0,
             stop_token_ids: Vec::new(),
             guide: None,
+            thought: None,
             prompt_logprobs: None,
             tenant: 0,
             weight: 1,

@@ -24,7 +24,9 @@ use crate::engine::prefix::PrefixHasher;
 use crate::engine::sampler::History;
 use crate::engine::sequence::{Group, GroupId, Groups, Phase, Sequence, Submission};
 use crate::engine::step_cost::StepCost;
-use crate::engine::{EngineError, EngineLimits, EngineStats, FinishReason, Priority, TokenEvent};
+use crate::engine::{
+    EngineError, EngineLimits, EngineStats, FinishReason, Priority, ThoughtLimit, TokenEvent,
+};
 pub(super) use plan::Step;
 
 /// How much earlier a request of the next higher priority counts as having arrived when cache is short.
@@ -111,6 +113,7 @@ impl Scheduler {
     pub(super) fn accept(&mut self, submission: Submission) {
         let Submission { mut request, events, tab, place, arrival } = submission;
         let prompt = std::mem::take(&mut request.prompt);
+        let thought_left = request.thought.and_then(ThoughtLimit::at_start);
         let guide = request.guide.take();
         request.choices = request.choices.max(1);
         request.stop_token_ids.sort_unstable();
@@ -166,6 +169,7 @@ impl Scheduler {
             drafts: Vec::new(),
             lookup: None,
             guide,
+            thought_left,
             history,
         });
     }

@@ -156,6 +156,8 @@ pub(super) struct Sequence {
     pub(super) lookup: Option<Lookup>,
     /// Its grammar, if it has one; away while a pass runs.
     pub(super) guide: Option<Box<Guide>>,
+    /// Tokens that are left of its thought; none: it does not think now, or as long as it likes.
+    pub(super) thought_left: Option<u32>,
     /// Token counts for the penalties, if there are any.
     pub(super) history: Option<History>,
 }
@@ -213,6 +215,7 @@ impl Sequence {
             drafts: Vec::new(),
             lookup: None,
             guide: self.guide.clone(),
+            thought_left: self.thought_left,
             history: self.history.clone(),
         }
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use sconce_models::ModelKind;
 use tokio::sync::Semaphore;
 
-use crate::engine::{EngineHandle, SequenceRequest};
+use crate::engine::{EngineHandle, SequenceRequest, ThoughtLimit};
 use crate::generate::constraint::guide;
 use crate::generate::generation::{Echo, Extent, Presentation, Reading};
 use crate::generate::prompt::Prepared;
@@ -52,9 +52,13 @@ impl Generator {
 
         let Prepared { ids, is_thinking, .. } = prompt::prepare(&request, &lease, self.workers()).await?;
         let guide = match constraint(&request, &lease)? {
+            // A thought that the prompt began is not held to anything.
             Some(constraint) => {
-                let after = thought_end(&lease).filter(|_| is_thinking);
-                Some(guide(constraint, after, &lease, &self.compilers).await?)
+                let thought = prompt::format_of(&lease).and_then(|format| format.thought_marks());
+                let after = thought.filter(|_| is_thinking).map(|marks| marks.end.to_owned());
+                let is_of_tools = request.constraint.as_ref() != Some(&constraint);
+                let made = guide(constraint, after, &lease, &self.compilers).await;
+                Some(made.map_err(|error| if is_of_tools { of_tools(error) } else { error })?)
             }
             None => None,
         };
@@ -66,9 +70,13 @@ impl Generator {
             echo: echo(&request, &lease, &ids)?,
             reading: reading(&request, &lease, is_thinking),
         };
+        let thought = thought(&request, &lease, is_thinking)?;
         let extent = Extent { prompt_tokens: ids.len(), choices: request.choices, max_new_tokens };
-        let tokens =
-            engine.submit(SequenceRequest { guide, ..sequence(request, &lease, ids, max_new_tokens) })?;
+        let tokens = engine.submit(SequenceRequest {
+            guide,
+            thought,
+            ..sequence(request, &lease, ids, max_new_tokens)
+        })?;
         account.add(tokens.bill());
         Ok(Generation::new(lease, tokens, &extent, presentation))
     }
@@ -137,6 +145,43 @@ fn echo(request: &GenerateRequest, lease: &ModelLease, ids: &[u32]) -> Result<Op
     Ok(Some(Echo { ids: ids.to_vec(), text, logprobs: request.prompt_logprobs.is_some() }))
 }
 
+/// What is wrong with a grammar that was made from functions is wrong with the functions.
+fn of_tools(error: GenerateError) -> GenerateError {
+    match error {
+        GenerateError::Constraint(error) => {
+            GenerateError::Unsupported { param: "tools", reason: error.to_string() }
+        }
+        other => other,
+    }
+}
+
+/// How long the answer may think; none: as long as the model likes.
+///
+/// # Errors
+/// [`GenerateError::Unsupported`] for a model whose thoughts end with no token of their own.
+fn thought(
+    request: &GenerateRequest,
+    lease: &ModelLease,
+    is_open: bool,
+) -> Result<Option<ThoughtLimit>, GenerateError> {
+    let (Prompt::Chat { .. }, Some(format)) = (&request.prompt, prompt::format_of(lease)) else {
+        return Ok(None);
+    };
+    let Some(budget) = request.reasoning.budget else { return Ok(None) };
+    let token = |mark: &str| lease.tokenizer.token_to_id(mark.trim_end());
+    let marks = format.thought_marks();
+    match marks.and_then(|marks| token(marks.end)) {
+        Some(end) => {
+            let begin = marks.and_then(|marks| token(marks.begin));
+            Ok(Some(ThoughtLimit { begin, end, is_open, budget }))
+        }
+        None => {
+            let reason = "this model's thoughts do not end with a token of their own".to_owned();
+            Err(GenerateError::Unsupported { param: "thinking_budget", reason })
+        }
+    }
+}
+
 /// What the answer may be, calls included.
 ///
 /// # Errors
@@ -156,11 +201,6 @@ fn constraint(request: &GenerateRequest, lease: &ModelLease) -> Result<Option<Co
     let special = |mark: &str| lease.tokenizer.token_to_id(mark).filter(|&id| lease.tokenizer.is_special(id));
     let calls = format.call_grammar(&tools, &request.tools, &special, answer.flatten().as_deref());
     Ok(calls.map(Constraint::Grammar).or(own))
-}
-
-/// What a thought that the template began ends with: the constraint is for what comes after it.
-fn thought_end(lease: &ModelLease) -> Option<String> {
-    prompt::format_of(lease)?.thought_marks().map(|marks| marks.end.to_owned())
 }
 
 /// How the answer to a conversation is read; none for what continues a text.

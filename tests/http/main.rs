@@ -21,4 +21,5 @@ mod real_models;
 mod shutdown;
 mod structured;
 mod tools;
+mod tools_held;
 mod wire;

@@ -30,8 +30,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("moderation", "answers are not moderated"),
     ("echo", "use /v1/completions, or `continue_final_message`"),
     ("documents", "put them into a message"),
-    ("thinking_budget", "how long a model thinks cannot be bounded yet"),
-    ("thinking_token_budget", "how long a model thinks cannot be bounded yet"),
     ("chat_template", "the model's own template is used"),
     ("add_special_tokens", "the template says which there are"),
 ];
@@ -188,7 +186,13 @@ fn reasoning(fields: &mut Fields) -> Result<Reasoning, ParameterError> {
             return Err(ParameterError::invalid("reasoning_effort", reason));
         }
     };
-    Ok(Reasoning { effort, budget: None })
+    let budget = fields.small_integer("thinking_budget", 0..=u32::MAX)?;
+    let longer_name = fields.small_integer("thinking_token_budget", 0..=u32::MAX)?;
+    if budget.is_some() && longer_name.is_some() && budget != longer_name {
+        let reason = "differs from `thinking_budget`; send one of them";
+        return Err(ParameterError::invalid("thinking_token_budget", reason));
+    }
+    Ok(Reasoning { effort, budget: budget.or(longer_name) })
 }
 
 /// Only variables that are known to be harmless reach a template.

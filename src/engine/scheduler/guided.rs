@@ -127,10 +127,13 @@ impl Saying<'_> {
     fn sample(&mut self, sequence: &mut Sequence) -> Result<Option<Sampled>, Fault> {
         let request = &self.group.request;
         let too_short = sequence.generated < request.min_new_tokens;
-        let next = match &mut sequence.guide {
-            Some(guide) => guide.next(&request.stop_token_ids, too_short)?,
-            None if self.group.is_guided => return Err(MatcherError::broken().into()),
-            None => Next::Any,
+        let is_free = sequence.guide.as_ref().is_none_or(|guide| guide.is_waiting());
+        let thought_over = request.thought.filter(|_| is_free && sequence.thought_left == Some(0));
+        let next = match (thought_over, &mut sequence.guide) {
+            (Some(limit), _) => Next::Only(limit.end),
+            (None, Some(guide)) => guide.next(&request.stop_token_ids, too_short)?,
+            (None, None) if self.group.is_guided => return Err(MatcherError::broken().into()),
+            (None, None) => Next::Any,
         };
         if matches!(next, Next::End) {
             return Ok(None);
@@ -156,6 +159,9 @@ fn take_token(group: &mut Group, sequence: &mut Sequence, id: u32, logprob: Opti
     sequence.phase = Phase::Decoding;
     if may_stop && group.request.stop_token_ids.binary_search(&id).is_ok() {
         return end(group, sequence, FinishReason::Stop(id));
+    }
+    if let Some(limit) = group.request.thought {
+        sequence.thought_left = limit.after(id, sequence.generated, sequence.thought_left);
     }
     sequence.tokens.push(id);
     if let Some(history) = &mut sequence.history {

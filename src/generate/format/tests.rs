@@ -1,12 +1,15 @@
 //! What each family writes is read, however it is cut.
 
+use std::path::Path;
 use std::sync::Arc;
 
 use proptest::prelude::{prop_assert_eq, proptest};
+use sconce_models::Tokenizer;
+use sconce_models::grammar::{Grammars, Language};
 use serde_json::{Value, json};
 
-use super::{Format, Part};
-use crate::generate::Tool;
+use super::{Format, Part, rule_of};
+use crate::generate::{Constraint, Tool, ToolChoice, ToolUse};
 
 fn tools() -> Arc<[Tool]> {
     let weather = json!({"type": "object", "properties": {"city": {"type": "string"}, "days": {"type": "integer"},
@@ -310,6 +313,79 @@ fn what_is_written_is_read_again() {
             (read.calls[0].0.as_str(), arguments),
             ("weather", json!({"city": "Oslo", "days": 3})),
             "{name}"
+        );
+    }
+}
+
+/// Whatever the family: the grammar compiles, and what it lets through is what the family's reader reads.
+#[test]
+fn each_family_can_be_held_to_calls() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tests/golden/llama/tokenizer.json");
+    let tokenizer = Tokenizer::from_file(&golden, 512).expect("it is sound");
+    let grammars = Grammars::new(tokenizer, vec![511]);
+    let free = tools();
+    let strict: Vec<Tool> = free.iter().map(|tool| Tool { strict: true, ..tool.clone() }).collect();
+    let none = |_: &str| None;
+    let some = |mark: &str| (mark.len() > 1).then_some(507);
+    let answer =
+        rule_of(&Constraint::JsonSchema(json!({"type": "object", "properties": {"a": {"type": "integer"}}})));
+    for name in super::names_of_all() {
+        let format = Format::of("", Some(name));
+        for special in [&none as &dyn Fn(&str) -> Option<u32>, &some] {
+            for (choice, tools, answer) in [
+                (ToolChoice::Required(Vec::new()), &free[..], None),
+                (ToolChoice::Required(Vec::new()), &strict[..], None),
+                (ToolChoice::Auto, &strict[..], None),
+                (ToolChoice::Among(vec!["now".to_owned()]), &free[..], None),
+                (ToolChoice::Auto, &free[..], answer.as_deref()),
+            ] {
+                for parallel in [true, false] {
+                    let tool_use = ToolUse { tools: tools.to_vec(), choice: choice.clone(), parallel };
+                    let Some(grammar) = format.call_grammar(tools, &tool_use, special, answer) else {
+                        assert_eq!(name, "harmony", "{choice:?}");
+                        continue;
+                    };
+                    let compiled = grammars.compile(&Language::Lark(grammar.clone()), None);
+                    assert!(compiled.is_ok(), "{name} {choice:?}: {:?}\n{grammar}", compiled.err());
+                }
+            }
+        }
+        let tool_use = ToolUse { tools: free.to_vec(), choice: ToolChoice::Auto, parallel: true };
+        assert_eq!(format.call_grammar(&free, &tool_use, &none, None), None, "{name}");
+    }
+}
+
+/// What a family writes, its grammar lets through to the end; and nothing else before it.
+#[test]
+fn a_grammar_has_the_calls_of_its_family() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tests/golden/llama/tokenizer.json");
+    let tokenizer = Tokenizer::from_file(&golden, 512).expect("it is sound");
+    let grammars = Grammars::new(tokenizer.clone(), vec![511]);
+    let tools = tools();
+    for name in super::names_of_all() {
+        let format = Format::of("", Some(name));
+        let tool_use =
+            ToolUse { tools: tools.to_vec(), choice: ToolChoice::Required(Vec::new()), parallel: true };
+        let grammar = format.call_grammar(&tools, &tool_use, &|_| None, None).expect("it is held");
+        let mut calls = vec![("weather", "{\"city\": \"Oslo\", \"days\": 3}".to_owned())];
+        if name != "harmony" {
+            calls.push(("now", "{}".to_owned()));
+        }
+        let written = format.written(&calls);
+        let mut matcher = grammars.compile(&Language::Lark(grammar.clone()), None).expect("it compiles");
+        assert!(!matcher.allowed().expect("it can be asked").may_end, "{name}");
+        for id in tokenizer.encode(&written, false).expect("it is text") {
+            let allowed = matcher.allowed().expect("it can be asked");
+            assert!(
+                allowed.contains(id),
+                "{name}: {:?} in {written}\n{grammar}",
+                tokenizer.decode(&[id], false)
+            );
+            matcher.consume(id).expect("it is allowed");
+        }
+        assert!(
+            matcher.is_complete() || matcher.allowed().expect("it can be asked").may_end,
+            "{name}: {written}"
         );
     }
 }

@@ -72,6 +72,13 @@ struct ChatParameters {
     function_call: Option<Value>,
     #[schema(schema_with = reasoning_effort)]
     reasoning_effort: Option<String>,
+    /// Think no longer than so many tokens: then the thought is ended for the model, and it answers. Refused for a model that
+    /// does not think.
+    #[schema(minimum = 0, maximum = 4294967295_u32, example = 256)]
+    thinking_budget: Option<u64>,
+    /// Another name of `thinking_budget`; where both are sent they must be equal.
+    #[schema(minimum = 0, maximum = 4294967295_u32, example = 256)]
+    thinking_token_budget: Option<u64>,
     #[schema(schema_with = only_text)]
     modalities: Option<Vec<String>>,
     /// Answers are not stored: only `false`.

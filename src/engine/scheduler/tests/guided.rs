@@ -7,7 +7,7 @@ use sconce_models::grammar::{Grammars, Language};
 use serde_json::json;
 
 use super::*;
-use crate::engine::Guide;
+use crate::engine::{Guide, ThoughtLimit};
 
 /// What the fake model's ordinary ids stand for, the last one apart.
 const CHARACTERS: &str = "\"{}[]:, -._abcdefghijklmnopqrstuvwxyz0123456789ABCDEFGHIJKLM";
@@ -233,5 +233,34 @@ fn grammars_survive_that_blocks_run_out() {
     for (client, request) in clients.iter().zip(&requests) {
         let expected = alone_with(FakeModel::repetitive(320, 1), request);
         assert_eq!(simulation.clients[*client].answer(), expected);
+    }
+}
+
+#[test]
+fn a_thought_that_is_used_up_is_ended() {
+    let end = 7;
+    let limit = |begin, is_open, budget| Some(ThoughtLimit { begin, end, is_open, budget });
+    for speculation in [Speculation::Off, Speculation::Always] {
+        let mut request = SequenceRequest::new(prompt(0, 0, 3, 20), 60);
+        request.choices = 3;
+        request.sampling.seed = Some(3);
+        request.sampling.logit_bias = vec![(end, -100.0)];
+        let (_, free) = ask(speculating(speculation), &request);
+        request.thought = limit(None, true, 5);
+        let (_, bounded) = ask(speculating(speculation), &request);
+        for (free, bounded) in free.choices.iter().zip(&bounded.choices) {
+            assert_eq!(free.tokens[..5], bounded.tokens[..5]);
+            let ends: Vec<usize> = (0..60).filter(|&place| bounded.tokens[place].0 == end).collect();
+            assert_eq!(ends, [5], "once, when the budget is used up");
+        }
+        // One that the model begins itself, and one that it never begins.
+        let first = free.choices[0].tokens[0].0;
+        request.choices = 1;
+        request.thought = limit(Some(first), false, 2);
+        let (_, own) = ask(speculating(speculation), &request);
+        assert_eq!(own.choices[0].tokens[3].0, end);
+        request.thought = limit(None, false, 0);
+        let (_, none) = ask(speculating(speculation), &request);
+        assert_eq!(none.choices[0].tokens[..], free.choices[0].tokens[..]);
     }
 }
