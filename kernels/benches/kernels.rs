@@ -8,11 +8,11 @@ use std::hint::black_box;
 use std::time::Duration;
 
 use candle_core::quantized::{GgmlDType, QTensor};
-use candle_core::{DType, Device, Tensor};
+use candle_core::{Device, Tensor};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use sconce_kernels::{
-    AttentionOptions, Linear, PagedBatch, PagedParts, cache_shapes, paged_attention, rms_norm, rotary,
-    silu_mul, write_cache,
+    AttentionOptions, CacheFormat, Linear, PagedBatch, PagedParts, lazy_zeros, paged_attention, rms_norm,
+    rotary, silu_mul, write_cache,
 };
 
 const TYPES: [GgmlDType; 7] = [
@@ -97,9 +97,13 @@ fn paged(streams: usize, depth: usize, rows: usize) -> PagedBatch {
 }
 
 /// Keys and values of all positions.
-fn cache(streams: usize, depth: usize) -> [Tensor; 2] {
-    cache_shapes(&Device::Cpu, streams * depth / BLOCK, BLOCK, KV_HEADS, HEAD)
-        .map(|shape| random(&shape).to_dtype(DType::F16).expect("f32 narrows to f16"))
+fn cache(format: CacheFormat, streams: usize, depth: usize) -> [Tensor; 2] {
+    let shapes = format.shapes(&Device::Cpu, streams * depth / BLOCK, BLOCK, KV_HEADS, HEAD);
+    let [keys, values] =
+        shapes.map(|shape| lazy_zeros(&shape, format.dtype(), &Device::Cpu).expect("memory for the cache"));
+    let new = random((streams * depth, KV_HEADS, HEAD));
+    write_cache(&new, &new, &keys, &values, &paged(streams, depth, depth)).expect("shapes fit");
+    [keys, values]
 }
 
 fn attention(criterion: &mut Criterion) {
@@ -112,20 +116,25 @@ fn attention(criterion: &mut Criterion) {
         ("prefill 512", 1, 512, 512),
         ("prefill 64 at 2048", 1, 2_048, 64),
     ] {
-        let [keys, values] = cache(streams, depth);
-        let batch = paged(streams, depth, rows);
-        let q = random((streams * rows, HEADS, HEAD));
-        // What a row sees, on average: it does not look ahead.
-        let seen = depth - (rows - 1) / 2;
-        group.throughput(Throughput::ElementsAndBytes {
-            elements: (2 * 2 * streams * rows * seen * HEADS * HEAD) as u64,
-            bytes: (2 * 2 * streams * depth * KV_HEADS * HEAD + 2 * 4 * streams * rows * HEADS * HEAD) as u64,
-        });
-        group.bench_function(name, |bencher| {
-            bencher.iter(|| {
-                black_box(paged_attention(&q, &keys, &values, &batch, &options).expect("shapes fit"))
+        for (format, suffix, cell_bytes) in
+            [(CacheFormat::F16, "", 2.0), (CacheFormat::Q8_0, ", q8_0", 34.0 / 32.0)]
+        {
+            let [keys, values] = cache(format, streams, depth);
+            let batch = paged(streams, depth, rows);
+            let q = random((streams * rows, HEADS, HEAD));
+            // What a row sees, on average: it does not look ahead.
+            let seen = depth - (rows - 1) / 2;
+            let cached = (2 * streams * depth * KV_HEADS * HEAD) as f64 * cell_bytes;
+            group.throughput(Throughput::ElementsAndBytes {
+                elements: (2 * 2 * streams * rows * seen * HEADS * HEAD) as u64,
+                bytes: cached as u64 + (2 * 4 * streams * rows * HEADS * HEAD) as u64,
             });
-        });
+            group.bench_function(format!("{name}{suffix}"), |bencher| {
+                bencher.iter(|| {
+                    black_box(paged_attention(&q, &keys, &values, &batch, &options).expect("shapes fit"))
+                });
+            });
+        }
     }
     group.finish();
 }
@@ -148,12 +157,14 @@ fn element_by_element(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("rotary", rows), |bencher| {
             bencher.iter(|| black_box(rotary(&q, &angles, &angles).expect("shapes fit")));
         });
-        let (new, [keys, values]) = (random((rows, KV_HEADS, HEAD)), cache(1, 512));
-        let batch = paged(1, 512, rows);
+        let (new, batch) = (random((rows, KV_HEADS, HEAD)), paged(1, 512, rows));
         group.throughput(Throughput::Bytes((2 * (4 + 2) * rows * KV_HEADS * HEAD) as u64));
-        group.bench_function(BenchmarkId::new("cache write", rows), |bencher| {
-            bencher.iter(|| write_cache(&new, &new, &keys, &values, &batch).expect("shapes fit"));
-        });
+        for (format, name) in [(CacheFormat::F16, "cache write"), (CacheFormat::Q8_0, "cache write, q8_0")] {
+            let [keys, values] = cache(format, 1, 512);
+            group.bench_function(BenchmarkId::new(name, rows), |bencher| {
+                bencher.iter(|| write_cache(&new, &new, &keys, &values, &batch).expect("shapes fit"));
+            });
+        }
     }
     group.finish();
 }

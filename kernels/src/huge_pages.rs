@@ -27,6 +27,11 @@ pub fn lazy_zeros(shape: &[usize], dtype: DType, device: &Device) -> Result<Tens
             prefer_huge_pages(&cells);
             Ok(Tensor::from_vec(cells, shape, device)?)
         }
+        (Device::Cpu, DType::I16) => {
+            let cells = vec![0i16; count];
+            prefer_huge_pages(&cells);
+            Ok(Tensor::from_vec(cells, shape, device)?)
+        }
         _ => Ok(Tensor::zeros(shape, dtype, device)?),
     }
 }

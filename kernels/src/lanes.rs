@@ -21,6 +21,8 @@ pub(crate) trait Lanes: Copy {
     fn load_f16(values: &[f16]) -> Self;
     /// The first sixteen values, widened.
     fn load_bf16(values: &[bf16]) -> Self;
+    /// The first sixteen values, widened.
+    fn load_i8(values: &[i8]) -> Self;
     /// To the first sixteen places.
     fn store(self, values: &mut [f32]);
     /// `self · factor + addend`, rounded once.
@@ -80,6 +82,11 @@ impl Lanes for [f32; LANES] {
     }
 
     #[inline(always)]
+    fn load_i8(values: &[i8]) -> Self {
+        std::array::from_fn(|lane| f32::from(values[lane]))
+    }
+
+    #[inline(always)]
     fn store(self, values: &mut [f32]) {
         values[..LANES].copy_from_slice(&self);
     }
@@ -133,14 +140,15 @@ mod x86 {
 
     use std::arch::x86_64::{
         __m128, __m128i, __m256, __m256i, __m512, _CMP_LT_OQ, _CMP_NLT_UQ, _mm_add_ps, _mm_add_ss,
-        _mm_cvtss_f32, _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_ps, _mm256_add_epi32, _mm256_add_ps,
-        _mm256_andnot_ps, _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cmp_ps,
-        _mm256_cvtepu16_epi32, _mm256_cvtph_ps, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps,
-        _mm256_loadu_si256, _mm256_max_ps, _mm256_mul_ps, _mm256_set1_ps, _mm256_slli_epi32,
-        _mm256_storeu_ps, _mm256_sub_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_castps_si512,
-        _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepu16_epi32,
-        _mm512_cvtph_ps, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_maskz_mov_ps,
-        _mm512_max_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+        _mm_cvtss_f32, _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_ps, _mm_unpackhi_epi64, _mm256_add_epi32,
+        _mm256_add_ps, _mm256_andnot_ps, _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps,
+        _mm256_cmp_ps, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps,
+        _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps,
+        _mm256_mul_ps, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps, _mm512_add_epi32,
+        _mm512_add_ps, _mm512_castps_si512, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
+        _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
+        _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps,
+        _mm512_mul_ps, _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
     };
 
     use half::{bf16, f16};
@@ -194,6 +202,17 @@ mod x86 {
             let from = values[..LANES].as_ptr().cast::<__m128i>();
             // SAFETY: inside `run_avx2`; sixteen values of two bytes are there.
             unsafe { Self(widen_bf16(_mm_loadu_si128(from)), widen_bf16(_mm_loadu_si128(from.add(1)))) }
+        }
+
+        #[inline(always)]
+        fn load_i8(values: &[i8]) -> Self {
+            let from = values[..LANES].as_ptr().cast::<__m128i>();
+            // SAFETY: inside `run_avx2`; sixteen bytes are there.
+            unsafe {
+                let codes = _mm_loadu_si128(from);
+                let widened = |codes| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(codes));
+                Self(widened(codes), widened(_mm_unpackhi_epi64(codes, codes)))
+            }
         }
 
         #[inline(always)]
@@ -288,6 +307,15 @@ mod x86 {
             unsafe {
                 let halves = _mm256_loadu_si256(values[..LANES].as_ptr().cast::<__m256i>());
                 Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(halves))))
+            }
+        }
+
+        #[inline(always)]
+        fn load_i8(values: &[i8]) -> Self {
+            // SAFETY: inside `run_avx512`; sixteen bytes are there.
+            unsafe {
+                let codes = _mm_loadu_si128(values[..LANES].as_ptr().cast::<__m128i>());
+                Self(_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(codes)))
             }
         }
 

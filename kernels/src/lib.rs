@@ -28,7 +28,7 @@ mod simd;
 mod view;
 
 pub use attention::{
-    AttentionOptions, PagedBatch, PagedParts, cache_shapes, packed_attention, paged_attention,
+    AttentionOptions, CacheFormat, PagedBatch, PagedParts, packed_attention, paged_attention,
     paged_attention_for,
 };
 pub use cache_write::write_cache;

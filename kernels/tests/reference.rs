@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use proptest::prelude::{ProptestConfig, Strategy, any, prop_assert_eq, proptest};
 use proptest::sample::select;
 use sconce_kernels::{
-    AttentionOptions, Cpu, Level, Linear, PagedBatch, PagedParts, Pool, cache_shapes, composed, on,
+    AttentionOptions, CacheFormat, Cpu, Level, Linear, PagedBatch, PagedParts, Pool, composed, on,
 };
 
 const QUANTISED: [GgmlDType; 11] = [
@@ -279,7 +279,7 @@ struct Scene {
     group: usize,
     width: usize,
     block_size: usize,
-    cache_type: DType,
+    format: CacheFormat,
     options: AttentionOptions,
 }
 
@@ -287,18 +287,17 @@ fn scenes() -> impl Strategy<Value = Scene> {
     let sizes = (1usize..4, 1usize..4, select(vec![8usize, 16, 33, 64]), select(vec![8usize, 16, 32]));
     let options = (proptest::option::of(1usize..70), proptest::option::of(1f32..30.0));
     let contexts = proptest::collection::vec(1usize..150, 1..4);
-    (any::<u64>(), contexts, sizes, select(vec![DType::F16, DType::F32]), options).prop_map(
-        |(seed, contexts, (kv_heads, group, width, block_size), cache_type, (sliding_window, softcap))| {
-            Scene {
-                seed,
-                contexts,
-                kv_heads,
-                group,
-                width,
-                block_size,
-                cache_type,
-                options: AttentionOptions { scale: 1.0 / (width as f32).sqrt(), sliding_window, softcap },
-            }
+    let formats = select(vec![CacheFormat::F16, CacheFormat::F32, CacheFormat::Q8_0]);
+    (any::<u64>(), contexts, sizes, formats, options).prop_map(
+        |(seed, contexts, (kv_heads, group, width, block_size), format, (sliding_window, softcap))| Scene {
+            seed,
+            contexts,
+            kv_heads,
+            group,
+            width,
+            block_size,
+            format,
+            options: AttentionOptions { scale: 1.0 / (width as f32).sqrt(), sliding_window, softcap },
         },
     )
 }
@@ -333,10 +332,12 @@ impl Stage {
             shapes.map(|shape| noise.tensor(&shape)).collect::<Vec<_>>()
         };
         let (q, k, v) = (make(scene.kv_heads * scene.group), make(scene.kv_heads), make(scene.kv_heads));
-        let shapes = cache_shapes(&Device::Cpu, blocks, scene.block_size, scene.kv_heads, scene.width);
+        let shapes = scene.format.shapes(&Device::Cpu, blocks, scene.block_size, scene.kv_heads, scene.width);
         // What a freed block left behind must not be read.
-        let [keys, values] = shapes.map(|shape| {
-            Tensor::full(f32::NAN, &shape, &Device::Cpu).unwrap().to_dtype(scene.cache_type).unwrap()
+        let [keys, values] = shapes.map(|shape| match scene.format {
+            // As scales, these bits are no number.
+            CacheFormat::Q8_0 => Tensor::full(0x7e7ei16, &shape, &Device::Cpu).unwrap(),
+            format => Tensor::full(f32::NAN, &shape, &Device::Cpu).unwrap().to_dtype(format.dtype()).unwrap(),
         });
         Self { scene: scene.clone(), q, k, v, keys, values, tables, blocks }
     }
@@ -383,8 +384,25 @@ impl Stage {
     }
 }
 
+/// What a cache in q8_0 keeps of rows `[t, kv, d]`: 32 dimensions are multiples of a scale, a 127th of the largest as
+/// half precision has it.
+fn as_codes(rows: &Tensor) -> Tensor {
+    let width = rows.dim(2).unwrap();
+    let group = |values: &[f32]| {
+        let largest = values.iter().fold(0f32, |largest, value| largest.max(value.abs()));
+        let scale = half::f16::from_f32(largest / 127.0).to_f32();
+        let code = |value: &f32| (value * (1.0 / scale)).round_ties_even().clamp(-127.0, 127.0);
+        values.iter().map(|value| if scale > 0.0 { code(value) * scale } else { 0.0 }).collect::<Vec<_>>()
+    };
+    let kept: Vec<f32> = values(rows)
+        .chunks(width)
+        .flat_map(|head| head.chunks(32).flat_map(group).collect::<Vec<_>>())
+        .collect();
+    Tensor::from_vec(kept, rows.shape(), &Device::Cpu).unwrap()
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
     fn paged_attention_matches_the_composition(scene in scenes()) {
@@ -397,10 +415,21 @@ proptest! {
         let batch = stage.batch(&whole);
         let (k, v, q) = (stage.gather(&stage.k, &whole), stage.gather(&stage.v, &whole), stage.gather(&stage.q, &whole));
         let shape = (stage.blocks, scene.block_size, scene.kv_heads, scene.width);
-        let [keys, values_] = [0, 1].map(|_| Tensor::zeros(shape, scene.cache_type, &Device::Cpu).unwrap());
+        let plain = match scene.format {
+            CacheFormat::Q8_0 => DType::F32,
+            format => format.dtype(),
+        };
+        let (k, v) = match scene.format {
+            CacheFormat::Q8_0 => (as_codes(&k), as_codes(&v)),
+            _ => (k, v),
+        };
+        let [keys, values_] = [0, 1].map(|_| Tensor::zeros(shape, plain, &Device::Cpu).unwrap());
         composed::write_cache(&k, &v, &keys, &values_, &batch).unwrap();
         let expected = composed::paged_attention(&q, &keys, &values_, &batch, &scene.options).unwrap();
         assert_close(&values(&reference), &values(&expected), 2e-5, "attention");
+        if scene.format == CacheFormat::Q8_0 {
+            return Ok(());
+        }
         // Both as `[blocks, block, kv, d]`.
         let written = [stage.keys.permute((0, 3, 1, 2)).unwrap(), stage.values.transpose(1, 2).unwrap()];
         for (written, expected) in [(&written[0], &keys), (&written[1], &values_)] {
@@ -514,6 +543,12 @@ proptest! {
 /// Long enough for several segments of eight blocks, and for splitting one row's work.
 #[test]
 fn long_contexts_decode_to_the_bits_of_the_prefill() {
+    for format in [CacheFormat::F16, CacheFormat::F32, CacheFormat::Q8_0] {
+        long_contexts(format);
+    }
+}
+
+fn long_contexts(format: CacheFormat) {
     let options = AttentionOptions { scale: 0.125, sliding_window: None, softcap: None };
     let scene = Scene {
         seed: 7,
@@ -522,7 +557,7 @@ fn long_contexts_decode_to_the_bits_of_the_prefill() {
         group: 3,
         width: 64,
         block_size: 16,
-        cache_type: DType::F16,
+        format,
         options,
     };
     let stage = Stage::new(&scene);
@@ -539,6 +574,30 @@ fn long_contexts_decode_to_the_bits_of_the_prefill() {
         let whole = stage.run(processors()[0], &stage.whole());
         let last = stage.run(Cpu::host(), &[698..700, 0..3]);
         assert_eq!(bits(&last), bits(&rows_of(&whole, &[698, 699, 700, 701, 702])));
+    }
+}
+
+/// One position more in a block, or less, is nothing to the others; a spoilt one spoils who sees it.
+#[test]
+fn a_position_in_q8_0_is_stored_on_its_own() {
+    let options = AttentionOptions { scale: 0.1, sliding_window: None, softcap: None };
+    let (contexts, format) = (vec![20], CacheFormat::Q8_0);
+    let scene =
+        Scene { seed: 3, contexts, kv_heads: 2, group: 2, width: 80, block_size: 32, format, options };
+    let stage = Stage::new(&scene);
+    let whole = stage.run(Cpu::host(), std::slice::from_ref(&(0..20)));
+    // The same rows, but for the last one, which is a thousand times as large, and then no number.
+    for factor in [1000.0, f64::NAN] {
+        let mut other = Stage::new(&scene);
+        for rows in [&mut other.k, &mut other.v] {
+            let (head, last) = (rows[0].narrow(0, 0, 19).unwrap(), rows[0].narrow(0, 19, 1).unwrap());
+            rows[0] = Tensor::cat(&[head, (last * factor).unwrap()], 0).unwrap();
+        }
+        let found = other.run(Cpu::host(), std::slice::from_ref(&(0..20)));
+        assert_eq!(bits(&found.narrow(0, 0, 19).unwrap()), bits(&whole.narrow(0, 0, 19).unwrap()));
+        assert_ne!(bits(&found.narrow(0, 19, 1).unwrap()), bits(&whole.narrow(0, 19, 1).unwrap()));
+        let last = values(&found.narrow(0, 19, 1).unwrap());
+        assert_eq!(last.iter().all(|value| value.is_nan()), factor.is_nan());
     }
 }
 

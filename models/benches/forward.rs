@@ -31,15 +31,18 @@ fn file() -> PathBuf {
     given.map_or_else(|| golden_data::test_model("SmolLM2-135M-Instruct.Q4_1.gguf"), PathBuf::from)
 }
 
-fn model(path: &Path) -> (Box<dyn Model>, KvCache) {
+fn model(path: &Path) -> Box<dyn Model> {
     let options = LoadOptions { device: DeviceSpec::Cpu, ..LoadOptions::default() };
     let loaded = load(&ModelFiles::find(path).expect("a model"), &options).expect("a model that loads");
     let LoadedModel::Causal(model) = loaded.model else {
         panic!("the test model continues text");
     };
+    model
+}
+
+fn cache(model: &dyn Model, cache_type: CacheType) -> KvCache {
     let blocks = (16 * CONTEXT).max(DEEP) / BLOCK;
-    let cache = KvCache::new(model.spec(), blocks, CacheType::F16, &Device::cpu()).expect("memory");
-    (model, cache)
+    KvCache::new(model.spec(), blocks, cache_type, &Device::cpu()).expect("memory")
 }
 
 /// Some positions of `streams` contexts that have room for `context` tokens; the logits of each one's last.
@@ -101,23 +104,33 @@ fn write_cost(cost: &Value) {
 
 fn forward(criterion: &mut Criterion) {
     let path = file();
-    let (model, mut cache) = model(&path);
+    let model = model(&path);
+    let mut halves = cache(model.as_ref(), CacheType::F16);
+    let mut bytes = cache(model.as_ref(), CacheType::Q8_0);
     write_cost(&cost(&path, model.as_ref()));
     let mut group = criterion.benchmark_group("model");
     let prompt = batch(1, PROMPT, 0..PROMPT);
     group.throughput(Throughput::Elements(PROMPT as u64));
     group.bench_function(BenchmarkId::new("prefill", PROMPT), |bencher| {
-        bencher.iter(|| model.forward(&prompt, &mut cache).expect("a consistent batch"));
+        bencher.iter(|| model.forward(&prompt, &mut halves).expect("a consistent batch"));
     });
-    for (streams, context) in [(1, CONTEXT), (4, CONTEXT), (8, CONTEXT), (16, CONTEXT), (1, DEEP)] {
+    for (streams, context, is_bytes) in [
+        (1, CONTEXT, false),
+        (4, CONTEXT, false),
+        (8, CONTEXT, false),
+        (16, CONTEXT, false),
+        (1, DEEP, false),
+        (1, DEEP, true),
+    ] {
+        let (cache, name) = if is_bytes { (&mut bytes, " over q8_0") } else { (&mut halves, "") };
         for start in (0..context).step_by(PROMPT) {
             let part = batch(streams, context, start..context.min(start + PROMPT));
-            model.forward(&part, &mut cache).expect("a consistent batch");
+            model.forward(&part, cache).expect("a consistent batch");
         }
         let step = batch(streams, context, context - 1..context);
         group.throughput(Throughput::Elements(streams as u64));
-        group.bench_function(BenchmarkId::new(format!("decode at {context}"), streams), |bencher| {
-            bencher.iter(|| model.forward(&step, &mut cache).expect("a consistent batch"));
+        group.bench_function(BenchmarkId::new(format!("decode at {context}{name}"), streams), |bencher| {
+            bencher.iter(|| model.forward(&step, cache).expect("a consistent batch"));
         });
     }
     group.finish();

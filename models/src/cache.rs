@@ -2,8 +2,8 @@
 
 use std::str::FromStr;
 
-use candle_core::{DType, Tensor};
-use sconce_kernels::{cache_shapes, lazy_zeros};
+use candle_core::Tensor;
+use sconce_kernels::{CacheFormat, lazy_zeros};
 use serde::Serialize;
 
 use crate::{Device, Error, ModelSpec};
@@ -17,13 +17,31 @@ pub enum CacheType {
     F16,
     /// Full precision: for comparing with a reference.
     F32,
+    /// 34 bytes for 32 numbers, a little over half of `f16`: for more tokens in the same memory. On the CPU only.
+    #[serde(rename = "q8_0")]
+    Q8_0,
 }
 
 impl CacheType {
-    fn dtype(self) -> DType {
+    fn format(self) -> CacheFormat {
         match self {
-            Self::F16 => DType::F16,
-            Self::F32 => DType::F32,
+            Self::F16 => CacheFormat::F16,
+            Self::F32 => CacheFormat::F32,
+            Self::Q8_0 => CacheFormat::Q8_0,
+        }
+    }
+
+    /// Checks that the device can keep a cache of this type.
+    ///
+    /// # Errors
+    /// [`Error::Unsupported`] by name.
+    pub(crate) fn check(self, device: &Device) -> Result<(), Error> {
+        match (self, device.candle()) {
+            (Self::Q8_0, candle_core::Device::Cuda(_) | candle_core::Device::Metal(_)) => {
+                let value = format!("q8_0 on {}", device.name());
+                Err(Error::Unsupported { what: "cache type", value })
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -35,7 +53,8 @@ impl FromStr for CacheType {
         match text {
             "f16" => Ok(Self::F16),
             "f32" => Ok(Self::F32),
-            other => Err(format!("cache type `{other}` is not known; use f16 or f32")),
+            "q8_0" => Ok(Self::Q8_0),
+            other => Err(format!("cache type `{other}` is not known; use f16, q8_0 or f32")),
         }
     }
 }
@@ -43,9 +62,9 @@ impl FromStr for CacheType {
 /// K and V of one layer.
 #[derive(Debug, Clone)]
 pub(crate) struct LayerCache {
-    /// As [`cache_shapes`] says.
+    /// As [`CacheFormat`] says.
     pub keys: Tensor,
-    /// As [`cache_shapes`] says.
+    /// As [`CacheFormat`] says.
     pub values: Tensor,
 }
 
@@ -64,26 +83,29 @@ impl KvCache {
 
     /// Bytes that one block takes over all layers.
     pub fn bytes_per_block(spec: &ModelSpec, cache_type: CacheType) -> u64 {
-        let per_layer =
-            2 * Self::BLOCK_SIZE * spec.kv_heads * spec.head_dim * cache_type.dtype().size_in_bytes();
-        (spec.layers * per_layer) as u64
+        let (format, cpu) = (cache_type.format(), candle_core::Device::Cpu);
+        let shapes = format.shapes(&cpu, 1, Self::BLOCK_SIZE, spec.kv_heads, spec.head_dim);
+        let cells: usize = shapes.iter().flat_map(|shape| shape.iter().copied().reduce(|a, b| a * b)).sum();
+        (spec.layers * cells * format.dtype().size_in_bytes()) as u64
     }
 
     /// Allocates `blocks` blocks on the device.
     ///
     /// # Errors
-    /// [`Error::Compute`] if the memory is not there.
+    /// [`Error::Compute`] if the memory is not there; [`Error::Unsupported`] if the device cannot keep such a cache.
     pub fn new(
         spec: &ModelSpec,
         blocks: usize,
         cache_type: CacheType,
         device: &Device,
     ) -> Result<Self, Error> {
+        cache_type.check(device)?;
+        let format = cache_type.format();
         let [keys, values] =
-            cache_shapes(device.candle(), blocks, Self::BLOCK_SIZE, spec.kv_heads, spec.head_dim);
-        let tensor = |shape: &[usize; 4]| lazy_zeros(shape, cache_type.dtype(), device.candle());
-        let layer = |_| Ok(LayerCache { keys: tensor(&keys)?, values: tensor(&values)? });
-        let layers: Vec<LayerCache> = (0..spec.layers).map(layer).collect::<Result<_, Error>>()?;
+            format.shapes(device.candle(), blocks, Self::BLOCK_SIZE, spec.kv_heads, spec.head_dim);
+        let tensors = |shape: [usize; 4]| layers_of(spec.layers, shape, format, device);
+        let layers = tensors(keys)?.into_iter().zip(tensors(values)?);
+        let layers: Vec<LayerCache> = layers.map(|(keys, values)| LayerCache { keys, values }).collect();
         let marks = if layers.is_empty() { vec![0; blocks * Self::BLOCK_SIZE] } else { Vec::new() };
         Ok(Self { blocks, layers, marks })
     }
@@ -126,8 +148,9 @@ impl KvCache {
         }
         for layer in &self.layers {
             for tensor in [&layer.keys, &layer.values] {
-                // `copy` first: source and destination share one storage, which `slice_set` refuses.
-                tensor.slice_set(&tensor.narrow(0, from, 1)?.copy()?, 0, to)?;
+                // By way of a copy of this block, and no more than that: source and destination share one storage, which
+                // `slice_set` refuses.
+                tensor.slice_set(&tensor.narrow(0, from, 1)?.force_contiguous()?, 0, to)?;
             }
         }
         Ok(())
@@ -136,9 +159,11 @@ impl KvCache {
     /// Checks that this cache was made for a model of that shape.
     pub(crate) fn check(&self, layers: usize, kv_heads: usize, head_dim: usize) -> Result<(), Error> {
         let fits = |layer: &LayerCache| {
-            let [keys, _] =
-                cache_shapes(layer.keys.device(), self.blocks, Self::BLOCK_SIZE, kv_heads, head_dim);
-            layer.keys.dims() == keys
+            CacheFormat::of(layer.keys.dtype()).is_some_and(|format| {
+                let (device, blocks) = (layer.keys.device(), self.blocks);
+                let [keys, _] = format.shapes(device, blocks, Self::BLOCK_SIZE, kv_heads, head_dim);
+                layer.keys.dims() == keys
+            })
         };
         if self.layers.len() != layers || !self.layers.iter().all(fits) {
             return Err(Error::Batch("the cache was made for another model".into()));
@@ -150,4 +175,21 @@ impl KvCache {
     pub(crate) fn layer(&self, index: usize) -> &LayerCache {
         &self.layers[index]
     }
+}
+
+/// A tensor of this shape for each layer. On the CPU they are parts of one piece: that is large enough to come from the
+/// system untouched, where smaller ones are made of what was freed before, cleared, and resident from the start.
+fn layers_of(
+    layers: usize,
+    shape: [usize; 4],
+    format: CacheFormat,
+    device: &Device,
+) -> Result<Vec<Tensor>, Error> {
+    let (device, dtype) = (device.candle(), format.dtype());
+    if !device.is_cpu() {
+        return (0..layers).map(|_| Ok(lazy_zeros(&shape, dtype, device)?)).collect();
+    }
+    let [blocks, rest @ ..] = shape;
+    let all = lazy_zeros(&[&[layers * blocks], rest.as_slice()].concat(), dtype, device)?;
+    (0..layers).map(|layer| Ok(all.narrow(0, layer * blocks, blocks)?)).collect()
 }

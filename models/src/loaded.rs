@@ -10,8 +10,8 @@ use crate::plan::Plan;
 use crate::tokenizer::end_token_ids;
 use crate::weights::read_json;
 use crate::{
-    CacheType, ChatTemplate, CrossEncoder, Device, DeviceSpec, Embedder, Error, Model, ModelFiles, ModelSpec,
-    Tokenizer, sentence_transformers, weights,
+    CacheType, ChatTemplate, CrossEncoder, Device, DeviceSpec, Embedder, Error, Features, Model, ModelFiles,
+    ModelSpec, Tokenizer, sentence_transformers, weights,
 };
 
 /// How matrix products are computed on the CPU.
@@ -114,6 +114,10 @@ pub struct Loaded {
     pub chat_template: Option<ChatTemplate>,
     /// What the files suggest for sampling and stopping.
     pub defaults: GenerationDefaults,
+    /// What the files say of the model's use.
+    pub features: Features,
+    /// Most common weight type, by bytes: `Q4_1`, `F16`, …
+    pub quantisation: String,
 }
 
 /// Loads a model.
@@ -124,8 +128,10 @@ pub struct Loaded {
 /// [`Error::Device`] for the device.
 pub fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Loaded, Error> {
     let device = Device::open(options.device)?;
+    options.cache_type.check(&device)?;
     let opened = weights::open(files, &device, options.arithmetic)?;
-    let plan = Plan::new(&opened.config, sentence_transformers::read(files)?)?;
+    let sentence = sentence_transformers::read(files)?;
+    let plan = Plan::new(&opened.config, sentence)?;
     let plan = plan.limited(options.context_length.unwrap_or(usize::MAX));
     // Before the weights: whatever is wrong with these shows within a moment.
     let metadata = opened.metadata.as_ref();
@@ -133,12 +139,15 @@ pub fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Loaded, Error> 
     let chat_template = ChatTemplate::find(files, metadata)?;
     let end_token_ids = end_token_ids(files, &opened.config, metadata, &tokenizer)?;
     let defaults = GenerationDefaults { end_token_ids, ..GenerationDefaults::read(files)? };
+    let embedding = sentence_transformers::embedding_use(files, &opened.config, sentence)?;
+    let features = Features::read(&opened.config, metadata, &tokenizer, embedding)?;
+    let quantisation = opened.weights.dominant_type();
     let fingerprint = fingerprint(&opened.weights.content_hash()?, options, &device);
     let bytes = Cell::new(0);
     let root = Source::new(opened.weights.as_ref(), &bytes);
     let model = plan.build(&root, ModelSpec { fingerprint, ..plan.spec() }, &device)?;
     let spec = model.spec().clone();
-    Ok(Loaded { model, spec, device, tokenizer, chat_template, defaults })
+    Ok(Loaded { model, spec, device, tokenizer, chat_template, defaults, features, quantisation })
 }
 
 /// Everything that the bits of an answer depend on, but for the request.

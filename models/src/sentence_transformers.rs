@@ -7,6 +7,7 @@ use std::path::{Component, Path};
 
 use serde_json::Value;
 
+use crate::features::{Cuts, Prompts};
 use crate::layers::pooling::{Pooling, SentenceConfig};
 use crate::weights::{read_bounded, read_json};
 use crate::{Error, ModelFiles};
@@ -53,6 +54,60 @@ pub fn read(files: &ModelFiles) -> Result<Option<SentenceConfig>, Error> {
         }
     }
     Ok(Some(config))
+}
+
+/// How a model's vectors are used.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct EmbeddingUse {
+    /// `mean`, `first` or `last`: which hidden states become the vector.
+    pub pooling: &'static str,
+    /// Whether vectors are scaled to length 1.
+    pub normalised: bool,
+    /// To which lengths they may be cut.
+    pub cuts: Cuts,
+    /// Texts that stand before an input, by name (`query`, `document`, …).
+    pub prompts: Prompts,
+    /// The prompt that an input gets if nothing is said.
+    pub default_prompt: Option<String>,
+}
+
+/// Most prompts of a model; all of them are shown to clients.
+const MAX_PROMPTS: usize = 64;
+
+/// What the files of an embedding model say of its vectors' use; `config` is `config.json`.
+///
+/// # Errors
+/// [`Error::InvalidFile`] for what is damaged.
+pub fn embedding_use(
+    files: &ModelFiles,
+    config: &Value,
+    sentence: Option<SentenceConfig>,
+) -> Result<EmbeddingUse, Error> {
+    let sentence = sentence.unwrap_or_default();
+    let mut found = EmbeddingUse {
+        pooling: sentence.pooling.name(),
+        normalised: sentence.normalise,
+        cuts: Cuts::read(config),
+        ..EmbeddingUse::default()
+    };
+    let ModelFiles::Safetensors { folder, .. } = files else { return Ok(found) };
+    let path = folder.join("config_sentence_transformers.json");
+    if !path.exists() || leaves_prompts_out(folder)? {
+        return Ok(found);
+    }
+    let settings = read_json(&path, "config_sentence_transformers.json")?;
+    let prompts = settings["prompts"].as_object().into_iter().flatten().take(MAX_PROMPTS);
+    found.prompts =
+        prompts.filter_map(|(name, text)| Some((name.clone(), text.as_str()?.to_owned()))).collect();
+    let default = settings["default_prompt_name"].as_str().filter(|name| found.prompts.contains_key(*name));
+    found.default_prompt = default.map(str::to_owned);
+    Ok(found)
+}
+
+/// Whether a prompt's tokens are to be left out of the mean: such prompts are not offered, as no pass here knows them.
+fn leaves_prompts_out(folder: &Path) -> Result<bool, Error> {
+    let path = folder.join("1_Pooling/config.json");
+    Ok(path.exists() && read_json(&path, "pooling config.json")?["include_prompt"] == Value::Bool(false))
 }
 
 fn is_inside(place: &str) -> bool {

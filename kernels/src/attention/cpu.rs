@@ -9,6 +9,7 @@ use std::ops::Range;
 use half::f16;
 
 use super::AttentionOptions;
+use super::format::{GROUP, piece, piece_words};
 use super::scratch::Scratch;
 use super::softmax::{EMPTY, State, merge};
 use super::tile::Segment;
@@ -48,6 +49,11 @@ impl Geometry {
         self.tile.next_multiple_of(LANES)
     }
 
+    /// Groups of dimensions that share a scale in q8_0.
+    pub(super) fn groups(self) -> usize {
+        self.width.div_ceil(GROUP)
+    }
+
     /// Head dimension, filled up to whole lanes.
     pub(super) fn padded_width(self) -> usize {
         self.width.next_multiple_of(LANES)
@@ -59,23 +65,14 @@ impl Geometry {
 pub(super) enum Cached<'a> {
     F16(&'a [f16]),
     F32(&'a [f32]),
-}
-
-impl Cached<'_> {
-    /// One cell, widened.
-    #[inline(always)]
-    pub(super) fn cell(self, index: usize) -> f32 {
-        match self {
-            Self::F16(cells) => cells[index].to_f32(),
-            Self::F32(cells) => cells[index],
-        }
-    }
+    /// Pieces of codes and scales, see [`format`](super::format).
+    Q8(&'a [i16]),
 }
 
 /// Where tile `n` of a sequence lies.
 #[derive(Clone, Copy)]
 pub(super) enum Pages<'a> {
-    /// In block `table[n]` of a cache, as [`cache_shapes`](super::cache_shapes) says.
+    /// In block `table[n]` of a cache, as [`CacheFormat`](super::CacheFormat) says.
     Table(&'a [u32]),
     /// After its predecessor; the first tile starts at this position of `[t, kv, d]`.
     From(usize),
@@ -267,6 +264,15 @@ impl Call<'_> {
         let cells = self.geometry.width * self.geometry.tile;
         let first = (block as usize * self.geometry.kv_heads + kv_head) * cells;
         first..first + cells
+    }
+
+    /// Scales and codes of a block and a kv head in a cache of keys or values in q8_0.
+    #[inline(always)]
+    pub(super) fn piece<'a>(&self, words: &'a [i16], block: u32, kv_head: usize) -> (&'a [f16], &'a [i8]) {
+        let Geometry { kv_heads, width, tile, .. } = self.geometry;
+        let count = piece_words(width, tile);
+        let first = (block as usize * kv_heads + kv_head) * count;
+        piece(&words[first..first + count], width, tile)
     }
 
     /// Copies a task's queries, scaled so that powers of two are wanted of their scores, or, if these have a cap, so that

@@ -9,13 +9,15 @@ mod batch;
 mod block;
 pub mod composed;
 mod cpu;
+pub(crate) mod format;
 mod scratch;
 mod softmax;
 mod tile;
 
-use candle_core::{CpuStorage, Device, Storage, Tensor};
+use candle_core::{CpuStorage, DType, Storage, Tensor};
 
 pub use batch::{PagedBatch, PagedParts};
+pub use format::CacheFormat;
 
 use crate::fresh::Fresh;
 use crate::linear::{BLOCK, Linear, LinearInput, builder_for};
@@ -38,28 +40,11 @@ pub struct AttentionOptions {
     pub softcap: Option<f32>,
 }
 
-/// Shapes of a cache's keys and values on a device, for [`write_cache`](crate::write_cache()) and [`paged_attention`].
-///
-/// On the CPU keys are `[blocks, kv, d, block]` and values `[blocks, kv, block, d]`: what a kv head has of a block is in one
-/// piece, and lies as the kernel reads it. Elsewhere both are `[blocks, block, kv, d]`.
-pub fn cache_shapes(
-    device: &Device,
-    blocks: usize,
-    block_size: usize,
-    kv_heads: usize,
-    head_dim: usize,
-) -> [[usize; 4]; 2] {
-    match device {
-        Device::Cpu => [[blocks, kv_heads, head_dim, block_size], [blocks, kv_heads, block_size, head_dim]],
-        _ => [[blocks, block_size, kv_heads, head_dim]; 2],
-    }
-}
-
 /// Causal attention of packed queries over the paged cache, into which their own keys and values are already
 /// written.
 ///
-/// `q [t, h, d]` f32 → `[t, h, d]` f32; `keys` and `values` in the [`cache_shapes`], f16 or f32; `h` is a
-/// multiple of `kv`. Softmax and sums are f32.
+/// `q [t, h, d]` f32 → `[t, h, d]` f32; `keys` and `values` as a [`CacheFormat`] says; `h` is a multiple of
+/// `kv`. Softmax and sums are f32.
 ///
 /// # Errors
 /// [`Error::Shape`] if the tensors, or the batch and the cache, disagree on a size.
@@ -226,6 +211,7 @@ fn cached<'a>(tensor: &Tensor, storage: &'a Storage) -> Result<Cached<'a>> {
     match storage {
         Storage::Cpu(CpuStorage::F16(cells)) => Ok(Cached::F16(&cells[range])),
         Storage::Cpu(CpuStorage::F32(cells)) => Ok(Cached::F32(&cells[range])),
+        Storage::Cpu(CpuStorage::I16(words)) => Ok(Cached::Q8(&words[range])),
         _ => Err(Error::element_type("attention", tensor.dtype())),
     }
 }
@@ -246,7 +232,8 @@ fn check_paged(
     };
     let tile = batch.block_size();
     let kv_heads = if is_cpu(keys) { second } else { third };
-    let shapes = cache_shapes(keys.device(), batch.blocks(), tile, kv_heads, width);
+    let format = format_on("attention", keys)?;
+    let shapes = format.shapes(keys.device(), batch.blocks(), tile, kv_heads, width);
     let fits = [keys.dims(), values.dims()] == shapes.each_ref().map(<[usize; 4]>::as_slice)
         && keys.dtype() == values.dtype()
         && keys.is_contiguous()
@@ -266,6 +253,13 @@ fn check_paged(
     check_heads(Geometry { heads, kv_heads, width, tile })
 }
 
+/// The format of a cache's tensor, if it is known where the tensor is.
+pub(crate) fn format_on(operation: &'static str, cache: &Tensor) -> Result<CacheFormat> {
+    CacheFormat::of(cache.dtype())
+        .filter(|format| *format != CacheFormat::Q8_0 || is_cpu(cache))
+        .ok_or_else(|| Error::element_type(operation, cache.dtype()))
+}
+
 fn check_packed(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32]) -> Result<Geometry> {
     let (&[tokens, heads, width], &[cached_tokens, kv_heads, cached_width]) = (q.dims(), k.dims()) else {
         let reason = format!("q {:?} and k {:?} are not [t, h, d] and [t, kv, d]", q.dims(), k.dims());
@@ -274,6 +268,9 @@ fn check_packed(q: &Tensor, k: &Tensor, v: &Tensor, starts: &[u32]) -> Result<Ge
     if k.dims() != v.dims() || (cached_tokens, cached_width) != (tokens, width) {
         let reason = format!("q {:?}, k {:?}, v {:?} do not fit each other", q.dims(), k.dims(), v.dims());
         return Err(Error::shape("attention", reason));
+    }
+    if let Some(other) = [k, v].into_iter().find(|tensor| tensor.dtype() != DType::F32) {
+        return Err(Error::element_type("attention", other.dtype()));
     }
     check_starts("attention", starts, tokens)?;
     check_heads(Geometry { heads, kv_heads, width, tile: PACKED_TILE })

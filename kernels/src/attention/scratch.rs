@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 
+use super::block::MOST_QUERIES;
 use super::cpu::Geometry;
 use super::softmax::{EMPTY, State};
 
@@ -14,6 +15,11 @@ pub(super) struct Scratch {
     pub keys: Vec<f32>,
     /// `[tile, padded d]`
     pub values: Vec<f32>,
+    /// `[groups, padded tile]` scales of keys and of values that are codes.
+    pub key_scales: Vec<f32>,
+    pub value_scales: Vec<f32>,
+    /// `[queries, groups, padded tile]` of some queries: exponentials times the scales of values.
+    pub scaled: Vec<f32>,
     /// `[queries, padded tile]` scores, then their exponentials.
     pub weights: Vec<f32>,
     /// `[queries]` factor on what a query has gathered before this tile.
@@ -35,6 +41,10 @@ impl Scratch {
         scratch.q.resize(queries * geometry.width, 0.0);
         scratch.keys.resize(geometry.width * geometry.padded_tile(), 0.0);
         scratch.values.resize(geometry.tile * geometry.padded_width(), 0.0);
+        let scales = geometry.groups() * geometry.padded_tile();
+        scratch.key_scales.resize(scales, 0.0);
+        scratch.value_scales.resize(scales, 0.0);
+        scratch.scaled.resize(MOST_QUERIES * scales, 0.0);
         scratch.weights.resize(queries * geometry.padded_tile(), 0.0);
         scratch.keeps.resize(queries, 0.0);
         scratch.states.resize(queries, EMPTY);
@@ -50,6 +60,9 @@ impl Scratch {
             q: Vec::new(),
             keys: Vec::new(),
             values: Vec::new(),
+            key_scales: Vec::new(),
+            value_scales: Vec::new(),
+            scaled: Vec::new(),
             weights: Vec::new(),
             keeps: Vec::new(),
             states: Vec::new(),

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use half::f16;
 
-use super::block::{Cells, Tile, step};
+use super::block::{Cells, Side, Tile, prefetch, step};
 use super::cpu::{Cached, Call, Geometry, Pages, Sequence, Task};
 use super::scratch::Scratch;
 use crate::lanes::{Kernel, Lanes};
@@ -29,16 +29,24 @@ impl Kernel for Segment<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let Self { call, task, tiles, scratch } = self;
-        let sequence = &call.sequences[task.sequence];
         for index in tiles {
             // No closures around vectors: one that is not inlined would lose the level's instructions.
-            match direct(call, task, sequence, index) {
-                Some((keys, values)) => {
-                    let next = direct(call, task, sequence, index + 1).unwrap_or((keys, values));
-                    let mut runs = Runs::new(call, task, index);
-                    while let Some((queries, seen)) = runs.next() {
-                        step::<L, f16>(call, Tile { keys, values, next }, queries, seen, scratch);
-                    }
+            match lying(call, task, index) {
+                Some(Lying::Halves(keys, values)) => {
+                    let next = match lying(call, task, index + 1) {
+                        Some(Lying::Halves(keys, values)) => (keys, values),
+                        _ => (keys, values),
+                    };
+                    let side = |cells, next| Side { cells, next, scales: &[] };
+                    let tile = Tile { keys: side(keys, next.0), values: side(values, next.1) };
+                    all::<L, f16, false>(call, task, index, tile, scratch);
+                }
+                Some(Lying::Codes(keys, values)) => {
+                    let next = match lying(call, task, index + 1) {
+                        Some(Lying::Codes(keys, values)) => (keys, values),
+                        _ => (keys, values),
+                    };
+                    codes::<L>(call, task, index, [(keys, next.0), (values, next.1)], scratch);
                 }
                 None => widened::<L>(call, task, index, scratch),
             }
@@ -46,42 +54,96 @@ impl Kernel for Segment<'_> {
     }
 }
 
-/// The cells of a tile as they lie in the cache, where few queries want them and they fill whole lanes.
+/// Scales and codes of a kv head's piece of a block.
+type Piece<'a> = (&'a [f16], &'a [i8]);
+
+/// Keys and values of a tile as they lie in the cache.
+enum Lying<'a> {
+    Halves(&'a [f16], &'a [f16]),
+    Codes(Piece<'a>, Piece<'a>),
+}
+
+/// A tile as it lies in the cache, where few queries want it and its cells fill whole lanes.
 #[inline(always)]
-fn direct<'a>(
-    call: &Call<'a>,
-    task: &Task,
-    sequence: &Sequence<'_>,
-    index: usize,
-) -> Option<(&'a [f16], &'a [f16])> {
+fn lying<'a>(call: &Call<'a>, task: &Task, index: usize) -> Option<Lying<'a>> {
     let Geometry { width, tile, .. } = call.geometry;
-    let (Pages::Table(table), Cached::F16(keys), Cached::F16(values)) =
-        (sequence.pages, call.keys, call.values)
-    else {
-        return None;
-    };
+    let Pages::Table(table) = call.sequences[task.sequence].pages else { return None };
     if call.queries(task) > FEW_QUERIES || !width.is_multiple_of(LANES) || !tile.is_multiple_of(LANES) {
         return None;
     }
-    let cells = call.cells(*table.get(index)?, task.kv_head);
-    Some((&keys[cells.clone()], &values[cells]))
+    let (block, kv_head) = (*table.get(index)?, task.kv_head);
+    match (call.keys, call.values) {
+        (Cached::F16(keys), Cached::F16(values)) => {
+            let cells = call.cells(block, kv_head);
+            Some(Lying::Halves(&keys[cells.clone()], &values[cells]))
+        }
+        (Cached::Q8(keys), Cached::Q8(values)) => {
+            Some(Lying::Codes(call.piece(keys, block, kv_head), call.piece(values, block, kv_head)))
+        }
+        _ => None,
+    }
+}
+
+/// All queries of a task against a tile.
+#[inline(always)]
+fn all<L: Lanes, T: Cells, const CODES: bool>(
+    call: &Call<'_>,
+    task: &Task,
+    index: usize,
+    tile: Tile<'_, T>,
+    scratch: &mut Scratch,
+) {
+    let mut runs = Runs::new(call, task, index);
+    while let Some((queries, seen)) = runs.next() {
+        step::<L, T, CODES>(call, tile, queries, seen, scratch);
+    }
+}
+
+/// The queries against codes as they lie; each side with the piece that comes after it.
+#[inline(always)]
+fn codes<L: Lanes>(
+    call: &Call<'_>,
+    task: &Task,
+    index: usize,
+    [keys, values]: [(Piece<'_>, Piece<'_>); 2],
+    scratch: &mut Scratch,
+) {
+    let (mut key_scales, mut value_scales) =
+        (std::mem::take(&mut scratch.key_scales), std::mem::take(&mut scratch.value_scales));
+    for ((piece, next), scales) in [(keys, &mut key_scales), (values, &mut value_scales)] {
+        widen_ahead::<L>(piece.0, next.0, scales);
+    }
+    let keys = Side { cells: keys.0.1, next: keys.1.1, scales: &key_scales };
+    let values = Side { cells: values.0.1, next: values.1.1, scales: &value_scales };
+    all::<L, i8, true>(call, task, index, Tile { keys, values }, scratch);
+    (scratch.key_scales, scratch.value_scales) = (key_scales, value_scales);
 }
 
 /// The queries against a tile that is widened into the scratch first.
 #[inline(always)]
 fn widened<L: Lanes>(call: &Call<'_>, task: &Task, index: usize, scratch: &mut Scratch) {
-    let mut runs = Runs::new(call, task, index);
-    let Some((mut queries, mut seen)) = runs.next() else { return };
-    let mut keys = std::mem::take(&mut scratch.keys);
-    let mut values = std::mem::take(&mut scratch.values);
+    if Runs::new(call, task, index).next().is_none() {
+        return;
+    }
+    let (mut keys, mut values) = (std::mem::take(&mut scratch.keys), std::mem::take(&mut scratch.values));
     load::<L>(call, &call.sequences[task.sequence], index, task.kv_head, (&mut keys, &mut values));
-    let tile = Tile { keys: &keys, values: &values, next: (&[], &[]) };
-    loop {
-        step::<L, f32>(call, tile, queries, seen, scratch);
-        match runs.next() {
-            Some(next) => (queries, seen) = next,
-            None => break,
+    let side = |cells, scales| Side { cells, next: &[], scales };
+    if let (Pages::Table(table), Cached::Q8(key_words), Cached::Q8(value_words)) =
+        (call.sequences[task.sequence].pages, call.keys, call.values)
+    {
+        let (mut key_scales, mut value_scales) =
+            (std::mem::take(&mut scratch.key_scales), std::mem::take(&mut scratch.value_scales));
+        let (tile, padded) = (call.geometry.tile, call.geometry.padded_tile());
+        for (words, scales) in [(key_words, &mut key_scales), (value_words, &mut value_scales)] {
+            let (halves, _) = call.piece(words, table[index], task.kv_head);
+            widen_rows::<L, f16>(halves, tile, scales, padded);
         }
+        let tile = Tile { keys: side(&keys, &key_scales), values: side(&values, &value_scales) };
+        all::<L, f32, true>(call, task, index, tile, scratch);
+        (scratch.key_scales, scratch.value_scales) = (key_scales, value_scales);
+    } else {
+        let tile = Tile { keys: side(&keys, &[]), values: side(&values, &[]) };
+        all::<L, f32, false>(call, task, index, tile, scratch);
     }
     (scratch.keys, scratch.values) = (keys, values);
 }
@@ -139,36 +201,42 @@ fn load<L: Lanes>(
     let Geometry { kv_heads, width, tile, .. } = call.geometry;
     match sequence.pages {
         Pages::Table(table) => {
-            let cells = call.cells(table[index], kv_head);
             for (to, padded, from, length) in [
                 (keys, call.geometry.padded_tile(), call.keys, tile),
                 (values, call.geometry.padded_width(), call.values, width),
             ] {
+                let (block, cells) = (table[index], call.cells(table[index], kv_head));
                 match from {
-                    Cached::F16(from) => widen_rows::<L, _>(&from[cells.clone()], length, to, padded),
-                    Cached::F32(from) => widen_rows::<L, _>(&from[cells.clone()], length, to, padded),
+                    Cached::F16(from) => widen_rows::<L, _>(&from[cells], length, to, padded),
+                    Cached::F32(from) => widen_rows::<L, _>(&from[cells], length, to, padded),
+                    Cached::Q8(from) => {
+                        widen_rows::<L, _>(call.piece(from, block, kv_head).1, length, to, padded);
+                    }
                 }
             }
         }
         Pages::From(start) => {
+            let (Cached::F32(from_keys), Cached::F32(from_values)) = (call.keys, call.values) else { return };
             let count = tile.min(sequence.context - index * tile);
             for position in 0..count {
                 let at = ((start + index * tile + position) * kv_heads + kv_head) * width;
-                let padded = call.geometry.padded_tile();
-                let columns = keys[position..].iter_mut().step_by(padded);
-                let row = &mut values[position * call.geometry.padded_width()..][..width];
-                match (call.keys, call.values) {
-                    (Cached::F32(keys), Cached::F32(values)) => {
-                        columns.zip(&keys[at..at + width]).for_each(|(to, key)| *to = *key);
-                        row.copy_from_slice(&values[at..at + width]);
-                    }
-                    (keys, values) => {
-                        columns.enumerate().take(width).for_each(|(nth, to)| *to = keys.cell(at + nth));
-                        row.iter_mut().enumerate().for_each(|(nth, to)| *to = values.cell(at + nth));
-                    }
-                }
+                let columns = keys[position..].iter_mut().step_by(call.geometry.padded_tile());
+                columns.zip(&from_keys[at..at + width]).for_each(|(to, key)| *to = *key);
+                values[position * call.geometry.padded_width()..][..width]
+                    .copy_from_slice(&from_values[at..at + width]);
             }
         }
+    }
+}
+
+/// Widens scales that fill whole lanes, and asks for those of the next tile.
+#[inline(always)]
+fn widen_ahead<L: Lanes>(scales: &[f16], next: &[f16], to: &mut [f32]) {
+    for first in (0..scales.len()).step_by(LANES) {
+        if first % (2 * LANES) == 0 {
+            prefetch(next, first);
+        }
+        L::load_f16(&scales[first..]).store(&mut to[first..]);
     }
 }
 

@@ -6,15 +6,17 @@ pub mod composed;
 use candle_core::{CpuStorage, InplaceOp2, Layout, Tensor};
 use half::slice::HalfFloatSliceExt;
 
-use crate::attention::cache_shapes;
+use crate::attention::format::{GROUP, piece_mut, piece_words, round};
+use crate::attention::format_on;
 use crate::view::is_cpu;
 use crate::{Error, PagedBatch, Result};
 
-/// Writes `k` and `v` `[t, kv, d]` f32 to `batch`'s slots of `keys` and `values`, which are f16 or f32 in the
-/// [`cache_shapes`].
+/// Writes `k` and `v` `[t, kv, d]` f32 to `batch`'s slots of `keys` and `values`, which are as a
+/// [`CacheFormat`](crate::CacheFormat) says.
 ///
 /// # Errors
-/// [`Error::Shape`] if the tensors, or the batch and the cache, disagree on a size.
+/// [`Error::Shape`] if the tensors, or the batch and the cache, disagree on a size; [`Error::ElementType`] if the cache
+/// has a format that is not written on its device.
 pub fn write_cache(k: &Tensor, v: &Tensor, keys: &Tensor, values: &Tensor, batch: &PagedBatch) -> Result<()> {
     check([k, v], [keys, values], batch)?;
     if !is_cpu(keys) {
@@ -31,10 +33,11 @@ fn check(new: [&Tensor; 2], cache: [&Tensor; 2], batch: &PagedBatch) -> Result<(
     let &[tokens, kv_heads, width] = new[0].dims() else {
         return Err(Error::shape("write_cache", format!("{:?} is not [t, kv, d]", new[0].dims())));
     };
-    let shapes = cache_shapes(cache[0].device(), batch.blocks(), batch.block_size(), kv_heads, width);
+    let format = format_on("write_cache", cache[0])?;
+    let shapes = format.shapes(cache[0].device(), batch.blocks(), batch.block_size(), kv_heads, width);
     let fits = new[1].dims() == new[0].dims()
         && cache.map(Tensor::dims) == shapes.each_ref().map(<[usize; 4]>::as_slice)
-        && cache.iter().all(|cache| cache.is_contiguous())
+        && cache.iter().all(|tensor| tensor.is_contiguous() && tensor.dtype() == format.dtype())
         && tokens == batch.tokens();
     if !fits {
         let (new, cache) = (new.map(Tensor::dims), cache.map(Tensor::dims));
@@ -77,7 +80,8 @@ impl InplaceOp2 for Rows<'_> {
             CpuStorage::F16(cache) => {
                 self.write(rows, &mut cache[cells], |to, row| to.convert_from_f32_slice(row));
             }
-            _ => candle_core::bail!("write_cache: the cache is neither f16 nor f32"),
+            CpuStorage::I16(cache) => self.write_codes(rows, &mut cache[cells]),
+            _ => candle_core::bail!("write_cache: the cache is not f16, f32 or q8_0"),
         }
         Ok(())
     }
@@ -98,6 +102,31 @@ impl Rows<'_> {
                     column.zip(head).for_each(|(to, cell)| *to = *cell);
                 } else {
                     cells[position * width..(position + 1) * width].copy_from_slice(head);
+                }
+            }
+        }
+    }
+
+    /// As [`Rows::write`], rounded to codes.
+    fn write_codes(&self, rows: &[f32], cache: &mut [i16]) {
+        let &Self { block_size, kv_heads, width, .. } = self;
+        let words = piece_words(width, block_size);
+        let mut rounded = [0i8; GROUP];
+        for (slot, row) in self.slots.iter().zip(rows.chunks_exact(kv_heads * width)) {
+            let (block, position) = (*slot as usize / block_size, *slot as usize % block_size);
+            let pieces = cache[block * kv_heads * words..].chunks_exact_mut(words);
+            for (piece, head) in pieces.zip(row.chunks_exact(width)) {
+                let (scales, codes) = piece_mut(piece, width, block_size);
+                for (group, values) in head.chunks(GROUP).enumerate() {
+                    let rounded = &mut rounded[..values.len()];
+                    scales[group * block_size + position] = round(values, rounded);
+                    let first = group * GROUP;
+                    if self.turned {
+                        let column = codes[first * block_size + position..].iter_mut().step_by(block_size);
+                        column.zip(rounded).for_each(|(to, code)| *to = *code);
+                    } else {
+                        codes[position * width + first..][..rounded.len()].copy_from_slice(rounded);
+                    }
                 }
             }
         }

@@ -40,6 +40,13 @@ impl GrammarError {
         if TOO_MUCH.iter().any(|word| lower.contains(word)) {
             return Self::TooMuch(format!("{what} is too complex: {text}"));
         }
-        Self::Invalid(format!("{what} cannot be used: {text}"))
+        // What the compiler says of these does not name the keyword.
+        const KEYWORDS: [(&str, &str); 3] =
+            [("reference segment", "$ref"), ("regex parse error", "pattern"), ("multiple of", "multipleOf")];
+        let keyword = KEYWORDS.iter().find(|(said, _)| what == "the schema" && lower.contains(said));
+        Self::Invalid(match keyword {
+            Some((_, keyword)) => format!("{what} cannot be used: `{keyword}`: {text}"),
+            None => format!("{what} cannot be used: {text}"),
+        })
     }
 }

@@ -13,6 +13,17 @@ pub enum Pooling {
     Last,
 }
 
+impl Pooling {
+    /// Its name, for those who look at a model.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Mean => "mean",
+            Self::First => "first",
+            Self::Last => "last",
+        }
+    }
+}
+
 /// What a sentence-embedding model does after its last layer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SentenceConfig {

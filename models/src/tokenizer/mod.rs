@@ -216,6 +216,44 @@ impl Tokenizer {
         self.inner.tokenizer.token_to_id(token)
     }
 
+    /// Whether the model has an embedding for this id.
+    pub fn has_embedding(&self, id: u32) -> bool {
+        (id as usize) < self.inner.model_rows
+    }
+
+    /// Encodes a text that goes on where another one ended: without special tokens, and without the space that
+    /// SentencePiece-like tokenizers put before a text.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn encode_continuation(&self, text: &str) -> Result<Vec<u32>, Error> {
+        // A character that no word has, and after which every pre-tokenizer of this kind goes on as within a text.
+        const MARK: &str = "\u{263a}";
+        let ids = self.encode(text, false)?;
+        let first = self.encode("a", false)?.first().and_then(|id| self.token_bytes(*id));
+        if first.is_none_or(|bytes| !bytes.starts_with(b" ")) {
+            return Ok(ids);
+        }
+        let (mark, marked) = (self.encode(MARK, false)?, self.encode(&format!("{MARK}{text}"), false)?);
+        Ok(marked.strip_prefix(mark.as_slice()).map_or(ids, <[u32]>::to_vec))
+    }
+
+    /// The beginning of a text that its first `tokens` tokens make, special tokens not counted.
+    ///
+    /// # Errors
+    /// As [`Tokenizer::encode`].
+    pub fn beginning<'text>(&self, text: &'text str, tokens: usize) -> Result<&'text str, Error> {
+        let encoding = guarded("the text", || self.inner.tokenizer.encode_char_offsets(text, false))?;
+        let Some((next, _)) = encoding.get_offsets().get(tokens) else { return Ok(text) };
+        let end = text.char_indices().nth(*next).map_or(text.len(), |(at, _)| at);
+        Ok(text[..end].trim_end())
+    }
+
+    /// A token's name in the vocabulary.
+    pub fn name(&self, id: u32) -> Option<String> {
+        self.inner.tokenizer.id_to_token(id)
+    }
+
     /// Whether this id is a special (control) token.
     pub fn is_special(&self, id: u32) -> bool {
         self.inner.special.contains(&id)

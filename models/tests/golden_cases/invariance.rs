@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use sconce_models::{Arithmetic, KvCache};
+use sconce_models::{Arithmetic, CacheType, KvCache};
 
 use super::runner::{Runner, Sequence, ids};
 use crate::golden_data::{answers, golden};
@@ -24,9 +24,13 @@ fn models() -> Vec<(PathBuf, Vec<Vec<u32>>)> {
 
 fn for_each_model(check: impl Fn(&mut Runner, &[Vec<u32>], &str)) {
     for (path, prompts) in models() {
-        for arithmetic in [Arithmetic::Integer, Arithmetic::Float] {
-            let mut runner = Runner::load(&path, arithmetic);
-            check(&mut runner, &prompts, &format!("{} {arithmetic:?}", path.display()));
+        for (arithmetic, cache_type) in [
+            (Arithmetic::Integer, CacheType::F16),
+            (Arithmetic::Integer, CacheType::Q8_0),
+            (Arithmetic::Float, CacheType::F32),
+        ] {
+            let mut runner = Runner::load_with(&path, arithmetic, cache_type);
+            check(&mut runner, &prompts, &format!("{} {arithmetic:?} {cache_type:?}", path.display()));
         }
     }
 }

@@ -2,16 +2,19 @@
 
 use std::path::Path;
 
-use sconce_models::Arithmetic;
+use sconce_models::{Arithmetic, CacheType};
 use serde_json::Value;
 
-use super::runner::{Runner, compare_continuation, ids};
+use super::runner::{Runner, best, compare_continuation, distance, ids};
 use crate::golden_data::{answers, test_model};
 
 /// Dequantised weights, f32 throughout, in standard deviations of the logits.
 const FLOAT_TOLERANCE: f32 = 1e-3;
 /// Activations rounded to 8 bits.
 const INTEGER_TOLERANCE: f32 = 0.2;
+/// Keys and values as bytes, against half precision: any logit, and their root mean square.
+const FURTHEST_BY_BYTES: f32 = 1.2;
+const MEAN_BY_BYTES: f32 = 0.13;
 
 fn prompts(answers: &Value) -> impl Iterator<Item = &Value> {
     ["prompts", "chat_prompts"].into_iter().flat_map(|kind| answers[kind].as_array().unwrap())
@@ -45,6 +48,33 @@ fn smollm2_in_float() {
 fn smollm2_as_served() {
     let path = test_model("SmolLM2-135M-Instruct.Q4_1.gguf");
     check("smollm2", &path, Arithmetic::Integer, INTEGER_TOLERANCE);
+}
+
+/// Every position of every prompt, in standard deviations of the logits: how far any logit moves, how far they move by
+/// root mean square, and how much better another best id was before.
+#[test]
+fn smollm2_over_a_cache_of_bytes() {
+    let (path, answers) = (test_model("SmolLM2-135M-Instruct.Q4_1.gguf"), answers("smollm2"));
+    let load = |cache_type| Runner::load_with(&path, Arithmetic::Integer, cache_type);
+    let (mut halves, mut bytes) = (load(CacheType::F16), load(CacheType::Q8_0));
+    let (mut furthest, mut squares, mut count, mut worst_margin) = (0f32, 0f64, 0usize, 0f32);
+    for prompt in prompts(&answers) {
+        let (ids, std) = (ids(&prompt["ids"]), prompt["logits_std"].as_f64().unwrap() as f32);
+        for (expected, found) in halves.prefill(&ids).into_iter().zip(bytes.prefill(&ids)) {
+            furthest = furthest.max(distance(&found, &expected) / std);
+            let square = |(found, expected): (&f32, &f32)| f64::from((found - expected) / std).powi(2);
+            squares += found.iter().zip(&expected).map(square).sum::<f64>();
+            count += found.len();
+            let (first, second) = (best(&expected), best(&found));
+            worst_margin = worst_margin.max((expected[first as usize] - expected[second as usize]) / std);
+        }
+    }
+    let mean = (squares / count as f64).sqrt() as f32;
+    println!("furthest {furthest}, root mean square {mean}, margin {worst_margin}, {count} logits");
+    assert!(mean > 0.0, "bytes round");
+    assert!(furthest <= FURTHEST_BY_BYTES, "a logit off by {furthest}");
+    assert!(mean <= MEAN_BY_BYTES, "logits off by {mean}");
+    assert!(worst_margin <= FURTHEST_BY_BYTES, "another best id, {worst_margin} below");
 }
 
 #[test]

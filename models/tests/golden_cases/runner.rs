@@ -43,6 +43,10 @@ impl Runner {
             Arithmetic::Float => CacheType::F32,
             Arithmetic::Integer => CacheType::F16,
         };
+        Self::load_with(path, arithmetic, cache_type)
+    }
+
+    pub fn load_with(path: &Path, arithmetic: Arithmetic, cache_type: CacheType) -> Self {
         let options = LoadOptions { device: DeviceSpec::Cpu, arithmetic, cache_type, context_length: None };
         let loaded = load(&ModelFiles::find(path).unwrap(), &options).unwrap();
         let LoadedModel::Causal(model) = loaded.model else {
