@@ -83,6 +83,15 @@ pub enum AuthError {
     /// Would leave things in a state that must not be.
     #[error("{0}")]
     Conflict(&'static str),
+    /// Longer than it may be.
+    #[error("it is longer than {most} bytes")]
+    TooLarge {
+        /// The most there may be.
+        most: u64,
+    },
+    /// There is as much as there may be.
+    #[error("{0}")]
+    Full(&'static str),
     /// A field that cannot be so.
     #[error("`{field}` {reason}")]
     Invalid {
@@ -157,6 +166,8 @@ impl Failure for AuthError {
             Self::NotFound(_) => Code::NotFound,
             Self::Exists { .. } => Code::AlreadyExists,
             Self::Conflict(_) => Code::StateConflict,
+            Self::TooLarge { .. } => Code::RequestTooLarge,
+            Self::Full(_) => Code::QuotaExceeded,
             Self::Invalid { .. } => Code::InvalidValue,
             Self::WeakPassword { .. } => Code::WeakPassword,
             Self::SourceNotAllowed(_) => Code::SourceNotAllowed,

@@ -6,9 +6,12 @@
 
 mod api_key;
 mod audit_chain;
+pub mod batches;
 mod caller;
 mod capability;
+mod deferral;
 mod error;
+pub mod files;
 mod first_run;
 mod inference;
 mod input;
@@ -42,7 +45,7 @@ use std::time::{Duration, Instant};
 
 use secrecy::ExposeSecret;
 use subtle::ConstantTimeEq;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 use crate::auth::last_used::LastUsed;
 use crate::auth::refusals::Refusals;
@@ -56,6 +59,7 @@ pub use api_key::{PlainKey, hash_of};
 pub use audit_chain::{Break, ChainReport, Checkpoint, Flaw, verify_chain};
 pub use caller::{Caller, Identity, UserIdentity};
 pub use capability::{Capability, Permit};
+pub use deferral::Deferral;
 pub use error::AuthError;
 pub use first_run::FirstRun;
 pub use inference::ModelUser;
@@ -98,6 +102,8 @@ struct Inner {
     refusals: Refusals,
     /// Keys and sessions that were looked for in the database.
     lookups: AtomicU64,
+    /// Told when a batch is made, or is to end.
+    batches: Notify,
 }
 
 impl Auth {
@@ -116,6 +122,7 @@ impl Auth {
             authority: watch::Sender::new(0),
             models: watch::Sender::new(0),
             lookups: AtomicU64::new(0),
+            batches: Notify::new(),
             store,
             clock,
             config,
@@ -298,6 +305,11 @@ impl Auth {
     /// Changes whenever the registered models may have changed.
     pub fn model_changes(&self) -> watch::Receiver<u64> {
         self.0.models.subscribe()
+    }
+
+    /// Returns when a batch was made here, or is to end. Others' are found by looking.
+    pub async fn batch_asked_for(&self) {
+        self.0.batches.notified().await;
     }
 
     /// How often a credential's form was good enough to look for it.

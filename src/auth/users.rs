@@ -18,7 +18,9 @@ use crate::auth::{
 };
 use crate::clock::Timestamp;
 use crate::store::users::{UserFilter, UserRow};
-use crate::store::{ListRequest, Page, StoreError, Tx, api_keys, responses, sessions, teams, users};
+use crate::store::{
+    ListRequest, Page, StoreError, Tx, api_keys, batches, files, responses, sessions, teams, users,
+};
 
 /// Longest display name, in characters.
 const LONGEST_NAME: usize = 128;
@@ -335,6 +337,8 @@ impl UserAdmin {
         row.token_version += 1;
         users::update(&mut act, &row).await?;
         api_keys::delete_of_user(&mut act, id, now).await?;
+        batches::delete_of_owner(&mut act, id, now).await?;
+        files::delete_of_owner(&mut act, id).await?;
         responses::delete_of_owner(&mut act, id).await?;
         sessions::revoke_all_but(&mut act, id, None, "user_deleted", now).await?;
         act.record(deed("user.delete", Some(&before), None)).await?;

@@ -13,6 +13,7 @@ mod raw;
 mod sections;
 mod setting;
 
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,7 +30,8 @@ pub use model_argument::{ModelArgument, is_model_id};
 pub use quantity::{MemoryBudget, Size, Time};
 pub use raw::RawConfig;
 pub use sections::{
-    AuthConfig, EngineConfig, FetchConfig, HubConfig, LogConfig, LogFormat, ModelsConfig, ServerConfig,
+    AuthConfig, BatchConfig, EngineConfig, FetchConfig, HubConfig, LogConfig, LogFormat, ModelsConfig,
+    ServerConfig,
 };
 
 /// The settings, checked.
@@ -39,6 +41,8 @@ pub struct Config {
     pub server: ServerConfig,
     /// Who is let in.
     pub auth: AuthConfig,
+    /// Files and batches.
+    pub batch: BatchConfig,
     /// Where models and state are kept.
     pub data_dir: PathBuf,
     /// Where users, keys and records are kept. May hold a password.
@@ -72,6 +76,7 @@ impl Config {
         let database_url = database_url(&mut layers, &data_dir)?;
         let server = server(&mut layers)?;
         let auth = auth(&mut layers, environment)?;
+        let batch = batch(&mut layers)?;
         let models = models(&mut layers, environment, &data_dir)?;
         let engine = engine(&mut layers)?;
         let log = LogConfig { filter: layers.value::<Filter>("log")?.0, format: layers.value("log-format")? };
@@ -85,6 +90,7 @@ impl Config {
         Ok(Self {
             server,
             auth,
+            batch,
             data_dir,
             database_url,
             models,
@@ -138,8 +144,12 @@ fn database_url(layers: &mut Layers, data_dir: &Path) -> Result<SecretString, Co
 }
 
 fn server(layers: &mut Layers) -> Result<ServerConfig, ConfigError> {
+    let listen: SocketAddr = layers.value("listen")?;
+    // Tools that speak it ask for no key on the machine they run on; elsewhere somebody must want it.
+    let ollama = layers.value::<OrAuto<Truth>>("ollama")?.0.map(|truth| truth.0);
     Ok(ServerConfig {
-        listen: layers.value("listen")?,
+        listen,
+        ollama: ollama.unwrap_or(listen.ip().is_loopback()),
         max_body_bytes: layers.value::<Size>("max-body-size")?.0.try_into().unwrap_or(usize::MAX),
         request_timeout: layers.value::<Time>("request-timeout")?.0,
         drain_timeout: layers.value::<Time>("drain-timeout")?.0,
@@ -151,6 +161,14 @@ fn server(layers: &mut Layers) -> Result<ServerConfig, ConfigError> {
             .0
             .map(|time| time.0)
             .filter(|time| !time.is_zero()),
+    })
+}
+
+fn batch(layers: &mut Layers) -> Result<BatchConfig, ConfigError> {
+    Ok(BatchConfig {
+        max_file_bytes: layers.value::<Size>("max-file-size")?.0,
+        max_user_bytes: layers.value::<Size>("max-user-files")?.0,
+        running: at_least_one(layers, "batch-running")?,
     })
 }
 

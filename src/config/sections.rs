@@ -16,6 +16,8 @@ use crate::config::{MemoryBudget, ModelArgument};
 pub struct ServerConfig {
     /// Where to listen; port 0 takes a free one.
     pub listen: SocketAddr,
+    /// Whether Ollama's protocol is spoken, too.
+    pub ollama: bool,
     /// Largest request body.
     pub max_body_bytes: usize,
     /// Longest time one request may take, streaming included.
@@ -30,6 +32,17 @@ pub struct ServerConfig {
     pub socket_idle_timeout: Duration,
     /// How long answers are kept that somebody may come back to; none: not at all.
     pub response_retention: Option<Duration>,
+}
+
+/// What is kept for users besides their requests, and what is done while nobody waits.
+#[derive(Debug, Clone)]
+pub struct BatchConfig {
+    /// Largest file.
+    pub max_file_bytes: u64,
+    /// What one user's files may take together.
+    pub max_user_bytes: u64,
+    /// Requests of batches that run at the same time.
+    pub running: usize,
 }
 
 /// Who is let in.

@@ -85,12 +85,17 @@ pub const SETTINGS: &[Setting] = &[
     },
     many("trusted-proxy", "NETWORK", "Proxy whose X-Forwarded-For is believed; repeatable"),
     many("allowed-origin", "ORIGIN", "Web origin whose pages may call this server; repeatable"),
+    one("ollama", "auto|on|off", "auto", "Speak Ollama's protocol, too; auto: on a loopback address only"),
     one("max-body-size", "SIZE", "32MiB", "Largest request body"),
     one("request-timeout", "TIME", "10m", "Longest time one request may take"),
     one("drain-timeout", "TIME", "30s", "How long running requests may go on after a stop signal"),
     one("keep-alive", "TIME", "15s", "How often a silent stream sends a comment, and a WebSocket a ping"),
     one("socket-idle-timeout", "TIME", "10m", "A WebSocket on which nothing is said for this long is closed"),
     one("slow-client-timeout", "TIME", "30s", "A stream whose client reads nothing for this long is cut"),
+    // files and batches
+    one("max-file-size", "SIZE", "200MiB", "Largest file that may be uploaded"),
+    one("max-user-files", "SIZE", "2GiB", "What one user's files may take together"),
+    one("batch-running", "NUMBER", "8", "Requests of batches that run at the same time on one server"),
     one("response-retention", "TIME", "30d", "How long answers of /v1/responses are kept; off: not at all"),
     // models
     many(
@@ -99,7 +104,12 @@ pub const SETTINGS: &[Setting] = &[
         "Model to serve: catalogue name, file or folder, or source; ID=… names it; repeatable [default: the catalogue's chat and embedding models]",
     ),
     one("device", "DEVICE", "auto", "Where models run: auto, cpu, cuda:N or metal"),
-    one("cache-type", "TYPE", "f16", "How keys and values are stored: f16 or f32"),
+    one(
+        "cache-type",
+        "TYPE",
+        "f16",
+        "How keys and values are stored: f16, q8_0 (half the memory, CPU only) or f32",
+    ),
     one(
         "arithmetic",
         "KIND",

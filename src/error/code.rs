@@ -77,6 +77,7 @@ catalogue! {
     RequestTimeout = 40801, "request_timeout", "The body did not arrive in time", "请求体未能及时到达";
     AlreadyExists = 40901, "already_exists", "It exists already", "已存在";
     StateConflict = 40902, "state_conflict", "This contradicts the present state", "与当前状态冲突";
+    QuotaExceeded = 40903, "quota_exceeded", "There is as much as there may be: delete something first", "已达到配额上限，请先删除部分内容";
     RequestTooLarge = 41301, "request_too_large", "The body is too large", "请求体过大";
     TooManyItems = 41302, "too_many_items", "The body is nested too deeply or has too many items", "请求体嵌套过深或条目过多";
     UnsupportedMediaType = 41501, "unsupported_media_type", "The body must be JSON: send `Content-Type: application/json`", "请求体必须是 JSON：请设置 Content-Type: application/json";

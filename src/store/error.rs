@@ -23,6 +23,9 @@ pub enum StoreError {
     /// What must be unique is there already.
     #[error("it exists already")]
     Duplicate,
+    /// What was being written was taken away meanwhile.
+    #[error("it was deleted meanwhile")]
+    Gone,
     /// A text has a character that no column can hold.
     #[error("a text contains a character that cannot be kept")]
     Text,
@@ -148,6 +151,7 @@ impl Failure for StoreError {
             Self::Busy => Code::DatabaseBusy,
             Self::Full(_) => Code::DiskFull,
             Self::Duplicate => Code::AlreadyExists,
+            Self::Gone => Code::StateConflict,
             Self::Text => Code::InvalidValue,
             Self::Query(_)
             | Self::Damaged { .. }

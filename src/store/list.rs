@@ -242,7 +242,7 @@ impl ListQuery {
         let mut items: Vec<T> = self.fetch(tx).await.map_err(StoreError::from)?;
         let more = items.len() > request.limit as usize;
         items.truncate(request.limit as usize);
-        let cursor = |row: &T| write_cursor(column, &row.sort_key(column), &row.id());
+        let cursor = |row: &T| cursor_after(column, row);
         let next = match last_searched {
             Some(query) if !more => query.fetch(tx).await.map_err(StoreError::from)?.first().map(cursor),
             _ => items.last().filter(|_| more).map(cursor),
@@ -280,6 +280,11 @@ impl ListQuery {
 fn write_cursor(column: &str, key: &Bind, id: &Bind) -> String {
     let text = serde_json::to_string(&(column, key, id)).unwrap_or_default();
     URL_SAFE_NO_PAD.encode(text)
+}
+
+/// The cursor of the page that begins after a row.
+pub(super) fn cursor_after<T: Row>(column: &str, row: &T) -> String {
+    write_cursor(column, &row.sort_key(column), &row.id())
 }
 
 /// The key and the id of a cursor. It comes from a client: whether it is one of ours is for it to show.

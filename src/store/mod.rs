@@ -1,4 +1,4 @@
-//! What is kept: users, keys, sessions, models, usage, audit, in SQLite or PostgreSQL. Rows and queries, no rules: who
+//! What is kept: users, keys, sessions, models, usage, audit, files and batches, in SQLite or PostgreSQL. Rows and queries, no rules: who
 //! may do what is `auth/`'s business.
 //!
 //! Everything happens in a [`Tx`]. [`Store::read`] sees one moment; [`Store::write`] transactions happen one after the
@@ -7,8 +7,11 @@
 pub mod api_keys;
 pub mod audit;
 mod backup;
+pub mod batches;
 mod columns;
 mod error;
+mod file_writer;
+pub mod files;
 mod lane;
 mod list;
 mod lock;
@@ -28,6 +31,7 @@ pub mod users;
 pub use backup::{BackupError, Replacement};
 pub use columns::JsonText;
 pub use error::StoreError;
+pub use file_writer::FileWriter;
 pub use list::{ListRequest, Order, Page, PageError};
 pub use lock::ServingLock;
 pub use pool::{Store, Survey, Tx};

@@ -40,6 +40,9 @@ pub const PANICS: &str = "sconce_panics_total";
 /// Streams cut because their client did not read.
 pub const SLOW_CLIENTS: &str = "sconce_slow_clients_total";
 
+/// Lines of batches that got their result, by what it is.
+pub const BATCH_LINES: &str = "sconce_batch_lines_total";
+
 /// Requests waiting, over all models.
 pub const WAITING: &str = "vllm:num_requests_waiting";
 /// Sequences running, over all models.
@@ -138,6 +141,7 @@ const METRICS: &[Metric] = &[
     seconds(HTTP_DURATION, HTTP_SECONDS, "Time to the head of an HTTP answer, by route."),
     counter(PANICS, "Handlers that panicked."),
     counter(SLOW_CLIENTS, "Streams cut because their client did not read."),
+    counter(BATCH_LINES, "Lines of batches that got their result."),
     gauge(WAITING, "Requests waiting, over all models."),
     gauge(RUNNING, "Sequences running, over all models."),
     gauge(KV_USAGE, "Share of cache blocks held, 0 to 1, over all models."),

@@ -9,6 +9,6 @@ mod scribe;
 mod tally;
 
 pub use error::UsageError;
-pub use recorder::Recorder;
+pub use recorder::{Aside, Recorder, Unwritten};
 pub use scribe::Scribe;
 pub use tally::{Outcome, Tally, Tokens};

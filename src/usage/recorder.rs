@@ -4,18 +4,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, watch};
 
 use crate::auth::{Caller, Identity, new_id};
 use crate::clock::Clock;
 use crate::store::Store;
 use crate::store::usage::UsageRow;
 use crate::usage::UsageError;
-use crate::usage::scribe::Scribe;
+use crate::usage::scribe::{Scribe, counted};
 use crate::usage::tally::{Settled, Tally};
 
 /// Requests that run, or whose row is not in the database yet.
 const PLACES: u32 = 4096;
+
+/// Rows of one recorder that are not the scribe's.
+const MOST_ASIDE: usize = 16;
 
 /// Hands out places in the records. Cheap to clone.
 #[derive(Clone)]
@@ -39,7 +42,39 @@ pub(super) struct State {
     pub(super) written: watch::Sender<u64>,
 }
 
+/// Rows that are not the scribe's to write: whoever has this writes them, with what else belongs to them.
+pub struct Aside(mpsc::Receiver<Settled>);
+
+/// Rows that are settled and not written. Their places are free when this is dropped.
+#[derive(Debug, Default)]
+pub struct Unwritten {
+    /// The rows.
+    pub rows: Vec<UsageRow>,
+    _places: Vec<OwnedSemaphorePermit>,
+}
+
+impl Aside {
+    /// The rows of what has ended by now, with the final counts: those come within a step of the engine.
+    pub async fn settled(&mut self) -> Unwritten {
+        let mut unwritten = Unwritten::default();
+        while let Ok(settled) = self.0.try_recv() {
+            let (row, place) = counted(settled).await;
+            unwritten.rows.push(row);
+            unwritten._places.push(place);
+        }
+        unwritten
+    }
+}
+
 impl Recorder {
+    /// The same recorder, whose rows are not written but handed to whoever has the other half.
+    pub fn aside(&self) -> (Self, Aside) {
+        // One request has one row; more than a few are never begun by one of these.
+        let (sender, settled) = mpsc::channel(MOST_ASIDE);
+        let inner = Inner { clock: self.0.clock.clone(), sender, state: Arc::clone(&self.0.state) };
+        (Self(Arc::new(inner)), Aside(settled))
+    }
+
     /// A recorder, and the one who writes for it.
     pub fn open(store: Store, clock: Clock) -> (Self, Scribe) {
         let (sender, settled) = mpsc::channel(PLACES as usize);

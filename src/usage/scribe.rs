@@ -27,7 +27,7 @@ const LINGER: Duration = Duration::from_millis(100);
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// A row with its place.
-type Placed = (UsageRow, OwnedSemaphorePermit);
+pub(super) type Placed = (UsageRow, OwnedSemaphorePermit);
 
 /// Writes what tallies settle.
 pub struct Scribe {
@@ -103,7 +103,8 @@ impl Scribe {
     }
 }
 
-async fn counted(settled: Settled) -> Placed {
+/// A row with its final count.
+pub(super) async fn counted(settled: Settled) -> Placed {
     let tokens = settled.counting.await;
     let mut row = settled.row;
     row.prompt_tokens = tokens.prompt.into();
