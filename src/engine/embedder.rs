@@ -156,14 +156,26 @@ impl EmbedderHandle {
     /// # Errors
     /// As [`EmbedderHandle::embed`].
     pub async fn score(&self, pairs: Vec<(Vec<u32>, Vec<u32>)>) -> Result<Vec<Vec<f32>>, EngineError> {
-        let invalid = |param, reason: &str| Err(EngineError::Invalid { param, reason: reason.into() });
-        if !self.shared.scores_pairs {
-            return invalid("model", "the model does not score pairs of texts");
-        }
-        if pairs.iter().any(|(ids, types)| ids.len() != types.len()) {
-            return invalid("input", "each token needs a type");
-        }
-        self.run(pairs.into(), Tab::open().0).await
+        self.score_billed(pairs).1.await
+    }
+
+    /// The same, with what it costs.
+    pub fn score_billed(
+        &self,
+        pairs: Vec<(Vec<u32>, Vec<u32>)>,
+    ) -> (Bill, impl Future<Output = Result<Vec<Vec<f32>>, EngineError>>) {
+        let (tab, bill) = Tab::open();
+        let scoring = async move {
+            let invalid = |param, reason: &str| Err(EngineError::Invalid { param, reason: reason.into() });
+            if !self.shared.scores_pairs {
+                return invalid("model", "the model does not score pairs of texts");
+            }
+            if pairs.iter().any(|(ids, types)| ids.len() != types.len()) {
+                return invalid("input", "each token needs a type");
+            }
+            self.run(pairs.into(), tab).await
+        };
+        (bill, scoring)
     }
 
     async fn run(&self, inputs: VecDeque<Input>, tab: Tab) -> Reply {

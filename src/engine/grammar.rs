@@ -127,19 +127,22 @@ impl Guide {
             return Ok(());
         }
         self.ready.push_back(self.matcher.allowed()?);
-        let mut taken = 0;
+        if guesses.is_empty() {
+            return Ok(());
+        }
+        // Another matcher goes ahead: one that takes tokens back is not always where it was.
+        let mut ahead = self.matcher.clone();
         for &guess in guesses {
             if !self.ready.back().is_some_and(|allowed| allowed.contains(guess)) {
                 break;
             }
-            self.matcher.consume(guess)?;
-            taken += 1;
-            if self.matcher.is_complete() {
+            ahead.consume(guess)?;
+            if ahead.is_complete() {
                 break;
             }
-            self.ready.push_back(self.matcher.allowed()?);
+            self.ready.push_back(ahead.allowed()?);
         }
-        self.matcher.take_back(taken)
+        Ok(())
     }
 
     /// As if the thread that works for it had fallen over.

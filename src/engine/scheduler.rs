@@ -11,6 +11,7 @@ mod guided;
 mod plan;
 #[cfg(test)]
 mod tests;
+mod yielding;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -28,9 +29,10 @@ use crate::engine::{
     EngineError, EngineLimits, EngineStats, FinishReason, Priority, ThoughtLimit, TokenEvent,
 };
 pub(super) use plan::Step;
+use yielding::Yielding;
 
-/// How much earlier a request of the next higher priority counts as having arrived when cache is short.
-const HEAD_START: Duration = Duration::from_secs(30);
+/// How much later than a high one a request counts as having arrived when cache is short: by its priority, low to high.
+const LATER: [Duration; 3] = [Duration::from_secs(630), Duration::from_secs(30), Duration::ZERO];
 
 /// Owner of all sequences and of the block ids.
 pub(super) struct Scheduler {
@@ -50,6 +52,8 @@ pub(super) struct Scheduler {
     running: Vec<Sequence>,
     /// When a request of each priority last started (or began to wait with none before it).
     class_served: [Option<Instant>; 3],
+    /// Whether what is of the lowest priority stands still in this step, and since when it has.
+    yielding: Yielding,
     figures: EngineStats,
     serial: u64,
     seeds: u64,
@@ -86,6 +90,7 @@ impl Scheduler {
             waiting: Vec::new(),
             running: Vec::new(),
             class_served: [None; 3],
+            yielding: Yielding::default(),
             figures: EngineStats { total_blocks: limits.cache_blocks, ..EngineStats::default() },
             serial: 0,
             seeds: seed,
@@ -190,7 +195,7 @@ impl Scheduler {
         let is_late = |group: &Group| {
             let waited = now.saturating_duration_since(group.arrival);
             group.request.deadline.is_some_and(|deadline| deadline <= now)
-                || (!group.started && waited >= queue_timeout)
+                || (!group.started && group.request.priority > Priority::Batch && waited >= queue_timeout)
         };
         let late: Vec<GroupId> =
             self.groups.iter().filter(|(_, group)| is_late(group)).map(|(id, _)| id).collect();
@@ -275,6 +280,7 @@ impl Scheduler {
     fn preempt(&mut self, index: usize) {
         let mut sequence = self.running.remove(index);
         self.release_blocks(&mut sequence);
+        sequence.behind = 0;
         sequence.phase = Phase::Waiting;
         self.waiting.push(sequence);
         self.figures.preemptions += 1;
@@ -287,8 +293,7 @@ impl Scheduler {
     }
 
     fn standing(&self, arrival: Instant, priority: Priority) -> u64 {
-        let lower_classes = 2 - class(priority) as u32;
-        let standing = arrival.saturating_duration_since(self.epoch) + HEAD_START * lower_classes;
+        let standing = arrival.saturating_duration_since(self.epoch) + LATER[class(priority)];
         u64::try_from(standing.as_micros()).unwrap_or(u64::MAX)
     }
 

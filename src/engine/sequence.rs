@@ -184,7 +184,11 @@ impl Sequence {
 
     /// Whether it goes on, and this token is its last, at this position.
     pub(super) fn has_said(&self, token: u32, position: usize) -> bool {
-        self.is_decoding() && self.tokens.len() == position + 1 && self.tokens.last() == Some(&token)
+        // After tokens that came without a pass, what was guessed stands where nobody looked.
+        self.is_decoding()
+            && self.behind == 0
+            && self.tokens.len() == position + 1
+            && self.tokens.last() == Some(&token)
     }
 
     /// Whether its prompt, or what it lost in a preemption, is being run.

@@ -16,6 +16,9 @@ use crate::engine::scheduler::{Scheduler, Step};
 use crate::engine::sequence::Submission;
 use crate::engine::{EngineError, EngineStats};
 
+/// Grammars are walked on these threads, as deep as they could be compiled. What is not used takes no memory.
+const STACK_BYTES: usize = 64 << 20;
+
 /// What the engine thread owns. Fields are dropped in this order: the memory is free before `stats` says that the
 /// thread has ended.
 pub(super) struct Worker {
@@ -131,6 +134,7 @@ pub(super) fn guarded<T>(call: impl FnOnce() -> Result<T, sconce_models::Error>)
 
 /// Starts a named thread.
 pub(super) fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> Result<(), EngineError> {
-    let spawned = std::thread::Builder::new().name(name.to_owned()).spawn(body);
+    let thread = std::thread::Builder::new().name(name.to_owned()).stack_size(STACK_BYTES);
+    let spawned = thread.spawn(body);
     spawned.map(drop).map_err(|error| EngineError::Failed { reason: format!("no thread: {error}") })
 }

@@ -94,6 +94,46 @@ impl Generator {
         Ok(prompt::prepare(&request, lease, self.workers()).await?.ids.len())
     }
 
+    /// The text and the tokens of a conversation's prompt, without running it.
+    ///
+    /// # Errors
+    /// [`GenerateError`] for what is wrong with the conversation or the model.
+    pub async fn rendered(
+        &self,
+        lease: &ModelLease,
+        request: GenerateRequest,
+    ) -> Result<(String, Vec<u32>), GenerateError> {
+        causal_engine(lease)?;
+        let Prepared { text, ids, .. } = prompt::prepare(&request, lease, self.workers()).await?;
+        Ok((text.unwrap_or_default(), ids))
+    }
+
+    /// The tokens of a text, whatever the model is for.
+    ///
+    /// # Errors
+    /// [`GenerateError::Tokenizer`].
+    pub async fn tokens(
+        &self,
+        lease: &ModelLease,
+        text: String,
+        add_special_tokens: bool,
+    ) -> Result<Vec<u32>, GenerateError> {
+        let tokenizer = lease.tokenizer.clone();
+        let encode = move || tokenizer.encode(&text, add_special_tokens).map_err(GenerateError::Tokenizer);
+        prompt::aside(self.workers(), encode).await
+    }
+
+    /// The text of tokens, special ones included.
+    ///
+    /// # Errors
+    /// [`GenerateError::NoSuchToken`].
+    pub async fn text(&self, lease: &ModelLease, ids: Vec<u32>) -> Result<String, GenerateError> {
+        prompt::check_ids(&ids, lease.spec.vocab_size, Some("tokens"))?;
+        let tokenizer = lease.tokenizer.clone();
+        let decode = move || tokenizer.decode(&ids, false).map_err(GenerateError::Tokenizer);
+        prompt::aside(self.workers(), decode).await
+    }
+
     /// Starts several requests at once; their choices are numbered through. If one cannot start those before it are
     /// given up, but may have cost something.
     ///
@@ -139,7 +179,7 @@ fn echo(request: &GenerateRequest, lease: &ModelLease, ids: &[u32]) -> Result<Op
         return Ok(None);
     }
     let text = match &request.prompt {
-        Prompt::Text(text) => text.clone(),
+        Prompt::Text(text) | Prompt::Infill { before: text, .. } => text.clone(),
         _ => lease.tokenizer.decode(ids, !request.show_special_tokens).map_err(GenerateError::Tokenizer)?,
     };
     Ok(Some(Echo { ids: ids.to_vec(), text, logprobs: request.prompt_logprobs.is_some() }))
@@ -219,6 +259,9 @@ fn sequence(
     let mut stop_token_ids = request.stop_token_ids;
     if !request.ignore_end {
         stop_token_ids.extend(&lease.defaults().end_token_ids);
+        if let (Prompt::Infill { .. }, Some(infill)) = (&request.prompt, &lease.profile.features.infill) {
+            stop_token_ids.extend(&infill.end);
+        }
     }
     SequenceRequest {
         sampling: request.sampling.resolve(lease.defaults()),

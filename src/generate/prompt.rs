@@ -3,7 +3,7 @@
 //! Templates and long texts are worked on away from the async threads, a few at a time.
 
 use sconce_models::chat_template::TemplateInput;
-use sconce_models::{ChatTemplate, Error, Tokenizer};
+use sconce_models::{ChatTemplate, Error, Infill, Tokenizer};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
@@ -55,6 +55,11 @@ pub async fn prepare(
             };
             Prepared { ids, ..Prepared::default() }
         }
+        Prompt::Infill { before, after } => {
+            let infill = infill(lease)?.clone();
+            let work = move || with_gap(&tokenizer, &infill, &before, &after, context);
+            Prepared { ids: aside(workers, work).await?, ..Prepared::default() }
+        }
         Prompt::Chat { .. } => {
             let (Some(template), Some(format)) = (lease.chat_template.clone(), format_of(lease)) else {
                 return Err(GenerateError::NoChatTemplate { model: lease.id.clone() });
@@ -83,6 +88,37 @@ pub fn format_of(lease: &ModelLease) -> Option<Format> {
 /// Whether a prompt ends with the mark before a thought.
 fn ends_thinking(text: &str, format: Format) -> bool {
     format.thought_marks().is_some_and(|marks| text.trim_end().ends_with(marks.begin.trim_end()))
+}
+
+/// How the model fills gaps.
+///
+/// # Errors
+/// [`GenerateError::Unsupported`] if it does not.
+fn infill(lease: &ModelLease) -> Result<&Infill, GenerateError> {
+    let reason = "this model was not trained to fill a gap: its tokenizer has no tokens for one";
+    let unsupported = || GenerateError::Unsupported { param: "suffix", reason: reason.to_owned() };
+    lease.profile.features.infill.as_ref().ok_or_else(unsupported)
+}
+
+/// The prompt of a text with a gap.
+fn with_gap(
+    tokenizer: &Tokenizer,
+    infill: &Infill,
+    before: &str,
+    after: &str,
+    context: usize,
+) -> Result<Vec<u32>, GenerateError> {
+    let mut ids = tokenizer.encode("", true).map_err(GenerateError::Tokenizer)?;
+    ids.push(infill.before);
+    ids.extend(encode(tokenizer, before, false, context)?);
+    ids.push(infill.after);
+    if after.len() / LONGEST_TOKEN_BYTES > context {
+        let prompt = after.len() / LONGEST_TOKEN_BYTES;
+        return Err(GenerateError::ContextLength { prompt, context, at_least: true });
+    }
+    ids.extend(tokenizer.encode_continuation(after).map_err(GenerateError::Tokenizer)?);
+    ids.push(infill.middle);
+    Ok(ids)
 }
 
 /// Checks ids that a client sent.

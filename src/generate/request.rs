@@ -23,6 +23,13 @@ pub enum Prompt {
     },
     /// Plain text.
     Text(String),
+    /// Plain text with a gap, which the answer is to fill.
+    Infill {
+        /// What is before the gap.
+        before: String,
+        /// What is after it.
+        after: String,
+    },
     /// Token ids, taken as they are.
     Tokens(Vec<u32>),
 }

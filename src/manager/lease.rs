@@ -9,6 +9,7 @@ use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use crate::engine::{EmbedderHandle, EngineHandle, EngineStats};
+use crate::manager::profile::Profile;
 
 /// What runs a loaded model.
 #[derive(Clone)]
@@ -73,6 +74,8 @@ pub struct LoadedEntry {
     pub(super) defaults: GenerationDefaults,
     /// What runs it.
     pub runner: Runner,
+    /// What else is known of it.
+    pub profile: Arc<Profile>,
 }
 
 /// Holds a loaded model. Clones are one lease.

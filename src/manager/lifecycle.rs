@@ -229,6 +229,7 @@ impl Lifecycle {
                     slot.failures = 0;
                     slot.last_error = None;
                     slot.spec = entry.as_ref().map(|entry| entry.spec.clone()).or(slot.spec.take());
+                    slot.profile = entry.as_ref().map(|entry| entry.profile.clone()).or(slot.profile.take());
                 }
                 slot.leases.touch();
                 slot.enter(entry.map_or(SlotState::Absent, SlotState::Ready));

@@ -11,6 +11,8 @@ use crate::engine::{EmbedderHandle, Engine, EngineError, EngineLimits, Speculati
 use crate::error::Code;
 use crate::manager::lease::{LoadedEntry, Runner};
 use crate::manager::memory::{MemoryNeed, MemoryPlan};
+use crate::manager::profile::Profile;
+use crate::manager::self_test::SelfTest;
 
 /// Why a model could not be loaded: one text for its user, one for the log.
 #[derive(Debug)]
@@ -109,7 +111,7 @@ impl Loader {
         files: &ModelFiles,
         plan: MemoryPlan,
     ) -> Result<LoadedEntry, LoadFailure> {
-        let Loaded { model, mut spec, device, tokenizer, chat_template, defaults } =
+        let Loaded { model, mut spec, device, tokenizer, chat_template, defaults, features, quantisation } =
             load(files, &self.options)?;
         let runner = match model {
             LoadedModel::Causal(model) => {
@@ -129,7 +131,16 @@ impl Loader {
             )?),
         };
         let grammars = Arc::new(Grammars::new(tokenizer.clone(), defaults.end_token_ids.clone()));
-        Ok(LoadedEntry { id: id.to_owned(), spec, tokenizer, grammars, chat_template, defaults, runner })
+        let profile = Arc::new(Profile {
+            quantisation,
+            cache_type: self.options.cache_type,
+            self_test: SelfTest::run(spec.kind, chat_template.as_ref(), &tokenizer, &defaults),
+            chat_template: chat_template.as_ref().map(|template| template.source().to_owned()),
+            tool_format: defaults.tool_format.clone(),
+            features,
+        });
+        let id = id.to_owned();
+        Ok(LoadedEntry { id, spec, tokenizer, grammars, chat_template, defaults, runner, profile })
     }
 
     fn limits(&self, plan: MemoryPlan) -> EngineLimits {

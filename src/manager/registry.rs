@@ -10,6 +10,7 @@ use tokio::time::Instant;
 use crate::engine::EngineStats;
 use crate::manager::desired::{Desired, FollowNotice, Recipe};
 use crate::manager::lease::{Leases, LoadedEntry, ModelLease, Runner, Waiting};
+use crate::manager::profile::Profile;
 use crate::manager::source::Source;
 use crate::manager::{ManagerError, ModelState, ModelStatus, Progress};
 
@@ -32,6 +33,8 @@ pub(super) struct Slot {
     pub made_from: Recipe,
     /// Its shape, once it has been loaded.
     pub spec: Option<ModelSpec>,
+    /// What else was found out then.
+    pub profile: Option<Arc<Profile>>,
     /// Bytes set aside for it, from before it is loaded until after its memory is free again.
     pub reserved: u64,
     /// Failures in a row: how long to wait before the next try.
@@ -93,6 +96,7 @@ impl Slot {
             state: SlotState::Absent,
             since: now(),
             spec: None,
+            profile: None,
             reserved: 0,
             failures: 0,
             last_error: None,
@@ -145,6 +149,7 @@ impl Slot {
         }
         if is_another {
             self.spec = None;
+            self.profile = None;
             self.last_error = None;
             self.failures = 0;
         }
@@ -194,6 +199,10 @@ impl Slot {
             // What was read once stays true while the model is away.
             _ => self.spec.as_ref(),
         };
+        let profile = match &self.state {
+            SlotState::Ready(entry) => Some(&entry.profile),
+            _ => self.profile.as_ref(),
+        };
         let entry = &self.desired.entry;
         ModelStatus {
             id: entry.id.clone(),
@@ -204,6 +213,7 @@ impl Slot {
             since: self.since,
             last_error: self.error_now(),
             spec: loaded.cloned(),
+            profile: profile.cloned(),
             created: self.desired.created,
             pinned: self.pinned,
             enabled: self.desired.enabled,

@@ -1,7 +1,11 @@
 //! The life of a model: Absent → Downloading → Loading → Ready → Draining → Absent, or Failed.
 
+use std::sync::Arc;
+
 use sconce_models::{ModelKind, ModelSpec};
 use serde::Serialize;
+
+use crate::manager::profile::Profile;
 
 /// How far a download is.
 #[derive(Debug, Clone, PartialEq, Serialize, Default)]
@@ -79,6 +83,9 @@ pub struct ModelStatus {
     pub last_error: Option<String>,
     /// Its shape, once read.
     pub spec: Option<ModelSpec>,
+    /// What else was found out when it was loaded.
+    #[serde(skip)]
+    pub profile: Option<Arc<Profile>>,
     /// Seconds since 1970 when it was added to this server.
     pub created: u64,
     /// Never unloaded to make room.

@@ -14,8 +14,10 @@ use crate::engine::scheduler::Scheduler;
 use crate::engine::scheduler::plan::Budget;
 use crate::engine::sequence::{Phase, Rank, Sequence, TenantCounts};
 
-/// A class with requests in line that starts none for this long has its turn, whatever waits above it.
-const CLASS_PATIENCE: Duration = Duration::from_secs(5);
+/// A class with requests in line that starts none for this long has its turn, whatever waits above it: low to high. What
+/// runs only when nobody else waits is not forgotten, and no more than that.
+const CLASS_PATIENCE: [Duration; 3] =
+    [Duration::from_secs(60), Duration::from_secs(5), Duration::from_secs(5)];
 /// Most requests that are looked at per step only to find that their prefix is still being made.
 const MAX_PASSED_OVER: usize = 16;
 
@@ -56,14 +58,15 @@ impl Scheduler {
 
     /// Index in `waiting` of the sequence whose turn it is.
     fn next_in_line(&self, passed_over: &[usize], now: Instant) -> Option<usize> {
-        let candidates = || (0..self.waiting.len()).filter(|index| !passed_over.contains(index));
+        let may = |index: &usize| !passed_over.contains(index) && !self.yields(&self.waiting[*index]);
+        let candidates = || (0..self.waiting.len()).filter(may);
         let class = |index: usize| self.class_of(&self.waiting[index]);
         let mut present = [false; 3];
         candidates().for_each(|index| present[class(index)] = true);
         let unserved = |class: usize| {
             self.class_served[class].map_or(Duration::ZERO, |last| now.saturating_duration_since(last))
         };
-        let overdue = (0..3).filter(|&class| present[class] && unserved(class) >= CLASS_PATIENCE);
+        let overdue = (0..3).filter(|&class| present[class] && unserved(class) >= CLASS_PATIENCE[class]);
         let highest = (0..3).rfind(|&class| present[class])?;
         let turn = overdue.max_by_key(|&class| unserved(class)).unwrap_or(highest);
         candidates().filter(|&index| class(index) == turn).min_by(|&a, &b| {

@@ -64,12 +64,22 @@ impl Scheduler {
     pub(in crate::engine) fn plan(&mut self, now: Instant) -> Option<Step> {
         let mut step = Step::default();
         self.running.iter_mut().for_each(|sequence| sequence.scheduled = 0);
-        self.schedule_decoding(&mut step.copies);
-        self.schedule_prefill(now);
+        self.look_who_yields(now);
+        self.schedule_tokens(&mut step.copies, now);
+        if self.yielding.goes_on() && self.running.iter().all(|sequence| sequence.scheduled == 0) {
+            // Those that it yields to find no room.
+            self.yielding.stop();
+            self.schedule_tokens(&mut step.copies, now);
+        }
         self.schedule_drafts();
         self.build(&mut step);
         debug_assert!(step.batch.tokens() > 0 || self.is_idle(), "something runs as long as something waits");
         (step.batch.tokens() > 0).then_some(step)
+    }
+
+    fn schedule_tokens(&mut self, copies: &mut Vec<(u32, u32)>, now: Instant) {
+        self.schedule_decoding(copies);
+        self.schedule_prefill(now);
     }
 
     /// One token for each decoding sequence, best rank first, and those before it that came without a pass; when blocks run
@@ -79,7 +89,7 @@ impl Scheduler {
         let mut spare = self.limits.max_batch_tokens.saturating_sub(decoding).min(self.limits.prefill_chunk);
         let mut index = 0;
         while index < self.running.len() {
-            if self.running[index].is_decoding() {
+            if self.running[index].is_decoding() && self.has_turn(index) {
                 let more = self.running[index].behind.min(spare);
                 while index < self.running.len() && !self.make_writable(index, 1 + more, copies) {
                     self.preempt(self.running.len() - 1);
@@ -149,10 +159,10 @@ impl Scheduler {
 
     /// Adds tokens of a prompt to the step, so that it has at most `most` of them.
     pub(super) fn schedule_chunk(&mut self, index: usize, most: usize, left: &mut Budget) {
-        let sequence = &mut self.running[index];
-        if !sequence.is_prefilling() {
+        if !self.running[index].is_prefilling() || self.yields(&self.running[index]) {
             return;
         }
+        let sequence = &mut self.running[index];
         let mut chunk = (sequence.remaining() - sequence.scheduled)
             .min(most.saturating_sub(sequence.scheduled))
             .min(left.tokens);

@@ -344,7 +344,7 @@ fn scenario() -> impl Strategy<Value = Scenario> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 192, max_shrink_iters: 2_000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 192, max_shrink_iters: 300, ..ProptestConfig::default() })]
 
     /// Random arrivals, departures and priorities in tiny caches: blocks stay in order at every step (see
     /// [`Simulation::check`]), everyone who stays is answered, and each answer is the one of a request alone, whether or
@@ -579,6 +579,53 @@ fn nobody_gives_way_for_blocks_that_both_would_use() {
 #[test]
 fn a_higher_priority_does_not_wait_for_a_lower_one() {
     assert!(steps_to_first_token(200, Priority::Batch, Priority::High) <= 3);
+}
+
+#[test]
+fn a_usual_request_begins_beside_a_batch_as_if_there_were_none() {
+    for batch in [1, 7, 200] {
+        let steps = steps_to_first_token(batch, Priority::Batch, Priority::Normal);
+        assert_eq!(steps, steps_to_first_token(0, Priority::Batch, Priority::Normal), "beside {batch}");
+    }
+}
+
+#[test]
+fn a_batch_takes_what_answers_leave_over_and_goes_on_when_they_end() {
+    let limits = EngineLimits { max_running: 16, speculation: Speculation::Off, ..limits(256) };
+    let mut simulation = Simulation::new(limits, 2_048);
+    for number in 0..12 {
+        let mut request = greedy(prompt(0, 0, number, 20), 300);
+        (request.tenant, request.priority) = (1, Priority::Batch);
+        simulation.submit(request);
+    }
+    (0..20).for_each(|_| simulation.step());
+    let rows = |simulation: &Simulation| simulation.last_step.as_ref().map_or(0, |step| step.batch.tokens());
+    assert_eq!(rows(&simulation), 12);
+    let client = simulation.submit(SequenceRequest { tenant: 2, ..greedy(prompt(9, 0, 9, 60), 100) });
+    simulation.step();
+    assert_eq!(rows(&simulation), 60, "a prompt has the step to itself");
+    simulation.step();
+    assert!((2..=6).contains(&rows(&simulation)), "{}", rows(&simulation));
+    while simulation.clients[client].answer().choices.iter().all(|choice| choice.ends.is_empty()) {
+        assert!(rows(&simulation) <= 6, "{}", rows(&simulation));
+        simulation.step();
+    }
+    simulation.step();
+    assert_eq!(rows(&simulation), 12);
+    simulation.run();
+    assert_eq!(simulation.scheduler.figures.preemptions, 0);
+}
+
+#[test]
+fn a_batch_waits_in_line_for_as_long_as_it_takes() {
+    let limits = EngineLimits { max_running: 1, queue_timeout: Duration::from_secs(1), ..limits(64) };
+    let mut simulation = Simulation::new(limits, 1_024);
+    simulation.submit(greedy(prompt(0, 0, 1, 20), 300));
+    simulation.step();
+    let waits =
+        simulation.submit(SequenceRequest { priority: Priority::Batch, ..greedy(prompt(1, 0, 1, 20), 5) });
+    simulation.run();
+    assert_eq!(simulation.clients[waits].answer().choices[0].tokens.len(), 5);
 }
 
 #[test]
