@@ -156,6 +156,8 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         match RequestContext::current().surface {
             Surface::OpenAi => OpenAiError(self).into_response(),
+            Surface::Anthropic => AnthropicError(self).into_response(),
+            Surface::Ollama => OllamaError(self).into_response(),
             Surface::Envelope => EnvelopeError(self).into_response(),
         }
     }
@@ -216,6 +218,83 @@ impl OpenAiError {
 }
 
 impl IntoResponse for OpenAiError {
+    fn into_response(self) -> Response {
+        let mut response = (self.0.status(), Json(self.to_json())).into_response();
+        self.0.headers(&mut response);
+        response
+    }
+}
+
+/// An error in Anthropic's shape: `{"type": "error", "error": {"type", "message"}, "request_id"}`, with its statuses.
+#[derive(Debug, Clone)]
+pub struct AnthropicError(ApiError);
+
+impl<E: Into<ApiError>> From<E> for AnthropicError {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl AnthropicError {
+    /// The status that Anthropic's clients expect: 529 where there is too much to do, or nobody to do it, just now.
+    pub fn status_of(code: Code) -> u16 {
+        match code {
+            Code::ModelOverloaded | Code::ModelLoading | Code::ModelOutOfMemory | Code::DatabaseBusy => 529,
+            other if other.status() == 503 => 529,
+            other => other.status(),
+        }
+    }
+
+    /// What `error.type` says.
+    fn kind(&self) -> &'static str {
+        match Self::status_of(self.0.code()) {
+            401 => "authentication_error",
+            403 => "permission_error",
+            404 => "not_found_error",
+            413 => "request_too_large",
+            429 => "rate_limit_error",
+            504 => "timeout_error",
+            529 => "overloaded_error",
+            500.. => "api_error",
+            _ => "invalid_request_error",
+        }
+    }
+
+    /// The JSON text of the error, as bodies and event streams carry it.
+    pub fn to_json(&self) -> Value {
+        let error = json!({"type": self.kind(), "message": self.0.message()});
+        json!({"type": "error", "error": error, "request_id": RequestContext::current().id})
+    }
+}
+
+impl IntoResponse for AnthropicError {
+    fn into_response(self) -> Response {
+        let status = StatusCode::from_u16(Self::status_of(self.0.code()));
+        let status = status.unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(self.to_json())).into_response();
+        self.0.headers(&mut response);
+        response
+    }
+}
+
+/// An error in Ollama's shape: `{"error": …}`, a text.
+#[derive(Debug, Clone)]
+pub struct OllamaError(ApiError);
+
+impl<E: Into<ApiError>> From<E> for OllamaError {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+impl OllamaError {
+    /// The JSON text of the error, as bodies and the last lines of streams carry it.
+    pub fn to_json(&self) -> Value {
+        json!({"error": self.0.message()})
+    }
+}
+
+impl IntoResponse for OllamaError {
     fn into_response(self) -> Response {
         let mut response = (self.0.status(), Json(self.to_json())).into_response();
         self.0.headers(&mut response);
@@ -300,6 +379,25 @@ mod tests {
         let error = EnvelopeError::from(ApiError::new(Code::InvalidValue, "too long").or_param("name"));
         assert_eq!(error.to_json()["data"]["errors"][0]["field"], "name");
         assert_eq!(error.0.message_in(Language::Chinese), "参数值无效（参数 `name`）：too long");
+    }
+
+    #[test]
+    fn anthropics_clients_are_told_that_it_is_too_much_by_their_own_status() {
+        for (code, status, kind) in [
+            (Code::MissingParameter, 400, "invalid_request_error"),
+            (Code::InvalidApiKey, 401, "authentication_error"),
+            (Code::MethodNotAllowed, 405, "invalid_request_error"),
+            (Code::RequestTooLarge, 413, "request_too_large"),
+            (Code::RateLimited, 429, "rate_limit_error"),
+            (Code::ModelOverloaded, 529, "overloaded_error"),
+            (Code::Unavailable, 529, "overloaded_error"),
+            (Code::Timeout, 504, "timeout_error"),
+            (Code::EngineFault, 500, "api_error"),
+        ] {
+            let error = AnthropicError::from(ApiError::of(code));
+            assert_eq!(error.to_json()["error"]["type"], kind, "{code:?}");
+            assert_eq!(error.into_response().status().as_u16(), status, "{code:?}");
+        }
     }
 
     #[test]

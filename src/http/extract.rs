@@ -13,7 +13,7 @@ use crate::auth::{AuthError, Caller, Capability, Origin};
 use crate::error::Code;
 use crate::http::body::too_large;
 use crate::http::strict::{LONGEST_NAME, Mistake, Strict};
-use crate::http::{ApiError, AppState, RequestContext, json};
+use crate::http::{ApiError, AppState, RequestContext, Surface, json};
 
 impl FromRequestParts<AppState> for Origin {
     type Rejection = ApiError;
@@ -26,13 +26,19 @@ impl FromRequestParts<AppState> for Origin {
     }
 }
 
-/// Who is calling, by the `Authorization` header.
+/// Where Anthropic's clients show their key; looked at on the URLs of its protocol alone.
+pub const API_KEY: &str = "x-api-key";
+
+/// Who is calling, by the `Authorization` header, or by what stands for it in the request's protocol.
 impl FromRequestParts<AppState> for Caller {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, state: &AppState) -> Result<Self, ApiError> {
         let origin = Origin::from_request_parts(parts, state).await?;
-        let credential = credential(&parts.headers)?;
+        let credential = match RequestContext::current().surface {
+            Surface::Anthropic => of_either_header(&parts.headers)?,
+            _ => credential(&parts.headers)?,
+        };
         Ok(state.auth().authenticate(credential, origin).await?)
     }
 }
@@ -54,6 +60,24 @@ pub fn credential(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
         return Err(AuthError::MissingCredentials);
     }
     std::str::from_utf8(token).map(Some).map_err(|_| AuthError::InvalidApiKey)
+}
+
+/// What `Authorization` and `x-api-key` show. Both may be there if they show the same.
+///
+/// # Errors
+/// As [`credential`], for either; [`AuthError::MissingCredentials`] where they differ: which of them counts must not be a
+/// matter of opinion.
+fn of_either_header(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
+    let bearer = credential(headers)?;
+    let mut keys = headers.get_all(API_KEY).iter();
+    let key = match (keys.next(), keys.next()) {
+        (None, _) => return Ok(bearer),
+        (Some(only), None) => only,
+        (Some(_), Some(_)) => return Err(AuthError::MissingCredentials),
+    };
+    let key = std::str::from_utf8(key.as_bytes()).map_err(|_| AuthError::InvalidApiKey)?;
+    let is_other = bearer.is_some_and(|bearer| bearer != key);
+    if key.is_empty() || is_other { Err(AuthError::MissingCredentials) } else { Ok(Some(key)) }
 }
 
 /// A JSON body within the server's limits of size, depth and time.
@@ -180,7 +204,7 @@ impl<T: DeserializeOwned> Query<T> {
     ///
     /// # Errors
     /// 400 `invalid_value` naming the parameter.
-    pub(super) fn of_text(text: &str) -> Result<Self, ApiError> {
+    pub fn of_text(text: &str) -> Result<Self, ApiError> {
         if text.contains("%00") {
             return Err(ApiError::new(Code::InvalidValue, "the query contains a character that no text has"));
         }

@@ -25,6 +25,8 @@ use tracing::{Instrument, debug, info, info_span};
 use uuid::Uuid;
 
 use crate::error::Code;
+use crate::http::context::ANTHROPIC_VERSION;
+use crate::http::extract::API_KEY;
 use crate::http::{ApiError, RequestContext, Surface};
 use crate::language::Language;
 use crate::telemetry::metrics::{HTTP_DURATION, HTTP_REQUESTS, PANICS};
@@ -33,9 +35,13 @@ use crate::telemetry::metrics::{HTTP_DURATION, HTTP_REQUESTS, PANICS};
 const PROBES: [&str; 5] = ["/health", "/healthz", "/health/ready", "/readyz", "/metrics"];
 
 /// What common client libraries send from a page besides what they must.
-const CLIENT_HEADERS: [&str; 12] = [
+const CLIENT_HEADERS: [&str; 16] = [
+    "anthropic-beta",
+    "anthropic-dangerous-direct-browser-access",
+    ANTHROPIC_VERSION,
     "openai-organization",
     "openai-project",
+    API_KEY,
     "x-stainless-arch",
     "x-stainless-async",
     "x-stainless-helper-method",
@@ -56,6 +62,9 @@ const PREFLIGHT_AGE: Duration = Duration::from_secs(600);
 pub const MOST_HEADER_BYTES: usize = 32 * 1024;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Where Anthropic's clients look for the same.
+const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 
 /// Who asks and who is believed.
 #[derive(Debug, Clone)]
@@ -106,9 +115,23 @@ fn cors(origins: &Arc<[String]>) -> Option<CorsLayer> {
     Some(layer)
 }
 
+/// What Ollama's clients may look for and do not find, and what to use instead.
+const NOT_OLLAMAS: [(&str, &str); 6] = [
+    ("/api/pull", "an administrator registers models: POST /api/v1/admin/models"),
+    ("/api/create", "an administrator registers models: POST /api/v1/admin/models"),
+    ("/api/blobs", "an administrator registers models by where they come from: POST /api/v1/admin/models"),
+    ("/api/copy", "an administrator gives a model another name: PUT /api/v1/admin/models/{modelId}"),
+    ("/api/delete", "an administrator takes models away: DELETE /api/v1/admin/models/{modelId}"),
+    ("/api/push", "models are not published from here"),
+];
+
 async fn not_found(uri: Uri) -> ApiError {
     let path: String = uri.path().chars().take(200).collect();
-    ApiError::new(Code::NotFound, format!("there is nothing at {path}"))
+    let is_or_is_below =
+        |parent: &str| path.strip_prefix(parent).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+    let instead = NOT_OLLAMAS.iter().find(|(known, _)| is_or_is_below(known));
+    let instead = instead.map_or_else(String::new, |(_, instead)| format!("; {instead}"));
+    ApiError::new(Code::NotFound, format!("there is nothing at {path}{instead}"))
 }
 
 async fn method_not_allowed() -> ApiError {
@@ -130,6 +153,7 @@ async fn observe(State(neighbourhood): State<Neighbourhood>, mut request: Reques
     let route = request.extensions().get::<MatchedPath>().map(|path| path.as_str().to_owned());
     let route = route.unwrap_or_else(|| "other".to_owned());
     let context = Arc::new(context(&neighbourhood, &request, &id, &route));
+    let surface = context.surface;
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let is_behind_tls = is_behind_tls(&neighbourhood, &request);
     let span = info_span!("request", id = id.to_str().unwrap_or_default());
@@ -146,6 +170,9 @@ async fn observe(State(neighbourhood): State<Neighbourhood>, mut request: Reques
     });
     counter!(HTTP_REQUESTS, "route" => route.clone(), "code" => status.to_string()).increment(1);
     histogram!(HTTP_DURATION, "route" => route).record(took);
+    if surface == Surface::Anthropic {
+        response.headers_mut().insert(ANTHROPIC_REQUEST_ID, id.clone());
+    }
     put_headers(response.headers_mut(), id);
     if is_behind_tls {
         response
@@ -165,7 +192,7 @@ fn context(
     RequestContext {
         id: id.to_str().unwrap_or_default().to_owned(),
         language: Language::of_accept_language(text(ACCEPT_LANGUAGE).unwrap_or_default()),
-        surface: Surface::of_path(request.uri().path()),
+        surface: Surface::of(request.uri().path(), request.headers()),
         request: format!("{} {route}", request.method()),
         address: client_address(peer(request), request.headers(), &neighbourhood.trusted_proxies),
         user_agent: text(USER_AGENT).unwrap_or_default().chars().take(256).collect(),

@@ -11,8 +11,8 @@ use tokio::sync::watch;
 use crate::auth::models::ModelLimits;
 use crate::auth::records::SettingsReader;
 use crate::auth::{Auth, Caller, Capability, ModelUser};
-use crate::config::Explained;
-use crate::engine::EngineStats;
+use crate::config::{BatchConfig, Explained};
+use crate::engine::{EngineStats, Priority};
 use crate::generate::Generator;
 use crate::http::background::Background;
 use crate::http::body::BodyMemory;
@@ -42,12 +42,16 @@ pub struct EdgeSettings {
     pub socket_idle_timeout: Duration,
     /// How long answers are kept for those who do not say otherwise; none: not at all.
     pub response_retention: Option<Duration>,
+    /// Whether Ollama's protocol is spoken, too.
+    pub ollama: bool,
     /// The address listened on.
     pub address: IpAddr,
     /// Proxies whose `X-Forwarded-For` is believed.
     pub trusted_proxies: Arc<[IpNet]>,
     /// Web origins whose pages may call this server.
     pub allowed_origins: Arc<[String]>,
+    /// Files and batches.
+    pub batch: BatchConfig,
     /// All settings as they are shown.
     pub explained: ExplainedSettings,
 }
@@ -125,7 +129,7 @@ impl AppState {
     /// The models as somebody who may use models sees them.
     pub fn models<'a>(&'a self, user: &'a ModelUser) -> Models<'a> {
         let interruption = Interruption::of_request(user.caller(), ModelUser::PERMISSION, &self.0.shutdown);
-        Models { app: &self.0, table: self.registry().table(), user, interruption }
+        Models { app: &self.0, table: self.registry().table(), user, interruption, background: None }
     }
 
     /// The registered models.
@@ -200,6 +204,8 @@ pub struct Models<'a> {
     table: Arc<ModelTable>,
     user: &'a ModelUser,
     interruption: Interruption,
+    /// Where work is written down that nobody waits for.
+    background: Option<Recorder>,
 }
 
 impl Models<'_> {
@@ -207,6 +213,24 @@ impl Models<'_> {
     #[must_use]
     pub fn interrupted_by(self, interruption: &Interruption) -> Self {
         Self { interruption: interruption.clone(), ..self }
+    }
+
+    /// The same, for work that nobody waits for: it runs when nobody else does, takes as long as it takes, and is
+    /// written down by whoever has this recorder.
+    #[must_use]
+    pub fn in_background(self, recorder: Recorder) -> Self {
+        Self { background: Some(recorder), ..self }
+    }
+
+    /// The highest priority that work with them may have.
+    pub fn highest_priority(&self) -> Priority {
+        if self.background.is_some() { Priority::Batch } else { Priority::High }
+    }
+
+    /// When a request that begins now is given up; none: it takes as long as it takes.
+    pub fn deadline(&self) -> Option<Instant> {
+        let is_waited_for = self.background.is_none();
+        is_waited_for.then(|| Instant::now() + self.app.settings.request_timeout)
     }
 
     /// Whose they are.
@@ -263,7 +287,8 @@ impl Models<'_> {
     /// # Errors
     /// [`UsageError`] when no more can be recorded.
     pub fn record(&self, id: &str, name: &str, endpoint: &'static str) -> Result<Record, UsageError> {
-        let tally = self.app.handles.usage.begin(self.caller(), id, name, endpoint)?;
+        let recorder = self.background.as_ref().unwrap_or(&self.app.handles.usage);
+        let tally = recorder.begin(self.caller(), id, name, endpoint)?;
         Ok(Record::new(tally, self.interruption.using(&self.app.handles.registry, id, name)))
     }
 }

@@ -25,6 +25,8 @@ pub fn about() -> utoipa::openapi::OpenApi {
         (name = "audit", description = "What was done, by whom. 审计日志。"),
         (name = "settings", description = "How the server is set up. 服务器设置。"),
         (name = "openai", description = "The protocol of OpenAI's clients. 与 OpenAI 客户端兼容的接口。"),
+        (name = "anthropic", description = "The protocol of Anthropic's clients. 与 Anthropic 客户端兼容的接口。"),
+        (name = "ollama", description = "The protocol of Ollama's clients, where it is spoken. 与 Ollama 客户端兼容的接口（启用时）。"),
         (name = "probes", description = "For routers, probes and collectors, without a key. 健康检查与指标。")
     )
 )]

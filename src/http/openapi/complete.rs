@@ -45,7 +45,8 @@ impl<'a> Facts<'a> {
 
     /// Whether it makes a model work.
     fn asks_a_model(&self) -> bool {
-        self.has_body && (self.path.starts_with("/v1/") || self.path.starts_with("/api/v1/chat/"))
+        let is_native = Surface::of_path(self.path) == Surface::Envelope;
+        self.has_body && (!is_native || self.path.starts_with("/api/v1/chat/"))
     }
 
     /// Whether it changes what is stored.
@@ -89,8 +90,19 @@ const ERRORS: [Row; 14] = [
     (504, "A deadline passed", |facts| facts.asks_a_model()),
 ];
 
+/// What Anthropic's clients are told instead of 503, and of some of 429.
+const OVERLOADED: u16 = 529;
+
+/// The status that stands for one of [`ERRORS`] on a surface.
+fn shown(surface: Surface, status: u16) -> u16 {
+    if surface == Surface::Anthropic && status == 503 { OVERLOADED } else { status }
+}
+
 /// What a status means, if it is one of [`ERRORS`].
 fn meaning(status: u16) -> &'static str {
+    if status == OVERLOADED {
+        return "The model, the database or this replica cannot take more work now; later is better";
+    }
     ERRORS.iter().find(|(known, ..)| *known == status).map_or("", |(_, meaning, _)| meaning)
 }
 
@@ -105,7 +117,7 @@ pub fn complete(document: &mut Value) {
     names::keep_used_tags(document);
     let mut used = Used::new();
     each_operation(document, |path, method, operation| {
-        protect(operation);
+        protect(Surface::of_path(path), operation);
         leave_out_errors(operation);
         let facts = Facts::of(path, method, operation);
         add_errors(&facts, operation, &mut used);
@@ -130,11 +142,14 @@ fn each_operation(document: &mut Value, mut visit: impl FnMut(&str, &str, &mut O
 }
 
 /// Every operation wants a token unless it says that it may be asked without any.
-fn protect(operation: &mut Object) {
+fn protect(surface: Surface, operation: &mut Object) {
     let all = operation.get("security").and_then(Value::as_array);
     let security = match all {
         Some(all) if all.iter().any(|one| *one == json!({})) => json!([]),
         Some(_) => return,
+        None if surface == Surface::Anthropic => {
+            json!([{components::BEARER: []}, {components::API_KEY: []}])
+        }
         None => json!([{components::BEARER: []}]),
     };
     operation.insert("security".into(), security);
@@ -165,6 +180,7 @@ fn add_errors(facts: &Facts<'_>, operation: &mut Object, used: &mut Used) {
     let surface = Surface::of_path(facts.path);
     let responses = responses(operation);
     for (status, _, can_be) in ERRORS {
+        let status = shown(surface, status);
         let name = status.to_string();
         if can_be(facts) && !responses.contains_key(&name) {
             let shared = components::response_name(surface, status);

@@ -2,19 +2,25 @@
 
 use serde_json::{Value, json};
 
-use super::{HEAD_TOO_LARGE, Used, meaning};
+use super::{HEAD_TOO_LARGE, OVERLOADED, Used, meaning};
 use crate::error::Code;
-use crate::http::Surface;
+use crate::http::extract::API_KEY as API_KEY_HEADER;
+use crate::http::{AnthropicError, Surface};
 use crate::language::Language;
 
-/// The name of the one way to authenticate.
+/// The name of the usual way to authenticate.
 pub(super) const BEARER: &str = "bearer";
+
+/// The name of the way that Anthropic's clients have beside it.
+pub(super) const API_KEY: &str = "apiKey";
 
 /// The name of the shared response for a status.
 pub(super) fn response_name(surface: Surface, status: u16) -> String {
     match surface {
         Surface::Envelope => format!("Error{status}"),
         Surface::OpenAi => format!("OpenAiError{status}"),
+        Surface::Anthropic => format!("AnthropicError{status}"),
+        Surface::Ollama => format!("OllamaError{status}"),
     }
 }
 
@@ -23,6 +29,8 @@ fn schema_name(surface: Surface) -> &'static str {
     match surface {
         Surface::Envelope => "ErrorEnvelope",
         Surface::OpenAi => "OpenAiErrorEnvelope",
+        Surface::Anthropic => "AnthropicErrorEnvelope",
+        Surface::Ollama => "OllamaErrorEnvelope",
     }
 }
 
@@ -35,7 +43,7 @@ pub(super) fn headers(status: u16) -> Vec<(&'static str, Value)> {
     }
     match status {
         401 => headers.push(("WWW-Authenticate", reference("Authenticate"))),
-        429 | 503 => headers.push(("Retry-After", reference("RetryAfter"))),
+        429 | 503 | OVERLOADED => headers.push(("Retry-After", reference("RetryAfter"))),
         _ => {}
     }
     headers
@@ -60,6 +68,17 @@ pub(super) fn add(document: &mut Value, used: &Used) {
     }
     put(document, "schemas", schema_name(Surface::Envelope), envelope());
     put(document, "schemas", schema_name(Surface::OpenAi), openai());
+    for (surface, schema) in [(Surface::Anthropic, anthropic()), (Surface::Ollama, ollama())] {
+        if used.values().any(|(used, _)| *used == surface) {
+            put(document, "schemas", schema_name(surface), schema);
+        }
+    }
+    if used.values().any(|(used, _)| *used == Surface::Anthropic) {
+        let description = "An API key, as Anthropic's clients show it.";
+        let scheme =
+            json!({"type": "apiKey", "in": "header", "name": API_KEY_HEADER, "description": description});
+        put(document, "securitySchemes", API_KEY, scheme);
+    }
     for (name, (surface, status)) in used {
         put(document, "responses", name, response(*surface, *status));
     }
@@ -79,7 +98,11 @@ fn response(surface: Surface, status: u16) -> Value {
     if status == HEAD_TOO_LARGE {
         return json!({"description": description});
     }
-    for code in Code::ALL.iter().filter(|code| code.status() == status) {
+    let is_one = |code: &&Code| match surface {
+        Surface::Anthropic => AnthropicError::status_of(**code) == status,
+        _ => code.status() == status,
+    };
+    for code in Code::ALL.iter().filter(is_one) {
         description.push_str(&format!("\n- {}: {}", code.number(), code.text(Language::English)));
     }
     let headers: serde_json::Map<String, Value> =
@@ -142,5 +165,36 @@ fn openai() -> Value {
                 "code": nullable("The stable name of the error.")
             }
         }}
+    })
+}
+
+fn anthropic() -> Value {
+    json!({
+        "type": "object",
+        "description": "Every error below `/v1/messages`, as Anthropic's clients read it.",
+        "required": ["type", "error", "request_id"],
+        "properties": {
+            "type": {"type": "string", "enum": ["error"]},
+            "error": {
+                "type": "object",
+                "title": "AnthropicErrorDetail",
+                "required": ["type", "message"],
+                "properties": {
+                    "type": {"type": "string", "example": "authentication_error"},
+                    "message": {"type": "string", "example": "Invalid API Key"}
+                }
+            },
+            "request_id": {"type": "string", "example": "req_018EeWyXxfu5pfWkrYcMdjWG",
+                "description": "Finds this request in the log."}
+        }
+    })
+}
+
+fn ollama() -> Value {
+    json!({
+        "type": "object",
+        "description": "Every error of Ollama's URLs, as its clients read it.",
+        "required": ["error"],
+        "properties": {"error": {"type": "string", "example": "the model `llama3` does not exist"}}
     })
 }
