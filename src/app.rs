@@ -12,8 +12,9 @@ use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::auth::{Auth, AuthError, FirstRun};
+use crate::batch::Runner;
 use crate::clock::Clock;
-use crate::config::{AuthConfig, Config, Explained, ServerConfig};
+use crate::config::{AuthConfig, BatchConfig, Config, Explained, ServerConfig};
 use crate::generate::Generator;
 use crate::http::layers::{self, Neighbourhood};
 use crate::http::openapi::{self, Documents};
@@ -81,6 +82,7 @@ pub async fn run(config: Config, listener: TcpListener, shutdown: Shutdown) -> R
 pub struct App {
     server: ServerConfig,
     access: AuthConfig,
+    batch: BatchConfig,
     explained: Vec<Explained>,
     store: Store,
     /// The database is this server's alone, where it cannot be shared.
@@ -122,6 +124,7 @@ impl App {
         Ok(Self {
             server: config.server,
             access: config.auth,
+            batch: config.batch,
             explained,
             store,
             _lock: lock,
@@ -173,7 +176,9 @@ impl App {
         registry.sync().await?;
         let handles = Handles { registry: Arc::clone(&registry), usage: self.usage.clone(), generator };
         let state = AppState::new(settings, handles, shutdown.clone(), self.ready.subscribe());
+        let batches = Runner::new(state.clone(), self.store.clone(), self.usage.clone());
         let mut upkeep = JoinSet::new();
+        upkeep.spawn(Arc::clone(&batches).sweep());
         upkeep.spawn(keep_metrics_tidy(state.metrics().clone()));
         upkeep.spawn(self.auth.clone().watch());
         upkeep.spawn(self.auth.clone().keep_last_used());
@@ -189,8 +194,10 @@ impl App {
         let server = http::serve(listener, router(state), bounds, async move {
             drained.drained().await;
         });
-        let server = async move {
-            server.await;
+        // What a batch has begun may end, too.
+        let batches = tokio::spawn(batches.run());
+        let server = async {
+            let _ = tokio::join!(server, batches);
             background.finished().await;
         };
         let outcome = tokio::select! {
@@ -229,9 +236,11 @@ impl App {
             slow_client_timeout: self.server.slow_client_timeout,
             socket_idle_timeout: self.server.socket_idle_timeout,
             response_retention: self.server.response_retention,
+            ollama: self.server.ollama,
             address,
             trusted_proxies: self.access.trusted_proxies.clone().into(),
             allowed_origins: self.access.allowed_origins.clone().into(),
+            batch: self.batch.clone(),
             explained: ExplainedSettings::new(&self.explained),
         }
     }
@@ -298,6 +307,7 @@ fn router(state: AppState) -> Router {
         allowed_origins: Arc::clone(&settings.allowed_origins),
     };
     let described = OpenApiRouter::with_openapi(openapi::about()).merge(api::routes()).merge(admin::routes());
+    let described = if settings.ollama { described.merge(api::ollama::routes()) } else { described };
     let (routes, collected) = described.split_for_parts();
     let routes = routes.merge(openapi::routes(Documents::new(&collected)));
     layers::wrap(routes, neighbourhood).with_state(state)

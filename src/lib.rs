@@ -4,6 +4,7 @@
 //!
 //! ```text
 //!              main · cli · app
+//!                  batch                  requests in a file, done while nobody waits
 //!      api         admin      http            edge: HTTP words live here
 //!   generate                  usage           text in, text out · what was used
 //!   manager                   auth            which models, in what state · who may do what
@@ -19,6 +20,7 @@ pub mod admin;
 pub mod api;
 pub mod app;
 pub mod auth;
+pub mod batch;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -60,7 +60,8 @@ pub async fn start(
     for request in &mut requests {
         limit(request, &limits, endpoint.usual_max_tokens)?;
         request.tenant = models.caller().tenant();
-        request.deadline = Some(app.deadline());
+        request.priority = request.priority.min(models.highest_priority());
+        request.deadline = models.deadline();
     }
     let mut record = models.record(&lease.id, &name, endpoint.path)?;
     record.attribute(requests.first().map(|request| request.attribution.clone()).unwrap_or_default());
@@ -127,14 +128,28 @@ pub fn refuse_while_draining(app: &AppState) -> Result<(), ApiError> {
 /// # Errors
 /// The generation's, and what happened.
 pub async fn whole(generation: Metered, writer: &impl Writer) -> Result<Value, ApiError> {
+    let answer = unless_interrupted(generation, Answer::collect).await?;
+    Ok(writer.answer(answer))
+}
+
+/// Waits for what is made of all events, unless something happens before it.
+///
+/// # Errors
+/// The generation's, and what happened.
+pub async fn unless_interrupted<T, F>(
+    generation: Metered,
+    collect: impl FnOnce(Metered) -> F,
+) -> Result<T, ApiError>
+where
+    F: Future<Output = Result<T, ApiError>>,
+{
     let interruption = generation.interruption().clone();
     // Polled before the interruption is: an answer that is there is given.
-    let answer = tokio::select! {
+    tokio::select! {
         biased;
-        answer = Answer::collect(generation) => answer?,
-        error = interruption.happened() => return Err(error),
-    };
-    Ok(writer.answer(answer))
+        answer = collect(generation) => answer,
+        error = interruption.happened() => Err(error),
+    }
 }
 
 /// Streams the answer as server-sent events, once the first of them is known to be good (or is long in coming).
@@ -176,7 +191,8 @@ pub async fn begun(
     Ok(stream::iter(first).chain(generation))
 }
 
-fn written<W: Writer>(
+/// What a protocol makes of the events, as they come.
+pub fn written<W: Writer>(
     events: impl Stream<Item = Result<GenerationEvent, ApiError>> + Send + 'static,
     mut writer: W,
 ) -> impl Stream<Item = Result<Vec<Value>, ApiError>> + Send + 'static {

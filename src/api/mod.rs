@@ -1,8 +1,10 @@
 //! Every public URL but those of `admin/`, in one list.
 
+mod anthropic;
 pub mod health;
 mod inference;
 pub mod native;
+pub mod ollama;
 pub mod openai;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -16,11 +18,23 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(openai::chat::create))
         .routes(routes!(openai::completions::create))
         .routes(routes!(openai::embeddings::create))
+        .routes(routes!(openai::files::create, openai::files::list))
+        .routes(routes!(openai::files::retrieve, openai::files::delete))
+        .routes(routes!(openai::files::content))
+        .routes(routes!(openai::batches::create, openai::batches::list))
+        .routes(routes!(openai::batches::retrieve))
+        .routes(routes!(openai::batches::cancel))
         .routes(routes!(openai::responses::create))
         .routes(routes!(openai::responses::retrieve, openai::responses::delete))
         .routes(routes!(openai::responses::cancel))
         .routes(routes!(openai::responses::input_items))
         .routes(routes!(openai::responses::input_tokens))
+        .routes(routes!(openai::rerank::rerank))
+        .routes(routes!(openai::rerank::rerank_v2))
+        .routes(routes!(openai::rerank::score))
+        .routes(routes!(openai::tokenize::tokenize))
+        .routes(routes!(openai::tokenize::detokenize))
+        .routes(routes!(openai::tokenize::render))
         .routes(routes!(openai::models::list))
         .routes(routes!(openai::models::retrieve))
         .routes(routes!(health::live))
@@ -29,5 +43,6 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(health::readyz))
         .routes(routes!(health::metrics))
         .routes(routes!(health::version))
+        .merge(anthropic::routes())
         .merge(native::routes())
 }

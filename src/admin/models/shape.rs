@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use crate::admin::models::change::{ModelDefaults, configured};
 use crate::auth::models::{ModelLimits, RegisteredModel, Visibility};
 use crate::clock::Timestamp;
-use crate::manager::{ModelState, ModelStatus, Progress};
+use crate::manager::{Check, ModelState, ModelStatus, Progress, SelfTest};
 
 /// A model: what it is to be, and what has become of it.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -83,6 +83,50 @@ pub struct ModelStatusView {
     memory_bytes: u64,
     /// Requests that use it now.
     requests: u64,
+    /// How its own test went when it was loaded.
+    self_test: Option<SelfTestView>,
+}
+
+/// How a model's own test went.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct SelfTestView {
+    /// A plain conversation is shown by the model's template.
+    template: CheckView,
+    /// So are functions, a call and its result.
+    tools: CheckView,
+    /// What the template writes after an answer is what ends one.
+    end_of_turn: CheckView,
+}
+
+/// How one check went.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub struct CheckView {
+    /// `passed`, `failed`, or `not_applicable`.
+    #[schema(example = "passed")]
+    result: &'static str,
+    /// What is wrong, or why there is nothing to check.
+    reason: Option<String>,
+}
+
+impl From<&SelfTest> for SelfTestView {
+    fn from(test: &SelfTest) -> Self {
+        Self {
+            template: (&test.template).into(),
+            tools: (&test.tools).into(),
+            end_of_turn: (&test.end_of_turn).into(),
+        }
+    }
+}
+
+impl From<&Check> for CheckView {
+    fn from(check: &Check) -> Self {
+        let (result, reason) = match check {
+            Check::Passed => ("passed", None),
+            Check::NotApplicable { reason } => ("not_applicable", Some(reason.clone())),
+            Check::Failed { reason } => ("failed", Some(reason.clone())),
+        };
+        Self { result, reason }
+    }
 }
 
 /// How far a download is.
@@ -157,6 +201,7 @@ impl ModelStatusView {
             bytes: status.bytes,
             memory_bytes: status.memory_bytes,
             requests: status.leases as u64,
+            self_test: status.profile.as_ref().map(|profile| (&profile.self_test).into()),
         }
     }
 }

@@ -18,7 +18,9 @@ use crate::generate::{
     Answer, AnswerChoice, Effort, EndReason, GenerateRequest, GenerationEvent, Priority, Prompt, Reasoning,
     TextToken, ToolChoice,
 };
-use crate::http::{AppState, Granted, JsonBody, OpenAiError};
+use crate::http::metered::Metered;
+use crate::http::state::Models;
+use crate::http::{ApiError, AppState, Granted, JsonBody, OpenAiError};
 
 /// Known to OpenAI's clients, refused by name.
 const REFUSED: &[(&str, &str)] = &[
@@ -26,10 +28,13 @@ const REFUSED: &[(&str, &str)] = &[
     ("prediction", "answers are not predicted"),
     ("audio", "the models here write text"),
     ("web_search_options", "nothing is looked up"),
+    ("prompt_cache_options", "the cache keeps what it can"),
     ("prompt_cache_retention", "the cache keeps what it can"),
     ("moderation", "answers are not moderated"),
     ("echo", "use /v1/completions, or `continue_final_message`"),
     ("documents", "put them into a message"),
+    ("thinking_budget", "how long a model thinks cannot be bounded yet"),
+    ("thinking_token_budget", "how long a model thinks cannot be bounded yet"),
     ("chat_template", "the model's own template is used"),
     ("add_special_tokens", "the template says which there are"),
 ];
@@ -53,8 +58,10 @@ pub struct ChatRequest {
     pub legacy: bool,
 }
 
-const ENDPOINT: Endpoint =
-    Endpoint { path: "/v1/chat/completions", prompt: "messages", usual_max_tokens: None };
+/// Its URL.
+pub const PATH: &str = "/v1/chat/completions";
+
+const ENDPOINT: Endpoint = Endpoint { path: PATH, prompt: "messages", usual_max_tokens: None };
 
 /// Answers a conversation.
 ///
@@ -75,17 +82,39 @@ pub async fn create(
     Granted(user): Granted<ModelUser>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, OpenAiError> {
-    let ChatRequest { generate, stream, legacy } = ChatRequest::read(body)?;
-    let object = if stream.stream { "chat.completion.chunk" } else { "chat.completion" };
-    let (model, logprobs) = (generate.model.clone(), generate.sampling.logprobs.is_some());
-    let must_call = matches!(generate.tools.choice, ToolChoice::Required(_));
-    let generation = inference::start(&app, &app.models(&user), vec![generate], ENDPOINT).await?;
-    let head = Head::new("chatcmpl", object, model, generation.fingerprint());
-    let writer = ChatWriter { head, logprobs, include_usage: stream.include_usage, legacy, must_call };
+    let request = ChatRequest::read(body)?;
+    let stream = request.stream;
+    let (generation, writer) = begin(&app, &app.models(&user), request).await?;
     if stream.stream {
         return Ok(inference::events(&app, generation, writer, error_event).await?);
     }
     Ok(Json(inference::whole(generation, &writer).await?).into_response())
+}
+
+/// The same for a line of a batch.
+///
+/// # Errors
+/// As [`create`], and for a stream.
+pub async fn whole(app: &AppState, models: &Models<'_>, body: Value) -> Result<Value, ApiError> {
+    let request = ChatRequest::read(body)?;
+    request.stream.refuse()?;
+    let (generation, writer) = begin(app, models, request).await?;
+    inference::whole(generation, &writer).await
+}
+
+async fn begin(
+    app: &AppState,
+    models: &Models<'_>,
+    request: ChatRequest,
+) -> Result<(Metered, ChatWriter), ApiError> {
+    let ChatRequest { generate, stream, legacy } = request;
+    let object = if stream.stream { "chat.completion.chunk" } else { "chat.completion" };
+    let (model, logprobs) = (generate.model.clone(), generate.sampling.logprobs.is_some());
+    let must_call = matches!(generate.tools.choice, ToolChoice::Required(_));
+    let generation = inference::start(app, models, vec![generate], ENDPOINT).await?;
+    let head = Head::new("chatcmpl", object, model, generation.fingerprint());
+    let writer = ChatWriter { head, logprobs, include_usage: stream.include_usage, legacy, must_call };
+    Ok((generation, writer))
 }
 
 impl ChatRequest {

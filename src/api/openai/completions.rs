@@ -1,24 +1,30 @@
 //! `POST /v1/completions`: the older endpoint, for text without a conversation; evaluations live on it.
 
-use std::collections::HashMap;
+mod writer;
 
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
 
-use crate::api::inference::{self, Endpoint, Writer};
+use self::writer::{TextWriter, Whole};
+use crate::api::inference::{self, Endpoint};
 use crate::api::openai::error_event;
 use crate::api::openai::fields::{Fields, ParameterError, string};
 use crate::api::openai::sampling::{AnswerOptions, MAX_CHOICES, StreamOptions, token_ids};
 use crate::api::openai::schema;
-use crate::api::openai::types::{Envelope, Head, TextChoice, TextLogprobs, finish_reason};
+use crate::api::openai::types::Head;
 use crate::auth::ModelUser;
-use crate::generate::{Answer, GenerateRequest, GenerationEvent, Prompt, TextToken};
-use crate::http::{AppState, Granted, JsonBody, OpenAiError};
+use crate::generate::{GenerateRequest, Prompt};
+use crate::http::metered::Metered;
+use crate::http::state::Models;
+use crate::http::{ApiError, AppState, Granted, JsonBody, OpenAiError};
+
+/// Its URL.
+pub const PATH: &str = "/v1/completions";
 
 const ENDPOINT: Endpoint =
-    Endpoint { path: "/v1/completions", prompt: "prompt", usual_max_tokens: Some(DEFAULT_MAX_TOKENS) };
+    Endpoint { path: PATH, prompt: "prompt", usual_max_tokens: Some(DEFAULT_MAX_TOKENS) };
 
 /// OpenAI's own default.
 const DEFAULT_MAX_TOKENS: u32 = 16;
@@ -26,11 +32,40 @@ const DEFAULT_MAX_TOKENS: u32 = 16;
 /// Most prompts of one request.
 pub const MAX_PROMPTS: usize = 128;
 
+/// Most answers that the best are chosen from.
+const MAX_BEST_OF: u32 = MAX_CHOICES;
+
+/// Most alternatives of a prompt's token.
+const MAX_PROMPT_LOGPROBS: u32 = 20;
+
 /// A request, read and checked: one [`GenerateRequest`] for each prompt.
 #[derive(Debug, PartialEq)]
 pub struct CompletionRequest {
     generate: Vec<GenerateRequest>,
     stream: StreamOptions,
+    show: Show,
+}
+
+/// What is shown of what is generated.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Show {
+    /// Answers to each prompt; the best, where more are generated.
+    choices: u32,
+    /// Of those that are generated.
+    best_of: u32,
+    /// The prompt's text and log-probabilities, before the answer.
+    echo: bool,
+    /// Log-probabilities of the answer, with so many alternatives.
+    logprobs: Option<u32>,
+    /// Log-probabilities of the prompt, with so many alternatives, beside the answer.
+    prompt_logprobs: Option<u32>,
+}
+
+impl Show {
+    /// Whether the prompt comes back before each answer.
+    fn has_prompt(self) -> bool {
+        self.echo || self.prompt_logprobs.is_some()
+    }
 }
 
 /// Continues texts.
@@ -49,18 +84,39 @@ pub async fn create(
     Granted(user): Granted<ModelUser>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, OpenAiError> {
-    let CompletionRequest { generate, stream } = CompletionRequest::read(body)?;
-    let (model, logprobs) = match generate.first() {
-        Some(first) => (first.model.clone(), first.sampling.logprobs),
-        None => (String::new(), None),
-    };
-    let generation = inference::start(&app, &app.models(&user), generate, ENDPOINT).await?;
-    let head = Head::new("cmpl", "text_completion", model, generation.fingerprint());
-    let writer = TextWriter { head, logprobs, include_usage: stream.include_usage, offsets: HashMap::new() };
+    let request = CompletionRequest::read(body)?;
+    let (stream, show) = (request.stream, request.show);
+    let (generation, writer) = begin(&app, &app.models(&user), request).await?;
     if stream.stream {
         return Ok(inference::events(&app, generation, writer, error_event).await?);
     }
-    Ok(Json(inference::whole(generation, &writer).await?).into_response())
+    let answer = inference::unless_interrupted(generation, |events| Whole::collect(events, show)).await?;
+    Ok(Json(writer.whole(answer)).into_response())
+}
+
+/// The same for a line of a batch.
+///
+/// # Errors
+/// As [`create`], and for a stream.
+pub async fn whole(app: &AppState, models: &Models<'_>, body: Value) -> Result<Value, ApiError> {
+    let request = CompletionRequest::read(body)?;
+    request.stream.refuse()?;
+    let show = request.show;
+    let (generation, writer) = begin(app, models, request).await?;
+    let answer = inference::unless_interrupted(generation, |events| Whole::collect(events, show)).await?;
+    Ok(json!(writer.whole(answer)))
+}
+
+async fn begin(
+    app: &AppState,
+    models: &Models<'_>,
+    request: CompletionRequest,
+) -> Result<(Metered, TextWriter), ApiError> {
+    let CompletionRequest { generate, stream, show } = request;
+    let model = generate.first().map(|first| first.model.clone()).unwrap_or_default();
+    let generation = inference::start(app, models, generate, ENDPOINT).await?;
+    let head = Head::new("cmpl", "text_completion", model, generation.fingerprint());
+    Ok((generation, TextWriter::new(head, show, stream.include_usage)))
 }
 
 impl CompletionRequest {
@@ -73,31 +129,68 @@ impl CompletionRequest {
         let model = string(fields.required("model")?, || "model".to_owned())?;
         let prompts = prompts(&mut fields)?;
         let stream = StreamOptions::take(&mut fields)?;
-        let best_of = fields.small_integer("best_of", 1..=MAX_CHOICES)?;
+        let best_of = fields.small_integer("best_of", 1..=MAX_BEST_OF)?;
+        let prompt_logprobs = fields.small_integer("prompt_logprobs", 0..=MAX_PROMPT_LOGPROBS)?;
         let mut options = AnswerOptions::take(&mut fields)?;
-        if best_of.is_some_and(|best_of| best_of != options.choices) {
-            let reason = "answers are not ranked; it may only equal `n`";
-            return Err(ParameterError::unsupported("best_of", reason));
-        }
-        options.sampling.logprobs = fields.small_integer("logprobs", 0..=5)?;
-        let echo = fields.boolean("echo")?.unwrap_or(false);
+        let show = Show {
+            choices: options.choices,
+            best_of: best_of.unwrap_or(options.choices),
+            echo: fields.boolean("echo")?.unwrap_or(false),
+            logprobs: fields.small_integer("logprobs", 0..=5)?,
+            prompt_logprobs,
+        };
+        check_best_of(show, stream)?;
+        // Answers are ranked by how likely their tokens were.
+        let ranked = (show.best_of > show.choices).then_some(0);
+        options.choices = show.best_of;
+        options.sampling.logprobs = show.logprobs.or(ranked);
         let max_new_tokens = fields.small_integer("max_tokens", 0..=u32::MAX)?;
+        let suffix = fields.string("suffix")?.filter(|suffix| !suffix.is_empty());
         fields.refuse(&[
-            ("suffix", "the models here continue a text, they do not fill it in"),
             ("max_completion_tokens", "it is called `max_tokens` here"),
             ("messages", "use /v1/chat/completions"),
             ("top_logprobs", "it is called `logprobs` here"),
             ("add_special_tokens", "send token ids to choose them yourself"),
         ])?;
         fields.finish()?;
-        let prompt_logprobs = options.sampling.logprobs.filter(|_| echo);
+        let echoed = show.logprobs.filter(|_| show.echo);
         let request = |prompt| GenerateRequest {
-            echo,
-            prompt_logprobs,
+            echo: show.has_prompt(),
+            prompt_logprobs: prompt_logprobs.max(echoed),
             ..options.clone().request(&model, prompt, max_new_tokens)
         };
-        Ok(Self { generate: prompts.into_iter().map(request).collect(), stream })
+        let prompts = with_gaps(prompts, suffix, show)?;
+        Ok(Self { generate: prompts.into_iter().map(request).collect(), stream, show })
     }
+}
+
+fn check_best_of(show: Show, stream: StreamOptions) -> Result<(), ParameterError> {
+    if show.best_of < show.choices {
+        return Err(ParameterError::invalid("best_of", "must not be less than `n`"));
+    }
+    if show.best_of > show.choices && stream.stream {
+        let reason = "must equal `n` with `stream`: the best are known only once all have been made";
+        return Err(ParameterError::invalid("best_of", reason));
+    }
+    Ok(())
+}
+
+/// The prompts, as what is before a gap that ends with `suffix`, if there is one.
+fn with_gaps(
+    prompts: Vec<Prompt>,
+    suffix: Option<String>,
+    show: Show,
+) -> Result<Vec<Prompt>, ParameterError> {
+    let Some(after) = suffix else { return Ok(prompts) };
+    if show.has_prompt() {
+        let reason = "cannot be used together with `echo` or `prompt_logprobs`";
+        return Err(ParameterError::invalid("suffix", reason));
+    }
+    let gap = |prompt| match prompt {
+        Prompt::Text(before) => Ok(Prompt::Infill { before, after: after.clone() }),
+        _ => Err(ParameterError::invalid("suffix", "needs prompts that are texts, not token ids")),
+    };
+    prompts.into_iter().map(gap).collect()
 }
 
 fn prompts(fields: &mut Fields) -> Result<Vec<Prompt>, ParameterError> {
@@ -124,69 +217,4 @@ fn prompts(fields: &mut Fields) -> Result<Vec<Prompt>, ParameterError> {
         _ => Err(wrong()),
     };
     values.into_iter().map(prompt).collect()
-}
-
-/// Writes events and answers.
-struct TextWriter {
-    head: Head,
-    logprobs: Option<u32>,
-    include_usage: bool,
-    /// Characters of each choice sent so far.
-    offsets: HashMap<u32, usize>,
-}
-
-impl Writer for TextWriter {
-    fn answer(&self, answer: Answer) -> Value {
-        let choices = answer.choices.into_iter().enumerate().map(|(index, choice)| TextChoice {
-            index,
-            text: choice.text,
-            logprobs: self.logprobs.map(|top| TextLogprobs::new(choice.tokens, 0, top > 0).0),
-            finish_reason: choice.reason.map(finish_reason),
-        });
-        let usage = Some(Some(answer.usage.into()));
-        json!(Envelope { head: &self.head, choices: choices.collect(), usage })
-    }
-
-    fn chunks(&mut self, event: GenerationEvent) -> Vec<Value> {
-        match event {
-            GenerationEvent::Started { .. } => Vec::new(),
-            GenerationEvent::Text { choice, text, tokens } => {
-                let logprobs = self.logprobs(choice, tokens);
-                vec![self.chunk(choice, text, logprobs, None)]
-            }
-            // Plain text has no parts.
-            GenerationEvent::Reasoning { .. }
-            | GenerationEvent::ToolCallBegun { .. }
-            | GenerationEvent::ToolCallArguments { .. } => Vec::new(),
-            GenerationEvent::Ended { choice, reason } => {
-                vec![self.chunk(choice, String::new(), None, Some(finish_reason(reason)))]
-            }
-            GenerationEvent::Done { usage } if self.include_usage => {
-                let choices = Vec::<TextChoice>::new();
-                vec![json!(Envelope { head: &self.head, choices, usage: Some(Some(usage.into())) })]
-            }
-            GenerationEvent::Done { .. } => Vec::new(),
-        }
-    }
-}
-
-impl TextWriter {
-    fn chunk(
-        &self,
-        choice: u32,
-        text: String,
-        logprobs: Option<TextLogprobs>,
-        finish_reason: Option<&'static str>,
-    ) -> Value {
-        let choices = vec![TextChoice { index: choice as usize, text, logprobs, finish_reason }];
-        json!(Envelope { head: &self.head, choices, usage: self.include_usage.then_some(None) })
-    }
-
-    fn logprobs(&mut self, choice: u32, tokens: Vec<TextToken>) -> Option<TextLogprobs> {
-        let top = self.logprobs?;
-        let offset = self.offsets.entry(choice).or_default();
-        let (logprobs, next) = TextLogprobs::new(tokens, *offset, top > 0);
-        *offset = next;
-        Some(logprobs)
-    }
 }

@@ -12,11 +12,13 @@ use crate::api::openai::sampling::token_ids;
 use crate::api::openai::schema;
 use crate::auth::ModelUser;
 use crate::engine::EngineError;
-use crate::generate::EmbedInput;
+use crate::generate::{EmbedInput, EmbedOptions, PromptChoice};
+use crate::http::state::Models;
 use crate::http::{ApiError, AppState, Granted, JsonBody, OpenAiError};
 use crate::usage::Outcome;
 
-const PATH: &str = "/v1/embeddings";
+/// Its URL.
+pub const PATH: &str = "/v1/embeddings";
 
 /// Most inputs of one request, as at OpenAI.
 pub const MAX_INPUTS: usize = 2048;
@@ -33,7 +35,7 @@ pub struct EmbeddingRequest {
     model: String,
     inputs: Vec<EmbedInput>,
     encoding: Encoding,
-    dimensions: Option<u64>,
+    options: EmbedOptions,
 }
 
 /// Embeds texts.
@@ -49,23 +51,32 @@ pub async fn create(
     Granted(user): Granted<ModelUser>,
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, OpenAiError> {
+    Ok(Json(whole(&app, &app.models(&user), body).await?))
+}
+
+/// The same for whoever uses these models.
+///
+/// # Errors
+/// As [`create`].
+pub async fn whole(app: &AppState, models: &Models<'_>, body: Value) -> Result<Value, ApiError> {
     let request = EmbeddingRequest::read(body)?;
-    inference::refuse_while_draining(&app)?;
-    let models = app.models(&user);
+    inference::refuse_while_draining(app)?;
     let lease = models.lease(&request.model).await?;
-    let size = lease.spec.embedding_size;
-    if size > 0 && request.dimensions.is_some_and(|wanted| wanted != size as u64) {
-        let reason = format!("this model's vectors have {size} dimensions and cannot be cut");
-        return Err(ParameterError::unsupported("dimensions", reason).into());
-    }
     let mut record = models.record(&lease.id, &request.model, PATH)?;
     let interruption = record.interruption().clone();
-    let embedding = app.generator().embed(&lease, request.inputs, record.account());
+    let embedding = app.generator().embed(&lease, request.inputs, &request.options, record.account());
+    let deadline = models.deadline();
+    let too_late = async {
+        match deadline {
+            Some(deadline) => tokio::time::sleep_until(deadline.into()).await,
+            None => std::future::pending().await,
+        }
+    };
     let embedding = tokio::select! {
         biased;
         embedding = embedding => embedding,
-        () = tokio::time::sleep_until(app.deadline().into()) => Err(EngineError::DeadlineExceeded.into()),
-        error = interruption.happened() => return Err(error.into()),
+        () = too_late => Err(EngineError::DeadlineExceeded.into()),
+        error = interruption.happened() => return Err(error),
     };
     let embeddings = embedding.map_err(|error| {
         record.failed(&error);
@@ -79,12 +90,12 @@ pub async fn create(
         })
         .collect();
     let tokens = embeddings.prompt_tokens;
-    Ok(Json(json!({
+    Ok(json!({
         "object": "list",
         "data": data,
         "model": request.model,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
-    })))
+    }))
 }
 
 fn encoded(vector: &[f32], encoding: Encoding) -> Value {
@@ -111,14 +122,38 @@ impl EmbeddingRequest {
             Some("base64") => Encoding::Base64,
             Some(_) => return Err(ParameterError::invalid("encoding_format", "must be `float` or `base64`")),
         };
-        let dimensions = fields.integer("dimensions", 1..=u64::from(u32::MAX))?;
+        let dimensions = fields.small_integer("dimensions", 1..=u32::MAX)?;
+        let options =
+            EmbedOptions { prompt: prompt(&mut fields)?, dimensions: dimensions.map(|size| size as usize) };
         fields.string("user")?;
-        fields.refuse(&[
-            ("truncate_prompt_tokens", "an input is never cut"),
-            ("input_type", "put the model's own prefix into the text"),
-        ])?;
+        fields.refuse(&[("truncate_prompt_tokens", "an input is never cut")])?;
         fields.finish()?;
-        Ok(Self { model, inputs, encoding, dimensions })
+        Ok(Self { model, inputs, encoding, options })
+    }
+}
+
+/// What an input may be for, and by which names models know that.
+const PURPOSES: [(&[&str], &[&str]); 2] = [
+    (&["query", "search_query"], &["query", "search_query", "s2p_query"]),
+    (&["document", "passage", "search_document"], &["document", "passage", "search_document"]),
+];
+
+/// Which of the model's prompts stands before each text.
+fn prompt(fields: &mut Fields) -> Result<Option<PromptChoice>, ParameterError> {
+    let (name, purpose) = (fields.string("prompt_name")?, fields.string("input_type")?);
+    match (name, purpose) {
+        (None, None) => Ok(None),
+        (Some(name), None) => Ok(Some(PromptChoice::Named(name))),
+        (Some(_), Some(_)) => {
+            Err(ParameterError::invalid("input_type", "cannot be used together with `prompt_name`"))
+        }
+        (None, Some(purpose)) => {
+            let known = PURPOSES.iter().find(|(words, _)| words.contains(&purpose.as_str()));
+            let choice = known.map(|(_, names)| PromptChoice::For("input_type", names));
+            choice.map(Some).ok_or_else(|| {
+                ParameterError::invalid("input_type", "must be `query` or `document`; see also `prompt_name`")
+            })
+        }
     }
 }
 

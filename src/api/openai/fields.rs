@@ -42,7 +42,8 @@ impl ParameterError {
         Self { code: Code::UnsupportedParameter, param, message }
     }
 
-    fn missing(param: String, mistyped: Option<&String>) -> Self {
+    /// A parameter that must be there; `mistyped` is one that may be meant by it.
+    pub fn missing(param: String, mistyped: Option<&String>) -> Self {
         let hint = mistyped.map(|name| format!("; is it meant by `{name}`?")).unwrap_or_default();
         let message = format!("`{param}` is missing{hint}");
         Self { code: Code::MissingParameter, param, message }
@@ -89,6 +90,11 @@ impl Fields {
     /// The full name of a member.
     pub fn path(&self, name: &str) -> String {
         if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    /// Whether a member is there, without taking it.
+    pub fn has(&self, name: &str) -> bool {
+        self.members.get(name).is_some_and(|value| !value.is_null())
     }
 
     /// Takes a member of any kind; `null` counts as absent.

@@ -1,15 +1,21 @@
 //! OpenAI's protocol: request in, events out. Every parameter is honoured, or refused by its name; none is dropped.
 
+pub mod batches;
+mod capabilities;
 pub mod chat;
 pub mod completions;
 pub(in crate::api) mod constraint;
 pub mod embeddings;
-mod fields;
+pub(in crate::api) mod fields;
+pub mod files;
+pub mod line;
 mod messages;
 pub mod models;
+pub mod rerank;
 pub mod responses;
-mod sampling;
+pub(in crate::api) mod sampling;
 pub mod schema;
+pub mod tokenize;
 mod tools;
 pub(in crate::api) mod types;
 

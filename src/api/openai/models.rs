@@ -3,11 +3,15 @@
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
+use axum::http::Uri;
 use serde_json::{Value, json};
 
-use crate::api::openai::schema::{OpenAiModel, OpenAiModels};
+use crate::api::anthropic;
+use crate::api::anthropic::version::ProtocolVersion;
+use crate::api::openai::capabilities;
+use crate::api::openai::schema::{OpenAiModelDocument, OpenAiModels};
 use crate::auth::ModelUser;
-use crate::http::{AppState, Granted, OpenAiError};
+use crate::http::{ApiError, AppState, Granted, Query, RequestContext, Surface};
 use crate::manager::{ModelState, ModelStatus};
 
 /// Lists the models the caller may use, loaded or not.
@@ -15,31 +19,52 @@ use crate::manager::{ModelState, ModelStatus};
 /// # Errors
 /// For a caller who is not known.
 #[utoipa::path(get, path = "/v1/models", operation_id = "openaiListModels", tag = "openai",
-    responses((status = 200, description = "The models", body = OpenAiModels)))]
+    responses((status = 200, description = "The models; to those who send `anthropic-version`, a page of those that \
+        answer messages, as Anthropic lists them", body = OpenAiModels)))]
 pub async fn list(
     State(app): State<AppState>,
     Granted(user): Granted<ModelUser>,
-) -> Result<Json<Value>, OpenAiError> {
-    let data: Vec<Value> = app.models(&user).list().iter().map(model).collect();
+    _version: ProtocolVersion,
+    uri: Uri,
+) -> Result<Json<Value>, ApiError> {
+    let models = app.models(&user).list();
+    if is_anthropics() {
+        let Query(page) = Query::of_text(uri.query().unwrap_or_default())?;
+        return Ok(Json(json!(anthropic::models::page(&models, &page)?)));
+    }
+    let data: Vec<Value> = models.iter().map(model).collect();
     Ok(Json(json!({"object": "list", "data": data})))
 }
 
-/// Describes one model.
+/// Describes one model, and what it can do.
 ///
 /// # Errors
 /// 404 `model_not_found`.
 #[utoipa::path(get, path = "/v1/models/{*id}", operation_id = "openaiGetModel", tag = "openai",
     params(("id" = String, Path, description = "The name of a model, or another name for it; may have slashes",
         example = "gpt-4o")),
-    responses((status = 200, description = "The model", body = OpenAiModel)))]
+    responses((status = 200, description = "The model", body = OpenAiModelDocument)))]
 pub async fn retrieve(
     State(app): State<AppState>,
     Granted(user): Granted<ModelUser>,
+    _version: ProtocolVersion,
     id: Result<Path<String>, PathRejection>,
-) -> Result<Json<Value>, OpenAiError> {
+) -> Result<Json<Value>, ApiError> {
     // A name that is not even text is the name of no model.
     let Path(id) = id.unwrap_or_else(|_| Path("\u{fffd}".to_owned()));
-    Ok(Json(model(&app.models(&user).named(&id).await?)))
+    let models = app.models(&user);
+    let found = models.named(&id).await?;
+    if is_anthropics() {
+        return Ok(Json(json!(anthropic::models::Model::from(&found))));
+    }
+    let mut shown = model(&found);
+    shown["capabilities"] = capabilities::document(&found, &models.limits(&found.id));
+    Ok(Json(shown))
+}
+
+/// Whether an Anthropic client asks.
+fn is_anthropics() -> bool {
+    RequestContext::current().surface == Surface::Anthropic
 }
 
 fn model(status: &ModelStatus) -> Value {

@@ -26,7 +26,7 @@ const REFUSED: &[(&str, &str)] = &[
     ("early_stopping", "there is no beam search"),
     ("include_stop_str_in_output", "a stop text is never shown"),
     ("truncate_prompt_tokens", "a prompt is never cut"),
-    ("prompt_logprobs", "use /v1/completions with `echo` and `logprobs`"),
+    ("prompt_logprobs", "use /v1/completions"),
     ("priority", "it is the administrator's to give"),
 ];
 
@@ -205,6 +205,17 @@ pub struct StreamOptions {
 }
 
 impl StreamOptions {
+    /// Where there is nobody to stream to.
+    ///
+    /// # Errors
+    /// If a stream is asked for.
+    pub fn refuse(self) -> Result<(), ParameterError> {
+        match self.stream {
+            true => Err(ParameterError::unsupported("stream", "an answer in a file is whole")),
+            false => Ok(()),
+        }
+    }
+
     /// Takes them out of a body.
     ///
     /// # Errors

@@ -37,7 +37,7 @@ pub fn take(fields: &mut Fields) -> Result<Tools, ParameterError> {
     if !tools.is_empty() {
         return Err(ParameterError::invalid("functions", "is the older name of `tools`; send one of them"));
     }
-    let functions = numbered(functions, "functions", |fields| function(fields))?;
+    let functions = numbered(functions, "functions", function)?;
     let choice = function_call.map_or(Ok(ToolChoice::Auto), |call| legacy_choice(call, &functions))?;
     // An answer in the older words has room for one call.
     Ok(Tools { tool_use: ToolUse { tools: functions, choice, parallel: false }, legacy: true })

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde::{Serialize, Serializer};
+use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::api::inference;
@@ -338,6 +339,10 @@ pub struct TextChoice {
     pub logprobs: Option<TextLogprobs>,
     /// Why it ended: `stop`, `length`, `tool_calls`, or the older `function_call`; null before that.
     pub finish_reason: Option<&'static str>,
+    /// Only if it was asked for: for each token of the prompt (but the first) its own log-probability and the likeliest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Option<Object>>>, nullable = false)]
+    pub prompt_logprobs: Option<Vec<Value>>,
 }
 
 /// `logprobs` of plain completions.
@@ -346,22 +351,22 @@ pub struct TextChoice {
 pub struct TextLogprobs {
     tokens: Vec<String>,
     token_logprobs: Vec<Option<f32>>,
-    top_logprobs: Option<Vec<Option<serde_json::Map<String, serde_json::Value>>>>,
+    top_logprobs: Option<Vec<Option<serde_json::Map<String, Value>>>>,
     text_offset: Vec<usize>,
 }
 
 impl TextLogprobs {
-    /// Of tokens whose text begins `offset` characters into the answer; also where the next will begin. `top` says
-    /// whether alternatives were asked for.
-    pub fn new(tokens: Vec<TextToken>, mut offset: usize, top: bool) -> (Self, usize) {
-        let mut logprobs = Self { top_logprobs: top.then(Vec::new), ..Self::default() };
+    /// Of tokens whose text begins `offset` characters into the answer; also where the next will begin. `top` is
+    /// how many alternatives were asked for.
+    pub fn new(tokens: Vec<TextToken>, mut offset: usize, top: usize) -> (Self, usize) {
+        let mut logprobs = Self { top_logprobs: (top > 0).then(Vec::new), ..Self::default() };
         for token in tokens {
             logprobs.text_offset.push(offset);
             offset += token.text.chars().count();
             logprobs.token_logprobs.push(token.logprob.as_ref().map(|found| finite_logprob(found.logprob)));
             if let Some(all) = &mut logprobs.top_logprobs {
                 let found = token.logprob.map(|found| {
-                    let alternatives = token.alternatives.into_iter().zip(found.top);
+                    let alternatives = token.alternatives.into_iter().zip(found.top).take(top);
                     let entry = |((text, _), (_, logprob)): ((String, Vec<u8>), (u32, f32))| {
                         (text, finite_logprob(logprob).into())
                     };

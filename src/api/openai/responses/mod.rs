@@ -157,7 +157,7 @@ pub struct ItemsQuery {
     #[param(minimum = 1, maximum = 100, default = 20, example = 20)]
     limit: Option<usize>,
     /// `desc`: the last is first, the usual; `asc`: the other way round.
-    #[param(default = "desc", example = "asc")]
+    #[param(inline)]
     order: Option<ItemOrder>,
     /// The id of the item after which the page begins.
     #[param(example = "msg_0198c0ffee")]

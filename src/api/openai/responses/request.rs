@@ -115,7 +115,6 @@ impl ResponseRequest {
         }
         fields.refuse(REFUSED)?;
         fields.finish()?;
-        question.refuse_what_is_not_there_yet()?;
         let thoughts = Thoughts { as_summary: !question.shown.0["summary"].is_null(), ..thoughts };
         Ok(Self { question, sampling, max_output_tokens, stream, store, background, thoughts, echoed })
     }
@@ -145,7 +144,6 @@ impl Question {
         ])?;
         truncation(&mut fields)?;
         fields.finish()?;
-        question.refuse_what_is_not_there_yet()?;
         Ok(question)
     }
 
@@ -165,16 +163,6 @@ impl Question {
             constraint,
             shown: (shown_reasoning, shown_text),
         })
-    }
-
-    fn refuse_what_is_not_there_yet(&self) -> Result<(), ParameterError> {
-        if self.constraint.is_some() {
-            return Err(ParameterError::unsupported("text.format.type", "answers cannot be constrained yet"));
-        }
-        if !self.tools.used.tools.is_empty() {
-            return Err(ParameterError::unsupported("tools", "functions cannot be called yet"));
-        }
-        Ok(())
     }
 
     /// What is to be generated, after these items, in the usual way.

@@ -44,9 +44,15 @@ struct CompletionParameters {
     /// Tell how likely each token was, and so many of the likeliest in its place.
     #[schema(minimum = 0, maximum = 5, example = 2)]
     logprobs: Option<u32>,
-    /// Answers are not ranked: it may only equal `n`.
+    /// Make so many answers, and show the `n` whose tokens were the likeliest in the mean; not with `stream`.
     #[schema(minimum = 1, maximum = 64, example = 1)]
     best_of: Option<u32>,
+    /// Fill the gap between the prompt and this text; for models that were trained to.
+    #[schema(example = "The end.")]
+    suffix: Option<String>,
+    /// Tell how likely each token of the prompt was, and so many of the likeliest in its place.
+    #[schema(minimum = 0, maximum = 20, example = 1)]
+    prompt_logprobs: Option<u32>,
 }
 
 fn prompt() -> Schema {

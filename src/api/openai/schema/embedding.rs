@@ -18,9 +18,14 @@ pub struct EmbeddingRequest {
     input: String,
     #[schema(schema_with = encoding_format)]
     encoding_format: Option<String>,
-    /// How long the vectors are to be: only as long as the model's are.
+    /// How long the vectors are to be: as long as the model's are, or as its files say that they may be cut.
     #[schema(minimum = 1, maximum = 4294967295_u32, example = 384)]
     dimensions: Option<u64>,
+    /// Which of the model's own prompts is put before each text; its document names them.
+    #[schema(example = "query")]
+    prompt_name: Option<String>,
+    #[schema(schema_with = input_type)]
+    input_type: Option<String>,
     /// Who asks on whose behalf; accepted, without effect.
     #[schema(example = "user-1234")]
     user: Option<String>,
@@ -35,6 +40,12 @@ fn input() -> Schema {
 fn encoding_format() -> Schema {
     written(json!({"type": ["string", "null"], "enum": ["float", "base64", null], "example": "float",
         "default": "float", "description": "Numbers, or base64 of 32-bit little-endian floats."}))
+}
+
+fn input_type() -> Schema {
+    written(json!({"type": ["string", "null"], "example": "query",
+        "enum": ["query", "search_query", "document", "passage", "search_document", null],
+        "description": "What the texts are for: the model's own prompt for that is put before each."}))
 }
 
 /// Vectors, in the order of the texts.
@@ -76,7 +87,7 @@ fn vector() -> Schema {
 
 /// What was read.
 #[derive(ToSchema)]
-struct OpenAiEmbeddingUsage {
+pub(super) struct OpenAiEmbeddingUsage {
     /// Tokens of all texts.
     #[schema(example = 5)]
     prompt_tokens: u32,

@@ -5,14 +5,18 @@
 
 #![allow(dead_code, reason = "only the description of the API is made from the fields")]
 
+mod batch;
 mod chat;
 mod completion;
 mod constraint;
 mod embedding;
+mod file;
 mod model;
+mod ranking;
 mod response;
 #[cfg(test)]
 mod tests;
+mod tokens;
 
 use std::collections::BTreeMap;
 
@@ -20,16 +24,20 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::schema::Schema;
 
+pub use batch::{BatchRequest, OpenAiBatch, OpenAiBatches};
 pub use chat::{ChatCompletionRequest, OpenAiChatCompletion, OpenAiChatCompletionChunk};
 use constraint::{ResponseFormat, StructuredOutputs};
 
 pub use completion::{CompletionRequest, OpenAiCompletion};
 pub use embedding::{EmbeddingRequest, OpenAiEmbeddings};
-pub use model::{OpenAiModel, OpenAiModels};
+pub use file::{FileUpload, OpenAiFile, OpenAiFileDeleted, OpenAiFiles};
+pub use model::{OpenAiModel, OpenAiModelDocument, OpenAiModels};
+pub use ranking::{RerankRequest, Reranked, ScoreRequest, Scored};
 pub use response::{
     OpenAiDeletedResponse, OpenAiResponse, OpenAiResponseEvent, OpenAiResponseItems, OpenAiResponseTokens,
     ResponseQuestion, ResponseRequest,
 };
+pub use tokens::{DetokenizeRequest, Detokenized, RenderedChat, TokenizeRequest, Tokenized};
 
 /// How an answer is made; chat and plain completions share these.
 #[derive(ToSchema)]
@@ -117,7 +125,7 @@ struct StreamOptions {
 }
 
 /// A schema that the macro has no words for.
-fn written(schema: Value) -> Schema {
+pub(in crate::api) fn written(schema: Value) -> Schema {
     serde_json::from_value(schema).expect("the tests build the document from every schema here")
 }
 

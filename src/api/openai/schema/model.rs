@@ -48,6 +48,60 @@ pub struct OpenAiModel {
     status: OpenAiModelStatus,
 }
 
+/// A model, and what it can do.
+#[derive(ToSchema)]
+#[schema(example = json!({
+    "id": "gpt-4o", "object": "model", "created": 1_677_652_288, "owned_by": "sconce", "root": "gpt-4o", "parent": null,
+    "max_model_len": 8192, "kind": "causal", "status": {"state": "ready"},
+    "capabilities": {"context_length": 8192, "modalities": {"input": ["text"], "output": ["text"]}}
+}))]
+pub struct OpenAiModelDocument {
+    /// What to ask for.
+    #[schema(example = "gpt-4o")]
+    id: String,
+    /// Always `model`.
+    #[schema(example = "model")]
+    object: String,
+    /// Seconds since 1970.
+    #[schema(example = 1677652288)]
+    created: u64,
+    /// Always `sconce`.
+    #[schema(example = "sconce")]
+    owned_by: String,
+    /// The model itself; the same as `id`.
+    #[schema(example = "gpt-4o")]
+    root: String,
+    #[schema(schema_with = parent)]
+    parent: Value,
+    /// Tokens of the longest context; null before that is known.
+    #[schema(example = 8192)]
+    max_model_len: Option<u64>,
+    #[schema(schema_with = kind)]
+    kind: Value,
+    /// What has become of it on this replica.
+    status: OpenAiModelStatus,
+    #[schema(schema_with = capabilities)]
+    capabilities: Value,
+}
+
+fn capabilities() -> Schema {
+    let names = json!({"type": "array", "items": {"type": "string"}});
+    let number = json!({"type": ["integer", "null"], "format": "int64", "minimum": 0});
+    let text = json!({"type": ["string", "null"]});
+    let truth = json!({"type": ["boolean", "null"]});
+    let open = json!({"type": ["object", "null"], "additionalProperties": true});
+    written(json!({"type": ["object", "null"],
+    "description": "What it can do; members are null before they are known, all of it where nothing is.",
+    "example": {"context_length": 8192, "modalities": {"input": ["text"], "output": ["text"]}},
+    "properties": {
+        "context_length": number, "weights_bytes": number, "cache_bytes_per_token": number,
+        "modalities": {"type": "object", "properties": {"input": names, "output": names}},
+        "endpoints": names, "dialects": names, "tool_calls": text, "reasoning": text, "parameters": {"type": "object", "additionalProperties": names},
+        "limits": open, "architecture": text, "quantisation": text, "chat_template": truth, "infill": truth,
+        "embedding": open, "ranking": open, "self_test": open,
+    }}))
+}
+
 /// What has become of a model on this replica.
 #[derive(ToSchema)]
 struct OpenAiModelStatus {

@@ -232,7 +232,7 @@ fn format() -> Schema {
 
 fn metadata() -> Schema {
     written(json!({"type": ["object", "null"], "maxProperties": 16, "example": {"job": "nightly"},
-        "additionalProperties": {"type": "string", "maxLength": 512}, "default": {},
+        "additionalProperties": {"type": "string", "maxLength": 512},
         "description": "Shown again, without other effect. Keys have 64 characters at most."}))
 }
 

@@ -6,10 +6,13 @@ use std::fmt::Debug;
 use serde_json::{Map, Value, json};
 use utoipa_axum::router::OpenApiRouter;
 
+use crate::api::anthropic::count::CountRequest;
+use crate::api::anthropic::messages::MessagesRequest;
 use crate::api::openai::chat::ChatRequest;
 use crate::api::openai::completions::CompletionRequest;
 use crate::api::openai::embeddings::EmbeddingRequest;
 use crate::api::openai::fields::{ASKED, ParameterError};
+use crate::api::openai::rerank::RerankRequest;
 use crate::api::openai::responses::request::{Question, ResponseRequest};
 use crate::error::{Code, Failure};
 use crate::http::openapi::{Documents, about};
@@ -26,10 +29,11 @@ struct Request {
     least: Value,
 }
 
-fn requests() -> [Request; 5] {
+fn requests() -> [Request; 8] {
     fn shown<T: Debug>(read: Result<T, ParameterError>) -> Read {
         read.map(|request| format!("{request:?}")).map_err(|error| (error.code(), error.to_string()))
     }
+    let message = json!({"model": "m", "max_tokens": 9, "messages": [{"role": "user", "content": "Hello"}]});
     let chat = json!({"model": "m", "messages": [{"role": "assistant", "content": "Hello"}]});
     [
         Request { schema: "ChatCompletionRequest", read: |body| shown(ChatRequest::read(body)), least: chat },
@@ -53,6 +57,21 @@ fn requests() -> [Request; 5] {
             read: |body| shown(Question::read(body)),
             least: json!({"model": "m", "input": "Hello"}),
         },
+        Request {
+            schema: "AnthropicMessagesRequest",
+            read: |body| shown(MessagesRequest::read(body)),
+            least: message,
+        },
+        Request {
+            schema: "AnthropicCountTokensRequest",
+            read: |body| shown(CountRequest::read(body)),
+            least: json!({"model": "m", "messages": [{"role": "user", "content": "Hello"}]}),
+        },
+        Request {
+            schema: "RerankRequest",
+            read: |body| shown(RerankRequest::read(body)),
+            least: json!({"model": "m", "query": "Hello", "documents": ["x"]}),
+        },
     ]
 }
 
@@ -62,8 +81,10 @@ impl Request {
         let mut body = self.least.clone();
         match name {
             "top_logprobs" if self.schema != "ResponseRequest" => body["logprobs"] = true.into(),
+            "tool_choice" if self.schema.starts_with("Anthropic") => {
+                body["tools"] = json!([{"name": "f", "input_schema": {"type": "object"}}]);
+            }
             "stream_options" => body["stream"] = true.into(),
-            "best_of" => body["n"] = value.clone(),
             "max_completion_tokens" => body["max_tokens"] = value.clone(),
             _ => {}
         }
@@ -330,5 +351,5 @@ fn the_requests_that_are_shown_are_good_ones() {
             shown += 1;
         }
     }
-    assert_eq!(shown, 10);
+    assert_eq!(shown, 16);
 }

@@ -1,0 +1,29 @@
+//! One request as it stands in a batch: answered whole, by the same code as at its URL.
+
+use serde_json::Value;
+
+use crate::api::openai::{chat, completions, embeddings};
+use crate::error::Code;
+use crate::http::state::Models;
+use crate::http::{ApiError, AppState};
+
+/// The URLs whose requests may stand in a batch.
+pub const ENDPOINTS: [&str; 3] = [chat::PATH, completions::PATH, embeddings::PATH];
+
+/// Answers a request that is for one of [`ENDPOINTS`].
+///
+/// # Errors
+/// What its URL would answer in its place.
+pub async fn answer(
+    app: &AppState,
+    models: &Models<'_>,
+    endpoint: &str,
+    body: Value,
+) -> Result<Value, ApiError> {
+    match endpoint {
+        chat::PATH => chat::whole(app, models, body).await,
+        completions::PATH => completions::whole(app, models, body).await,
+        embeddings::PATH => embeddings::whole(app, models, body).await,
+        _ => Err(ApiError::of(Code::NotFound)),
+    }
+}
