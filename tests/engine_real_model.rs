@@ -186,6 +186,35 @@ async fn the_same_answer_whatever_runs_beside_it() {
     }
 }
 
+/// The same over keys and values that are kept as bytes: other answers than f16's perhaps, but always the same ones.
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_cache_of_bytes_gives_the_same_answer_too() {
+    let limits = || EngineLimits { cache_type: CacheType::Q8_0, ..limits() };
+    let loaded = start(EngineLimits {
+        prefix_cache: false,
+        max_batch_tokens: 2048,
+        speculation: Speculation::Off,
+        ..limits()
+    });
+    let mut alone = Vec::new();
+    for request in requests(&loaded.tokenizer) {
+        alone.push(answer(&loaded.engine, request).await);
+    }
+
+    let loaded = start(EngineLimits { max_batch_tokens: 32, prefill_chunk: 16, ..limits() });
+    for time in ["first", "second"] {
+        let answers = together(&loaded.engine, requests(&loaded.tokenizer)).await;
+        assert_eq!(answers, alone, "together in chunks, {time} time");
+    }
+    assert!(loaded.engine.stats().prefix_hits > 0, "the cache was used");
+
+    let speculation = Speculation::Always;
+    let loaded = start(EngineLimits { cache_blocks: 12, prefix_cache: false, speculation, ..limits() });
+    let answers = together(&loaded.engine, requests(&loaded.tokenizer)).await;
+    assert_eq!(answers, alone, "with preemption and guesses");
+    assert!(loaded.engine.stats().preemptions > 0, "sequences were preempted: {:?}", loaded.engine.stats());
+}
+
 /// A text that says the same again and again, in its beginning and, as the model sees that, in its continuation.
 fn refrain(tokenizer: &Tokenizer, max_new_tokens: u32) -> SequenceRequest {
     let text = "Row, row, row your boat, gently down the stream. Merrily, merrily, merrily, merrily, life is but a dream.\n"

@@ -24,7 +24,8 @@ http: error language clock config telemetry shutdown engine generate manager aut
 api: error language clock config telemetry http engine generate manager auth usage
 admin: error clock config telemetry http manager auth usage store
 console: config http
-app: error clock config telemetry shutdown engine manager generate store auth usage http api admin console
+batch: error language clock telemetry http api auth usage store
+app: error clock config telemetry shutdown engine manager generate store auth usage http api admin console batch
 cli: error language clock config telemetry shutdown engine store auth manager generate app
 ";
 

@@ -114,7 +114,8 @@ async fn two_administrators(app: &TestApp) -> (String, String) {
 
 #[tokio::test]
 async fn the_server_keeps_to_its_document_whatever_it_is_sent() {
-    let app = TestApp::start().await;
+    let ranker = format!("tiny-rank={}", app::golden("bert_cross_encoder").display());
+    let app = TestApp::start_with(&[("model", &ranker)]).await;
     let (owner, second) = two_administrators(&app).await;
     let (is_right, said) = check(&["fuzz", &app.url, &owner, &second]).await;
     println!("{said}");

@@ -95,9 +95,10 @@ async fn large_bodies_are_refused_before_they_are_read() {
     }
     let endless = raw(&app, &endless).await;
     assert!(endless.starts_with("HTTP/1.1 413"), "{endless}");
-    let just_right = with(chat("x"), "user", "u".repeat(60 * 1024));
+    let just_right = with(chat("x"), "prompt_cache_key", "u".repeat(60 * 1024));
     app.ask(PATH, &just_right).await;
-    let (status, error) = app.refused(PATH, &with(chat("x"), "user", "u".repeat(64 * 1024))).await;
+    let (status, error) =
+        app.refused(PATH, &with(chat("x"), "prompt_cache_key", "u".repeat(64 * 1024))).await;
     assert_eq!((status, error["code"].as_str()), (413, Some("request_too_large")));
 }
 
@@ -136,7 +137,7 @@ async fn all_bodies_together_are_bounded_in_memory() {
         let first = all.next().await.expect("there are some");
         assert!(first.starts_with("HTTP/1.1 429") && first.contains("retry-after: "), "{first}");
         // Small ones are read meanwhile.
-        app.ask(PATH, &with(chat("x"), "user", "u".repeat(60 * 1024))).await;
+        app.ask(PATH, &with(chat("x"), "prompt_cache_key", "u".repeat(60 * 1024))).await;
     }
     // And large ones afterwards.
     let (status, error) = app.refused(PATH, &with(chat("x"), "model", "u".repeat(20 << 20))).await;

@@ -2,24 +2,33 @@
 //!
 //! One binary, because linking costs more than running. Nothing here waits by the clock: tests wait for events.
 
+mod altered;
+mod anthropic;
+#[path = "../common/api.rs"]
+mod api;
 #[path = "../common/app.rs"]
 mod app;
 mod auth;
 mod cancellation;
+mod capabilities;
 #[path = "../database/mod.rs"]
 mod database;
 mod embeddings;
 mod hostile_http;
 mod metrics;
 mod models_list;
+mod ollama;
 mod openai_chat;
 mod openai_completions;
 mod overload;
+mod parameter_table;
 mod parameters;
+mod ranking;
 #[path = "../real_models/mod.rs"]
 mod real_models;
 mod shutdown;
 mod structured;
+mod tokenize;
 mod tools;
 mod tools_held;
 mod wire;

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::altered::{alter, copied, named};
 use crate::app::{CHAT, TestApp, answers, with};
 
 const PATH: &str = "/v1/completions";
@@ -202,4 +203,141 @@ async fn a_repeated_prompt_is_found_in_the_cache() {
     assert_eq!(first["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
     assert_eq!(second["usage"]["prompt_tokens_details"]["cached_tokens"], 128);
     assert_eq!(first["choices"], second["choices"]);
+}
+
+/// A model whose tokenizer has tokens for gaps, as Qwen's for code has.
+async fn with_gaps() -> (TestApp, tempfile::TempDir) {
+    let folder = copied("qwen2");
+    alter(&folder, "tokenizer.json", |tokenizer| {
+        let tokens = tokenizer["added_tokens"].as_array_mut().expect("tokens");
+        for (id, name) in (512..).zip(["<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"]) {
+            tokens.push(json!({"id": id, "content": name, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false, "special": true}));
+        }
+    });
+    let app = TestApp::start_with(&[("model", &named("coder", &folder))]).await;
+    (app, folder)
+}
+
+#[tokio::test]
+async fn a_gap_is_filled_by_a_model_that_was_trained_to() {
+    let (app, _folder) = with_gaps().await;
+    let (before, after) = ("def mean(values):\n    return ", " / len(values)\n");
+    let ids = async |text: &str| {
+        let body = json!({"model": "coder", "prompt": text, "add_special_tokens": false});
+        app.ask("/v1/tokenize", &body).await["tokens"].as_array().expect("ids").clone()
+    };
+    let mut prompt = vec![json!(512)];
+    prompt.extend(ids(before).await);
+    prompt.push(json!(514));
+    prompt.extend(ids(after).await);
+    prompt.push(json!(513));
+    let plain = json!({"model": "coder", "prompt": prompt, "max_tokens": 12, "temperature": 0, "stop_token_ids": [515]});
+    let expected = app.ask(PATH, &plain).await;
+    let body =
+        json!({"model": "coder", "prompt": before, "suffix": after, "max_tokens": 12, "temperature": 0});
+    let found = app.ask(PATH, &body).await;
+    assert_eq!(found["choices"], expected["choices"]);
+    assert_eq!(found["usage"]["prompt_tokens"], prompt.len());
+    // An empty suffix is none.
+    let none = app.ask(PATH, &with(body.clone(), "suffix", "")).await;
+    assert_eq!(none["usage"]["prompt_tokens"], ids(before).await.len());
+    let streamed = app.events(PATH, &with(body.clone(), "stream", true)).await;
+    assert_eq!(streamed.text(0), found["choices"][0]["text"].as_str().expect("a text"));
+    // Its end tokens end a gap too.
+    let forced = with(with(body.clone(), "logit_bias", json!({"515": 100})), "max_tokens", 5);
+    let ended = app.ask(PATH, &forced).await;
+    assert_eq!(
+        (&ended["choices"][0]["finish_reason"], &ended["usage"]["completion_tokens"]),
+        (&json!("stop"), &json!(1))
+    );
+
+    for (name, value) in [("echo", json!(true)), ("prompt_logprobs", json!(1)), ("prompt", json!([1, 2]))] {
+        let (status, error) = app.refused(PATH, &with(body.clone(), name, value)).await;
+        assert_eq!((status, error["param"].as_str()), (400, Some("suffix")), "{error}");
+    }
+    let (status, error) = app.refused(PATH, &with(body, "model", CHAT)).await;
+    let found = (status, error["code"].as_str(), error["param"].as_str());
+    assert_eq!(found, (400, Some("unsupported_parameter"), Some("suffix")), "{error}");
+    let model = app.get("/v1/models/coder").send().await.expect("it answers");
+    let model: Value = model.json().await.expect("it is JSON");
+    assert_eq!(model["capabilities"]["infill"], true);
+}
+
+#[tokio::test]
+async fn of_several_answers_the_likeliest_are_shown_and_all_are_counted() {
+    let app = TestApp::start().await;
+    let body = json!({"model": CHAT, "prompt": [[303, 324], [14, 15]], "max_tokens": 8, "temperature": 1.5,
+        "seed": 7, "n": 6, "ignore_eos": true, "logprobs": 0});
+    let all = app.ask(PATH, &body).await;
+    let mean = |choice: &Value| {
+        let logprobs = choice["logprobs"]["token_logprobs"].as_array().expect("numbers");
+        logprobs.iter().map(|number| number.as_f64().expect("a number")).sum::<f64>() / logprobs.len() as f64
+    };
+    let choices = all["choices"].as_array().expect("choices");
+    let best = app.ask(PATH, &with(with(body.clone(), "n", 2), "best_of", 6)).await;
+    let mut expected = Vec::new();
+    for prompt in choices.chunks(6) {
+        let mut ranked: Vec<&Value> = prompt.iter().collect();
+        ranked.sort_by(|a, b| mean(b).total_cmp(&mean(a)));
+        expected.extend(ranked[..2].iter().map(|choice| choice["text"].clone()));
+    }
+    let found: Vec<Value> =
+        best["choices"].as_array().expect("choices").iter().map(|one| one["text"].clone()).collect();
+    assert_eq!(found, expected);
+    assert_eq!(best["choices"][3]["index"], 3);
+    for name in ["prompt_tokens", "completion_tokens", "total_tokens"] {
+        assert_eq!(best["usage"][name], all["usage"][name], "{name}");
+    }
+    // Log-probabilities that were not asked for are not shown; those of the prompt have no part in it.
+    let mut quiet = with(with(with(body.clone(), "n", 2), "best_of", 6), "echo", true);
+    quiet.as_object_mut().expect("an object").remove("logprobs");
+    let quiet = app.ask(PATH, &quiet).await;
+    assert!(quiet["choices"][0]["logprobs"].is_null());
+    for (choice, expected) in quiet["choices"].as_array().expect("choices").iter().zip(&expected) {
+        let text = choice["text"].as_str().expect("a text");
+        assert!(text.ends_with(expected.as_str().expect("a text")), "{text} {expected}");
+    }
+    for (name, value) in [("best_of", json!(1)), ("best_of", json!(65)), ("best_of", json!("2"))] {
+        let (status, error) = app.refused(PATH, &with(with(body.clone(), "n", 2), name, value)).await;
+        assert_eq!((status, error["param"].as_str()), (400, Some("best_of")), "{error}");
+    }
+    let streamed = with(with(with(body, "n", 2), "best_of", 3), "stream", true);
+    assert_eq!(app.refused(PATH, &streamed).await.1["param"], "best_of");
+}
+
+#[tokio::test]
+async fn what_the_model_thought_of_a_prompt_is_told_beside_the_answer() {
+    let app = TestApp::start().await;
+    let prompt = prompts().into_iter().find(|prompt| prompt["text"].is_string()).expect("one with a text");
+    let ids = prompt["ids"].as_array().expect("ids");
+    let body = with(greedy(&prompt["text"], 4), "prompt_logprobs", 2);
+    let answer = app.ask(PATH, &body).await;
+    let choice = &answer["choices"][0];
+    let plain = app.ask(PATH, &greedy(&prompt["text"], 4)).await;
+    assert_eq!((&choice["text"], &choice["logprobs"]), (&plain["choices"][0]["text"], &Value::Null));
+    assert!(plain["choices"][0].get("prompt_logprobs").is_none());
+    let found = choice["prompt_logprobs"].as_array().expect("entries");
+    assert_eq!(found.len(), ids.len());
+    assert!(found[0].is_null());
+    let echo = with(with(greedy(&prompt["text"], 0), "echo", true), "logprobs", 2);
+    let echo = app.ask(PATH, &echo).await;
+    for (index, id) in ids.iter().enumerate().skip(1) {
+        let own = &found[index][id.to_string()];
+        let expected = &echo["choices"][0]["logprobs"]["token_logprobs"][index];
+        assert!(
+            (own["logprob"].as_f64().expect("a number") - expected.as_f64().expect("a number")).abs() < 1e-6
+        );
+        assert!(
+            found[index].as_object().is_some_and(|entry| (2..=3).contains(&entry.len())),
+            "{}",
+            found[index]
+        );
+    }
+    let events = app.events(PATH, &with(body, "stream", true)).await;
+    assert_eq!(events.data[0]["choices"][0]["prompt_logprobs"], choice["prompt_logprobs"]);
+    assert_eq!(events.text(0), choice["text"].as_str().expect("a text"));
+    let none = app.ask(PATH, &with(greedy(&prompt["ids"], 0), "prompt_logprobs", 0)).await;
+    let entry = &none["choices"][0]["prompt_logprobs"][1];
+    assert_eq!(entry.as_object().map(serde_json::Map::len), Some(1), "{entry}");
 }

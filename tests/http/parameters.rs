@@ -165,8 +165,9 @@ async fn what_completions_alone_know_is_taken_or_refused_by_name() {
         app.ask(TEXT_PATH, &with(text(), name, value)).await;
     }
     for (name, value, code) in [
-        ("suffix", json!("x"), "unsupported_parameter"),
-        ("best_of", json!(3), "unsupported_parameter"),
+        ("suffix", json!("x"), "invalid_value"),
+        ("suffix", json!(7), "invalid_value"),
+        ("prompt_logprobs", json!(21), "invalid_value"),
         ("messages", json!([]), "unsupported_parameter"),
         ("logprobs", json!(6), "invalid_value"),
         ("logprobs", json!(true), "invalid_value"),

@@ -46,6 +46,12 @@ NEVER_RIGHT = {
     "DELETE /api/v1/admin/users/{userId}/sessions/{sessionId}",
     f"DELETE {ME}/sessions/{{sessionId}}",
     "GET /api/v1/chat/stream",
+    # They need a file of requests, a work in the background, or a model of another kind; their own tests have these.
+    "POST /v1/batches",
+    "GET /v1/batches/{batch_id}",
+    "POST /v1/batches/{batch_id}/cancel",
+    "POST /v1/responses/{responseId}/cancel",
+    "POST /api/embed",
 }
 
 # What is refused without another parameter, which is no matter of chance either.
@@ -54,6 +60,9 @@ NEEDS = {
     "top_logprobs": ("logprobs", True),
     "max_completion_tokens": ("max_tokens", None),
 }
+
+# Which kind of model is asked where; elsewhere one that generates text.
+KINDS = {"embeddings": "embedding", "rerank": "cross_encoder", "score": "cross_encoder"}
 
 SEED = 20250101
 EXAMPLES = 15
@@ -195,7 +204,7 @@ class Known:
             return
         for name, value in case.body.items():
             if name == "model":
-                kind = "embedding" if "embeddings" in case.operation.path else "causal"
+                kind = next((kind for word, kind in KINDS.items() if word in case.operation.path), "causal")
                 case.body[name] = self.one_of(self.models[kind], value)
             elif name.endswith("_id") and isinstance(value, str):
                 case.body[name] = self.one_of(self.ids[name.removesuffix("_id").removeprefix("previous_")], value)

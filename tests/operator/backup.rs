@@ -185,7 +185,7 @@ async fn what_is_no_good_backup_is_refused_and_nothing_is_changed() {
     }
     let url = format!("sqlite://{}", text(&file));
     for (reason, sql) in [
-        ("newer", "UPDATE _sqlx_migrations SET version = 9999"),
+        ("newer", "UPDATE _sqlx_migrations SET version = 9999 WHERE version = 1"),
         ("modified", "UPDATE _sqlx_migrations SET checksum = x'00' WHERE version = 1"),
         ("no database of sconce", "DROP TABLE audit_head"),
         (

@@ -109,7 +109,7 @@ async fn both_folders_of_migrations_make_the_same_tables() {
     for line in sqlite.iter().filter(|line| !line.starts_with("index ")) {
         *types.entry(line.split(' ').nth(1).unwrap()).or_insert(0) += 1;
     }
-    assert_eq!(types.into_keys().collect::<Vec<_>>(), ["bigint", "boolean", "text"]);
+    assert_eq!(types.into_keys().collect::<Vec<_>>(), ["bigint", "boolean", "bytea", "text"]);
     if Backend::under_test() == Backend::Sqlite {
         return;
     }

@@ -7,10 +7,14 @@ mod api;
 #[path = "../common/app.rs"]
 mod app;
 mod audit;
+mod batches;
 mod changes;
 mod crowd;
 #[path = "../database/mod.rs"]
 mod database;
+mod files;
+#[path = "../common/form.rs"]
+mod form;
 mod lists;
 mod metering;
 mod models;

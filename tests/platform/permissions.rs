@@ -42,6 +42,9 @@ const UNKNOWN_MODEL: (u16, u64) = (404, 40402);
 /// The body lacks a field.
 const LACKING: (u16, u64) = (400, 40015);
 
+/// A file comes in a form.
+const NO_FORM: (u16, u64) = (415, 41501);
+
 /// What came is no opening of a WebSocket.
 const NO_HANDSHAKE: (u16, u64) = (400, 40003);
 
@@ -62,12 +65,37 @@ const ROUTES: &[Row] = &[
     ("POST", "/v1/chat/completions", Permission("inference"), LACKING),
     ("POST", "/v1/completions", Permission("inference"), LACKING),
     ("POST", "/v1/embeddings", Permission("inference"), LACKING),
+    ("POST", "/v1/files", Permission("inference"), NO_FORM),
+    ("GET", "/v1/files", Permission("inference"), FINE),
+    ("GET", "/v1/files/{file_id}", Permission("inference"), UNKNOWN),
+    ("DELETE", "/v1/files/{file_id}", Permission("inference"), UNKNOWN),
+    ("GET", "/v1/files/{file_id}/content", Permission("inference"), UNKNOWN),
+    ("POST", "/v1/batches", Permission("inference"), LACKING),
+    ("GET", "/v1/batches", Permission("inference"), FINE),
+    ("GET", "/v1/batches/{batch_id}", Permission("inference"), UNKNOWN),
+    ("POST", "/v1/batches/{batch_id}/cancel", Permission("inference"), UNKNOWN),
     ("POST", "/v1/responses", Permission("inference"), LACKING),
     ("POST", "/v1/responses/input_tokens", Permission("inference"), LACKING),
     ("GET", "/v1/responses/{responseId}", Permission("inference"), UNKNOWN),
     ("DELETE", "/v1/responses/{responseId}", Permission("inference"), UNKNOWN),
     ("POST", "/v1/responses/{responseId}/cancel", Permission("inference"), UNKNOWN),
     ("GET", "/v1/responses/{responseId}/input_items", Permission("inference"), UNKNOWN),
+    ("POST", "/v1/messages", Permission("inference"), LACKING),
+    ("POST", "/v1/messages/count_tokens", Permission("inference"), LACKING),
+    ("POST", "/api/chat", Permission("inference"), LACKING),
+    ("POST", "/api/generate", Permission("inference"), LACKING),
+    ("POST", "/api/embed", Permission("inference"), LACKING),
+    ("POST", "/api/embeddings", Permission("inference"), LACKING),
+    ("POST", "/api/show", Permission("inference"), LACKING),
+    ("GET", "/api/tags", Permission("inference"), FINE),
+    ("GET", "/api/ps", Permission("inference"), FINE),
+    ("GET", "/api/version", Permission("inference"), FINE),
+    ("POST", "/v1/rerank", Permission("inference"), LACKING),
+    ("POST", "/v2/rerank", Permission("inference"), LACKING),
+    ("POST", "/v1/score", Permission("inference"), LACKING),
+    ("POST", "/v1/tokenize", Permission("inference"), LACKING),
+    ("POST", "/v1/detokenize", Permission("inference"), LACKING),
+    ("POST", "/v1/chat/completions/render", Permission("inference"), LACKING),
     ("GET", "/v1/models", Permission("inference"), FINE),
     ("GET", "/v1/models/{id}", Permission("inference"), UNKNOWN_MODEL),
     ("POST", "/api/v1/chat/completions", Permission("inference"), LACKING),
@@ -402,6 +430,9 @@ async fn a2_each_url_answers_each_caller_with_exactly_this() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The URLs of Anthropic's protocol take `x-api-key`, too.
+const ANTHROPIC: &str = "/v1/messages";
+
 /// A key is shown in the one header, or not at all.
 #[tokio::test]
 async fn a3_no_other_carrier_of_a_key_is_looked_at() {
@@ -429,13 +460,71 @@ async fn a3_no_other_carrier_of_a_key_is_looked_at() {
             ("subprotocol", request().header("sec-websocket-protocol", format!("sconce, {key}"))),
         ];
         for (carrier, request) in carriers {
-            if *path == STREAM && carrier.contains("query") {
+            let is_known = match carrier {
+                "x-api-key" => path.starts_with(ANTHROPIC),
+                other => *path == STREAM && other.contains("query"),
+            };
+            if is_known {
                 continue;
             }
             let answer = request.send().await.expect("an answer");
             let code = answer.headers()["x-error-code"].to_str().expect("text").to_owned();
             assert_eq!((answer.status().as_u16(), code.as_str()), (401, "40101"), "{carrier}: {path}");
         }
+    }
+}
+
+/// Makes a request that is about to be sent.
+type Ask<'a> = &'a dyn Fn() -> reqwest::RequestBuilder;
+
+/// Where Anthropic's protocol is spoken its own header counts too, and means the same as the usual one.
+#[tokio::test]
+async fn a3_both_headers_of_anthropics_protocol_lead_to_the_same_decision() {
+    let app = TestApp::start().await.without_key();
+    let owner = Api::owner(&app).await;
+    let (_, good) = owner.own_key(json!({"name": "good"})).await;
+    let (_, scopeless) = owner.own_key(json!({"name": "scopeless", "scopes": ["account"]})).await;
+    let (id, disabled) = owner.own_key(json!({"name": "disabled"})).await;
+    owner.put(&format!("/me/keys/{id}"), json!({"status": "disabled"})).await.data();
+    let (id, deleted) = owner.own_key(json!({"name": "deleted"})).await;
+    owner.delete(&format!("/me/keys/{id}")).await.data();
+    let number = async |request: reqwest::RequestBuilder| {
+        let answer = request.send().await.expect("an answer");
+        let code = answer.headers().get("x-error-code").map(|code| code.to_str().expect("text").to_owned());
+        (answer.status().as_u16(), code.map_or(0, |code| code.parse::<u64>().expect("a number")))
+    };
+    let message = || app.client.post(format!("{}/v1/messages", app.url)).json(&json!({}));
+    let count = || app.client.post(format!("{}/v1/messages/count_tokens", app.url)).json(&json!({}));
+    let models =
+        || app.client.get(format!("{}/v1/models", app.url)).header("anthropic-version", "2023-06-01");
+    for (credential, expected) in [
+        (good.token.as_str(), LACKING),
+        (owner.token.as_str(), LACKING),
+        (KEY, LACKING),
+        (scopeless.token.as_str(), (403, 40302)),
+        (disabled.token.as_str(), (401, 40108)),
+        (deleted.token.as_str(), (401, 40001)),
+        (PlainKey::generate().reveal(), (401, 40001)),
+        ("nonsense", (401, 40001)),
+        ("", (401, 40101)),
+    ] {
+        let listed = if expected == LACKING { FINE } else { expected };
+        let requests: [(Ask<'_>, (u16, u64)); 3] =
+            [(&message, expected), (&count, expected), (&models, listed)];
+        for (request, expected) in requests {
+            assert_eq!(number(request().header("x-api-key", credential)).await, expected, "{credential}");
+            let usual = request().header("authorization", format!("Bearer {credential}"));
+            assert_eq!(number(usual).await, expected, "{credential}");
+            let both = request().header("x-api-key", credential).bearer_auth(credential);
+            assert_eq!(number(both).await, expected, "the same twice: {credential}");
+        }
+        // Of two that differ nobody may choose, whichever of them is good.
+        for (one, other) in [(credential, "nonsense2"), ("nonsense2", credential)] {
+            let two = message().header("x-api-key", one).bearer_auth(other);
+            assert_eq!(number(two).await, (401, 40101), "{credential}");
+        }
+        let twice = message().header("x-api-key", credential).header("x-api-key", credential);
+        assert_eq!(number(twice).await, (401, 40101), "{credential}");
     }
 }
 

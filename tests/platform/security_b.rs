@@ -128,6 +128,11 @@ async fn b3_what_is_not_to_be_set_is_refused_by_name_and_changes_nothing() {
                 }
             }
             let answer = owner.send(&method, &filled(&path), Some(&body)).await;
+            if !path.starts_with("/api/v1/") {
+                // Other protocols may miss a member before they find one too many.
+                assert_eq!(answer.status, 400, "{method} {path}: {field}: {}", answer.text);
+                continue;
+            }
             assert_eq!(answer.number(), (400, 40004), "{method} {path}: {field}: {}", answer.text);
         }
         attacked += 1;
@@ -205,8 +210,8 @@ const SHOWN: &[(&str, &str)] = &[
     ("/api/v1/admin/audit/verify", "checkpoint first_bad head_hash is_intact rows"),
     ("/api/v1/admin/keys", "cidrs created_at created_by expires_at id items last_used_at models name next_cursor prefix previous_key_expires_at scopes status team_id updated_at user_id"),
     ("/api/v1/admin/keys/{keyId}", "cidrs created_at created_by expires_at id last_used_at models name prefix previous_key_expires_at scopes status team_id updated_at user_id"),
-    ("/api/v1/admin/models", "aliases bytes context_length created_at created_by defaults description enabled id is_on_disk items kind last_error limits max_context_length memory_bytes next_cursor origin pinned preload progress requests sha256 since sources state status team_ids updated_at visibility"),
-    ("/api/v1/admin/models/{modelId}", "aliases bytes context_length created_at created_by defaults description enabled id is_on_disk kind last_error limits max_context_length memory_bytes origin pinned preload progress requests sha256 since sources state status team_ids updated_at visibility"),
+    ("/api/v1/admin/models", "aliases bytes context_length created_at created_by defaults description enabled end_of_turn id is_on_disk items kind last_error limits max_context_length memory_bytes next_cursor origin pinned preload progress reason requests result self_test sha256 since sources state status team_ids template tools updated_at visibility"),
+    ("/api/v1/admin/models/{modelId}", "aliases bytes context_length created_at created_by defaults description enabled end_of_turn id is_on_disk kind last_error limits max_context_length memory_bytes origin pinned preload progress reason requests result self_test sha256 since sources state status team_ids template tools updated_at visibility"),
     ("/api/v1/admin/settings", "database name origin settings value version"),
     ("/api/v1/admin/teams", "created_at description id items name next_cursor updated_at"),
     ("/api/v1/admin/teams/{teamId}", "created_at description id name updated_at"),

@@ -170,7 +170,10 @@ async fn c3_no_form_and_no_plain_text_is_read_by_any_operation() {
             let request =
                 request.bearer_auth(&access).header("content-type", kind).body("{\"model\":\"tiny\"}");
             let status = answer(request).await.status().as_u16();
-            assert_eq!(status, 415, "{} {} {kind}", operation.method, operation.path);
+            // A file comes as a form, with a credential that no browser sends by itself.
+            let is_taken = operation.path == "/v1/files" && kind.starts_with("multipart/");
+            let expected = if is_taken { 400 } else { 415 };
+            assert_eq!(status, expected, "{} {} {kind}", operation.method, operation.path);
         }
     }
     assert!(seen > 12, "{seen}");
