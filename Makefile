@@ -6,7 +6,7 @@ PYTHON ?= python3
 
 # The tests run on SQLite and once more on PostgreSQL: all of tests/ but those that never meet a database. What is not listed
 # runs twice; that costs time and hides nothing.
-WITHOUT_DATABASE := config engine_% house model_lifecycle sources
+WITHOUT_DATABASE := config engine_% house model_lifecycle sources structured_output
 TESTS := $(patsubst tests/%.rs,%,$(wildcard tests/*.rs)) $(patsubst tests/%/main.rs,%,$(wildcard tests/*/main.rs))
 ON_POSTGRES := $(addprefix --test ,$(filter-out $(WITHOUT_DATABASE),$(TESTS)))
 CARGO_TEST := cargo test --workspace --locked --no-fail-fast
