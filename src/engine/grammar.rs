@@ -130,7 +130,7 @@ impl Guide {
         if guesses.is_empty() {
             return Ok(());
         }
-        // Another matcher goes ahead: one that takes tokens back is not always where it was.
+        // A clone goes ahead, so that the guide stays where the answer is.
         let mut ahead = self.matcher.clone();
         for &guess in guesses {
             if !self.ready.back().is_some_and(|allowed| allowed.contains(guess)) {
