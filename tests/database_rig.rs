@@ -2,12 +2,17 @@
 
 mod database;
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use database::{Backend, TestDatabase, server};
+use reqwest::Url;
 use sconce::config::Environment;
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection, PgConnection, SqliteConnection};
+use tokio::time::timeout;
 
 /// A connection to either.
 enum Open {
@@ -54,12 +59,52 @@ async fn what_is_written_can_be_read_and_is_gone_afterwards() {
 
     // `first` and `second` are still connected.
     drop(database);
-    let Err(error) = Open::connect(&url, false).await else { panic!("{url} outlived its test") };
+    let error = refusal(&url).await;
     if Backend::under_test() == Backend::Postgres {
         let code = error.as_database_error().and_then(|error| error.code().map(String::from));
         assert_eq!(code.as_deref(), Some("3D000"), "there is no such database: {error}");
         second.read().await.expect_err("its connections are cut");
     }
+}
+
+/// What is said to who connects to a database that is going: a slow server may still be busy with removing it.
+async fn refusal(url: &str) -> sqlx::Error {
+    let refused = async {
+        loop {
+            match Open::connect(url, false).await {
+                Err(error) => return error,
+                Ok(_) => tokio::task::yield_now().await,
+            }
+        }
+    };
+    timeout(Duration::from_secs(60), refused).await.unwrap_or_else(|_| panic!("{url} outlived its test"))
+}
+
+#[tokio::test]
+async fn a_connection_that_is_being_opened_holds_nobody_up() {
+    let database = TestDatabase::fresh(Backend::under_test()).await;
+    let mut opening = (Backend::under_test() == Backend::Postgres).then(|| begin(database.url()));
+    let since = Instant::now();
+    drop(database);
+    // PostgreSQL gives a connection up that does not authenticate itself for a minute.
+    assert!(since.elapsed() < Duration::from_secs(30), "{:?}", since.elapsed());
+    drop(opening.take());
+}
+
+/// A connection to PostgreSQL that has been asked who it is and does not answer.
+fn begin(url: &str) -> TcpStream {
+    let url = Url::parse(url).expect("a URL");
+    let address = (url.host_str().expect("a host"), url.port().unwrap_or(5432));
+    let mut connection = TcpStream::connect(address).expect("the server is there");
+    // StartupMessage, version 3.0 of the protocol.
+    let words = format!("user\0{}\0database\0{}\0\0", url.username(), url.path().trim_start_matches('/'));
+    let length = u32::try_from(8 + words.len()).expect("a short message");
+    let message = [&length.to_be_bytes()[..], &[0, 3, 0, 0], words.as_bytes()].concat();
+    connection.write_all(&message).expect("it listens");
+    let mut asked = [0];
+    connection.read_exact(&mut asked).expect("it asks");
+    assert_eq!(asked, *b"R", "an authentication request");
+    connection
 }
 
 #[tokio::test]
