@@ -152,7 +152,7 @@ async fn models_are_listed_and_described() {
     assert!(get("/api/version").await["version"].as_str().is_some_and(|version| version.starts_with("0.")));
     for name in [CHAT.to_owned(), format!("{CHAT}:latest")] {
         let shown = app.ask("/api/show", &json!({"model": name})).await;
-        assert_eq!(shown["capabilities"], json!(["completion"]), "it was not trained to call functions");
+        assert_eq!(shown["capabilities"], json!(["completion", "tools"]));
         assert_eq!(shown["model_info"]["llama.context_length"], 256);
     }
     assert_eq!(app.ask("/api/show", &json!({"name": EMBED})).await["capabilities"], json!(["embedding"]));
