@@ -101,7 +101,7 @@ fn limit(
     if let (Some(asked), Some(most)) = (asked, most)
         && asked > most
     {
-        return above(Code::MaxTokensAboveLimit, "max_tokens", most.to_string());
+        return above(Code::MaxTokensAboveLimit, request.names.max_new_tokens, most.to_string());
     }
     request.max_new_tokens = asked.or(usual_max_tokens.into_iter().chain(most).min());
     if let Some(most) = limits.n.filter(|most| request.choices > *most) {
@@ -110,7 +110,7 @@ fn limit(
     if let Some(most) = limits.temperature
         && request.sampling.temperature.is_some_and(|asked| asked > most)
     {
-        return above(Code::OutOfRange, "temperature", most.to_string());
+        return above(Code::OutOfRange, request.names.temperature, most.to_string());
     }
     Ok(())
 }

@@ -121,7 +121,7 @@ impl Common {
         };
         let (recorder, mut aside) = self.runner.usage().aside();
         let models = app.models(&user).in_background(recorder);
-        let answer = line::answer(app, &models, &self.endpoint, body);
+        let answer = line::answer(app, &user, &models, &self.endpoint, body);
         let answer = Arc::new(self.context(&user, request_id)).scope(answer).await;
         let used = aside.settled().await;
         drop(slot);

@@ -127,22 +127,20 @@ impl Guide {
             return Ok(());
         }
         self.ready.push_back(self.matcher.allowed()?);
-        if guesses.is_empty() {
-            return Ok(());
-        }
-        // A clone goes ahead, so that the guide stays where the answer is.
-        let mut ahead = self.matcher.clone();
+        // The matcher goes ahead and comes back: a copy of it would copy all that its lexer has found out.
+        let mut taken = 0;
         for &guess in guesses {
             if !self.ready.back().is_some_and(|allowed| allowed.contains(guess)) {
                 break;
             }
-            ahead.consume(guess)?;
-            if ahead.is_complete() {
+            self.matcher.consume(guess)?;
+            taken += 1;
+            if self.matcher.is_complete() {
                 break;
             }
-            self.ready.push_back(ahead.allowed()?);
+            self.ready.push_back(self.matcher.allowed()?);
         }
-        Ok(())
+        self.matcher.take_back(taken)
     }
 
     /// As if the thread that works for it had fallen over.

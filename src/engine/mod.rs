@@ -36,6 +36,7 @@ pub use embedder::EmbedderHandle;
 pub use error::EngineError;
 pub use grammar::{Guide, Next};
 pub use handle::{Engine, EngineHandle, TokenStream};
+pub use lookup::Foreseen;
 pub use request::{
     EngineLimits, FinishReason, Priority, PromptLogprob, SamplingParams, SequenceRequest, Speculation,
     ThoughtLimit, TokenEvent, TokenLogprob,

@@ -1,5 +1,6 @@
 //! What the engine is asked and what it answers. Nothing here runs.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sconce_models::CacheType;
@@ -117,6 +118,8 @@ pub struct SequenceRequest {
     pub guide: Option<Box<Guide>>,
     /// How long its answers may think, if that is bounded.
     pub thought: Option<ThoughtLimit>,
+    /// What the answer is said to be; another text to guess from. Empty: nothing is said.
+    pub prediction: Arc<[u32]>,
     /// Log-probabilities of the prompt's tokens, with this many alternatives. Such a request takes no prefix-cache hit.
     pub prompt_logprobs: Option<u32>,
     /// Whose request it is, opaque: waiting requests are served fairly between tenants, and cached prefixes are
@@ -144,6 +147,7 @@ impl SequenceRequest {
             stop_token_ids: Vec::new(),
             guide: None,
             thought: None,
+            prediction: Arc::default(),
             prompt_logprobs: None,
             tenant: 0,
             weight: 1,

@@ -31,6 +31,8 @@ impl Account {
             completion_tokens: sum.completion_tokens.saturating_add(spent.generated_tokens),
             // The engine does not know what a token is for.
             reasoning_tokens: 0,
+            accepted_prediction_tokens: 0,
+            rejected_prediction_tokens: 0,
             timings: Timings::default(),
         })
     }

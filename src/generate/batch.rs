@@ -45,6 +45,8 @@ impl GenerationBatch {
         self.usage.cached_tokens += usage.cached_tokens;
         self.usage.completion_tokens += usage.completion_tokens;
         self.usage.reasoning_tokens += usage.reasoning_tokens;
+        self.usage.accepted_prediction_tokens += usage.accepted_prediction_tokens;
+        self.usage.rejected_prediction_tokens += usage.rejected_prediction_tokens;
         // They run side by side.
         self.usage.timings.prompt = self.usage.timings.prompt.max(usage.timings.prompt);
         self.usage.timings.answer = self.usage.timings.answer.max(usage.timings.answer);

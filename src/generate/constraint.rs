@@ -8,7 +8,7 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use crate::engine::Guide;
-use crate::generate::GenerateError;
+use crate::generate::{GenerateError, Tool};
 use crate::manager::ModelLease;
 
 /// A language that an answer must belong to. Checked before anything is generated.
@@ -33,14 +33,14 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// before it (a thought). `compilers` bounds how many are made at the same time.
 ///
 /// # Errors
-/// [`GenerateError::Constraint`] for what is wrong with the constraint, or too much in it.
+/// [`Refusal`] for what is wrong with the constraint, or too much in it.
 pub(super) async fn guide(
     constraint: Constraint,
     after: Option<String>,
     lease: &ModelLease,
     compilers: &Arc<Semaphore>,
-) -> Result<Box<Guide>, GenerateError> {
-    let permit = compilers.clone().acquire_owned().await.map_err(|_| GenerateError::Preparation)?;
+) -> Result<Box<Guide>, Refusal> {
+    let permit = compilers.clone().acquire_owned().await.map_err(|_| Refusal::Ours)?;
     let grammars = lease.grammars.clone();
     // A token of its own is looked for by the engine, which costs nothing; other text is a part of the grammar.
     let token = after.as_ref().and_then(|after| lease.tokenizer.token_to_id(after));
@@ -51,12 +51,55 @@ pub(super) async fn guide(
         grammars.compile(&constraint.into(), before.as_deref())
     };
     let matcher = match tokio::time::timeout(PATIENCE, tokio::task::spawn_blocking(work)).await {
-        Ok(worked) => worked.map_err(|_| GenerateError::Preparation)??,
+        Ok(worked) => worked.map_err(|_| Refusal::Ours)??,
         Err(_) => {
             return Err(GrammarError::TooMuch("the constraint takes too long to compile".to_owned()).into());
         }
     };
     Ok(Box::new(Guide::after(matcher, token.into_iter().collect())))
+}
+
+/// Why there is no guide.
+pub(super) enum Refusal {
+    /// The constraint is wrong, too much, or not for this model.
+    Grammar(GrammarError),
+    /// A task of ours died.
+    Ours,
+}
+
+impl From<GrammarError> for Refusal {
+    fn from(error: GrammarError) -> Self {
+        Self::Grammar(error)
+    }
+}
+
+impl Refusal {
+    /// With the name of the parameter to blame.
+    pub(super) fn of(self, param: impl FnOnce() -> String) -> GenerateError {
+        match self {
+            Self::Grammar(error) => GenerateError::Constraint { param: param(), error },
+            Self::Ours => GenerateError::Preparation,
+        }
+    }
+}
+
+/// Which of the functions' schemas cannot be had, if it is one alone: each is tried, until one is refused or all take too
+/// long together. Asked only once all of them together are refused.
+pub(super) async fn at_fault(
+    tools: &[Tool],
+    lease: &ModelLease,
+    compilers: &Arc<Semaphore>,
+) -> Option<usize> {
+    let search = async {
+        for (number, tool) in tools.iter().enumerate() {
+            let Some(schema) = tool.parameters.clone() else { continue };
+            if guide(Constraint::JsonSchema(schema), None, lease, compilers).await.is_err() {
+                return Some(number);
+            }
+        }
+        None
+    };
+    tokio::time::timeout(PATIENCE, search).await.unwrap_or(None)
 }
 
 impl From<Constraint> for Language {

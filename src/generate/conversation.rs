@@ -8,7 +8,7 @@ use sconce_models::ChatTemplate;
 use serde_json::{Map, Value, json};
 
 use crate::generate::format::Format;
-use crate::generate::{Effort, GenerateError, Reasoning, Tool, ToolChoice, ToolUse};
+use crate::generate::{Effort, GenerateError, Names, Reasoning, Tool, ToolChoice, ToolUse, Verbosity};
 
 /// What a template knows of, by the words in it.
 struct Knowledge<'a>(&'a str);
@@ -228,12 +228,13 @@ pub(super) fn set_effort(
     source: &str,
     format: Format,
     reasoning: Reasoning,
+    names: &Names,
 ) -> Result<(), GenerateError> {
     let unsupported =
         |param, reason: &str| Err(GenerateError::Unsupported { param, reason: reason.to_owned() });
     let thinks = format.thoughts().is_some();
     if reasoning.budget.is_some() && format.thought_marks().is_none() {
-        return unsupported("thinking_budget", "this model's thoughts cannot be told apart from its answer");
+        return unsupported(names.budget, "this model's thoughts cannot be told apart from its answer");
     }
     let Some(effort) = reasoning.effort else { return Ok(()) };
     let mut set = |name: &str, value: Value| {
@@ -254,10 +255,34 @@ pub(super) fn set_effort(
         ["enable_thinking", "thinking", "reasoning_effort"].iter().any(|name| mentions(source, name));
     match (effort, thinks) {
         (Effort::None, true) if !can_be_set => {
-            unsupported("reasoning_effort", "this model always thinks before it answers")
+            unsupported(names.effort, "this model always thinks before it answers")
         }
         (Effort::None, _) | (_, true) => Ok(()),
-        (_, false) => unsupported("reasoning_effort", "this model does not think before it answers"),
+        (_, false) => unsupported(names.effort, "this model does not think before it answers"),
+    }
+}
+
+/// How much a model says, in its template's variables. The usual is what every model does without being told.
+///
+/// # Errors
+/// [`GenerateError::Unsupported`] for a model that cannot be told.
+pub(super) fn set_verbosity(
+    variables: &mut Map<String, Value>,
+    source: &str,
+    verbosity: Option<Verbosity>,
+    names: &Names,
+) -> Result<(), GenerateError> {
+    let Some(verbosity) = verbosity else { return Ok(()) };
+    if mentions(source, "verbosity") {
+        variables.entry("verbosity").or_insert(json!(verbosity.name()));
+        return Ok(());
+    }
+    match verbosity {
+        Verbosity::Medium => Ok(()),
+        Verbosity::Low | Verbosity::High => {
+            let reason = "this model cannot be told how much to say, only asked in words".to_owned();
+            Err(GenerateError::Unsupported { param: names.verbosity, reason })
+        }
     }
 }
 
@@ -353,7 +378,7 @@ mod tests {
         let set = |source: &str, effort| {
             let mut variables = Map::new();
             let reasoning = Reasoning { effort: Some(effort), budget: None };
-            set_effort(&mut variables, source, Format::of(source, None), reasoning)
+            set_effort(&mut variables, source, Format::of(source, None), reasoning, &Names::default())
                 .map(|()| Value::Object(variables))
         };
         let switched = "{{ enable_thinking }}<think></think>";
@@ -364,5 +389,22 @@ mod tests {
         assert_eq!(set("no thoughts", Effort::None).expect("nor does it"), json!({}));
         assert!(set("no thoughts", Effort::Low).is_err());
         assert!(set("<think></think>", Effort::None).is_err());
+    }
+
+    #[test]
+    fn verbosity_is_told_to_templates_that_know_of_it() {
+        let set = |source: &str, level| {
+            let mut variables = Map::new();
+            set_verbosity(&mut variables, source, Some(level), &Names::default())
+                .map(|()| Value::Object(variables))
+        };
+        assert_eq!(set("{{ verbosity }}", Verbosity::Low).expect("it can"), json!({"verbosity": "low"}));
+        assert_eq!(
+            set("{{ verbosity }}", Verbosity::Medium).expect("it can"),
+            json!({"verbosity": "medium"})
+        );
+        assert_eq!(set("", Verbosity::Medium).expect("it is the usual"), json!({}));
+        let refused = set("", Verbosity::High).expect_err("it cannot be told");
+        assert!(matches!(refused, GenerateError::Unsupported { param: "verbosity", .. }), "{refused}");
     }
 }

@@ -71,8 +71,19 @@ pub enum GenerateError {
         reason: String,
     },
     /// What the answer was to belong to is wrong, too much, or cannot be had with this model.
-    #[error("the answer cannot be constrained: {0}")]
-    Constraint(#[from] GrammarError),
+    #[error("the answer cannot be held to `{param}`: {error}")]
+    Constraint {
+        /// The parameter that says so.
+        param: String,
+        /// Why.
+        error: GrammarError,
+    },
+    /// What the answer is thought to be is longer than any answer.
+    #[error("`prediction` is longer than the model's context of {context} tokens")]
+    Prediction {
+        /// Tokens the model can hold.
+        context: usize,
+    },
     /// The tokenizer failed.
     #[error("the text could not be tokenised")]
     Tokenizer(#[source] sconce_models::Error),
@@ -97,10 +108,12 @@ impl Failure for GenerateError {
         match self {
             Self::WrongKind { .. }
             | Self::NoChatTemplate { .. }
-            | Self::Constraint(GrammarError::Unsupported(_)) => Code::UnsupportedModel,
-            Self::EmptyPrompt | Self::NoSuchToken { .. } | Self::CannotContinue | Self::Constraint(_) => {
-                Code::InvalidValue
-            }
+            | Self::Constraint { error: GrammarError::Unsupported(_), .. } => Code::UnsupportedModel,
+            Self::EmptyPrompt
+            | Self::NoSuchToken { .. }
+            | Self::CannotContinue
+            | Self::Constraint { .. }
+            | Self::Prediction { .. } => Code::InvalidValue,
             Self::ContextLength { .. } => Code::ContextLengthExceeded,
             Self::Unsupported { .. } => Code::UnsupportedParameter,
             Self::Template(_) => Code::TemplateError,
@@ -114,6 +127,8 @@ impl Failure for GenerateError {
             Self::WrongKind { .. } | Self::NoChatTemplate { .. } => Some("model"),
             Self::NoSuchToken { field, .. } => *field,
             Self::Unsupported { param, .. } => Some(param),
+            Self::Constraint { param, .. } => Some(param),
+            Self::Prediction { .. } => Some("prediction"),
             Self::Engine(error) => error.param(),
             _ => None,
         }

@@ -15,6 +15,10 @@ pub struct Usage {
     pub completion_tokens: u32,
     /// Of those, thought before the answer.
     pub reasoning_tokens: u32,
+    /// Of what the answer was said to be, tokens that were said, in their place or behind what is new.
+    pub accepted_prediction_tokens: u32,
+    /// The other tokens of that. They cost nothing.
+    pub rejected_prediction_tokens: u32,
     /// How long they took.
     pub timings: Timings,
 }

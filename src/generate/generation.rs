@@ -8,9 +8,10 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::Stream;
 use sconce_models::Tokenizer;
+use sconce_models::grammar::GrammarError;
 use uuid::Uuid;
 
-use crate::engine::{EngineError, FinishReason, TokenEvent, TokenLogprob, TokenStream};
+use crate::engine::{EngineError, FinishReason, Foreseen, TokenEvent, TokenLogprob, TokenStream};
 use crate::generate::format::{Format, Part, Reader};
 use crate::generate::meter::Meter;
 use crate::generate::text::{ChoiceText, Piece};
@@ -26,6 +27,10 @@ pub(super) struct Presentation {
     pub(super) echo: Option<Echo>,
     /// How calls and thoughts are told from text, where there can be any.
     pub(super) reading: Option<Reading>,
+    /// What the answers were said to be; empty: nothing.
+    pub(super) prediction: Arc<[u32]>,
+    /// The parameter to blame for a grammar that turns out to be too much.
+    pub(super) blame: &'static str,
 }
 
 /// How the answer to a conversation is read.
@@ -72,6 +77,8 @@ pub struct Generation {
     logprobs: bool,
     /// Whether a choice may have several calls.
     parallel: bool,
+    /// As [`Presentation::blame`].
+    blame: &'static str,
     meter: Meter,
     lease: ModelLease,
 }
@@ -85,6 +92,8 @@ struct Choice {
     generated: u32,
     /// Of these, thought.
     thought: u32,
+    /// What it was said to be.
+    foreseen: Foreseen,
     ended: bool,
 }
 
@@ -114,7 +123,8 @@ impl Generation {
             let decoder = lease.tokenizer.decoder(!presentation.show_special_tokens);
             let decoder = if reader.is_some() { decoder.showing(marks.clone()) } else { decoder };
             let text = ChoiceText::new(decoder, Arc::clone(&presentation.stop));
-            Choice { text, reader, unread: Vec::new(), generated: 0, thought: 0, ended: false }
+            let foreseen = Foreseen::new(presentation.prediction.clone(), extent.max_new_tokens as usize);
+            Choice { text, reader, unread: Vec::new(), generated: 0, thought: 0, foreseen, ended: false }
         };
         let prompt_tokens = u32::try_from(extent.prompt_tokens).unwrap_or(u32::MAX);
         Self {
@@ -125,6 +135,7 @@ impl Generation {
             echo: presentation.echo,
             logprobs: presentation.logprobs,
             parallel: reading.is_none_or(|reading| reading.parallel),
+            blame: presentation.blame,
             meter: Meter::new(&lease.id, prompt_tokens, extent.max_new_tokens),
             lease,
         }
@@ -187,6 +198,7 @@ impl Generation {
             return Ok(());
         };
         choice.generated += 1;
+        choice.foreseen.take(id);
         self.meter.token(index);
         let described = self.logprobs.then(|| describe(&self.lease.tokenizer, id, logprob));
         let piece = choice.text.push(id, described).map_err(GenerateError::Tokenizer)?;
@@ -279,7 +291,11 @@ impl Generation {
     }
 
     fn end(&mut self, index: u32, reason: EndReason) {
-        self.choices[index as usize].ended = true;
+        let choice = &mut self.choices[index as usize];
+        choice.ended = true;
+        let (said, unsaid) = choice.foreseen.count();
+        self.usage.accepted_prediction_tokens += said;
+        self.usage.rejected_prediction_tokens += unsaid;
         self.ready.push_back(GenerationEvent::Ended { choice: index, reason });
         self.usage.completion_tokens = self.choices.iter().map(|choice| choice.generated).sum();
         self.usage.reasoning_tokens = self.choices.iter().map(|choice| choice.thought).sum();
@@ -306,6 +322,12 @@ impl Stream for Generation {
             let Some(tokens) = &mut this.tokens else { return Poll::Ready(None) };
             let outcome = match ready!(Pin::new(tokens).poll_next(context)) {
                 Some(Ok(event)) => this.take(event),
+                Some(Err(EngineError::Grammar { reason })) => {
+                    // What follows the first line is about llguidance itself.
+                    let reason = reason.lines().next().unwrap_or_default();
+                    let error = GrammarError::TooMuch(format!("it became too complex: {reason}"));
+                    Err(GenerateError::Constraint { param: this.blame.to_owned(), error })
+                }
                 Some(Err(error)) => Err(error.into()),
                 None => Err(EngineError::Lost.into()),
             };

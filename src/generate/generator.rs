@@ -6,7 +6,7 @@ use sconce_models::ModelKind;
 use tokio::sync::Semaphore;
 
 use crate::engine::{EngineHandle, SequenceRequest, ThoughtLimit};
-use crate::generate::constraint::guide;
+use crate::generate::constraint::{at_fault, guide};
 use crate::generate::generation::{Echo, Extent, Presentation, Reading};
 use crate::generate::prompt::Prepared;
 use crate::generate::{
@@ -57,28 +57,50 @@ impl Generator {
                 let thought = prompt::format_of(&lease).and_then(|format| format.thought_marks());
                 let after = thought.filter(|_| is_thinking).map(|marks| marks.end.to_owned());
                 let is_of_tools = request.constraint.as_ref() != Some(&constraint);
-                let made = guide(constraint, after, &lease, &self.compilers).await;
-                Some(made.map_err(|error| if is_of_tools { of_tools(error) } else { error })?)
+                match guide(constraint, after, &lease, &self.compilers).await {
+                    Ok(guide) => Some(guide),
+                    Err(refusal) if is_of_tools => {
+                        let blame = self.blame(&request, &lease).await;
+                        return Err(refusal.of(|| blame));
+                    }
+                    Err(refusal) => return Err(refusal.of(|| request.names.constraint.to_owned())),
+                }
             }
             None => None,
         };
         let max_new_tokens = room(ids.len(), lease.spec.context_length, request.max_new_tokens)?;
+        let prediction: Arc<[u32]> = prompt::predicted(&request, &lease, self.workers()).await?.into();
         let presentation = Presentation {
             stop: request.stop.as_slice().into(),
             show_special_tokens: request.show_special_tokens,
             logprobs: request.sampling.logprobs.is_some(),
             echo: echo(&request, &lease, &ids)?,
             reading: reading(&request, &lease, is_thinking),
+            prediction: prediction.clone(),
+            blame: if request.constraint.is_some() { request.names.constraint } else { request.names.tools },
         };
         let thought = thought(&request, &lease, is_thinking)?;
         let extent = Extent { prompt_tokens: ids.len(), choices: request.choices, max_new_tokens };
         let tokens = engine.submit(SequenceRequest {
             guide,
             thought,
+            prediction,
             ..sequence(request, &lease, ids, max_new_tokens)
         })?;
         account.add(tokens.bill());
         Ok(Generation::new(lease, tokens, &extent, presentation))
+    }
+
+    /// The name of what is wrong where the grammar of functions, and of the answer beside them, is refused.
+    async fn blame(&self, request: &GenerateRequest, lease: &ModelLease) -> String {
+        let names = &request.names;
+        if let Some(own) = request.constraint.clone()
+            && guide(own, None, lease, &self.compilers).await.is_err()
+        {
+            return names.constraint.to_owned();
+        }
+        let number = at_fault(&request.tools.tools, lease, &self.compilers).await;
+        number.map_or_else(|| names.tools.to_owned(), |number| names.schema_of(number))
     }
 
     /// Tokens of a request's prompt. Nothing is generated.
@@ -185,16 +207,6 @@ fn echo(request: &GenerateRequest, lease: &ModelLease, ids: &[u32]) -> Result<Op
     Ok(Some(Echo { ids: ids.to_vec(), text, logprobs: request.prompt_logprobs.is_some() }))
 }
 
-/// What is wrong with a grammar that was made from functions is wrong with the functions.
-fn of_tools(error: GenerateError) -> GenerateError {
-    match error {
-        GenerateError::Constraint(error) => {
-            GenerateError::Unsupported { param: "tools", reason: error.to_string() }
-        }
-        other => other,
-    }
-}
-
 /// How long the answer may think; none: as long as the model likes.
 ///
 /// # Errors
@@ -217,7 +229,7 @@ fn thought(
         }
         None => {
             let reason = "this model's thoughts do not end with a token of their own".to_owned();
-            Err(GenerateError::Unsupported { param: "thinking_budget", reason })
+            Err(GenerateError::Unsupported { param: request.names.budget, reason })
         }
     }
 }
@@ -236,7 +248,7 @@ fn constraint(request: &GenerateRequest, lease: &ModelLease) -> Result<Option<Co
     let answer = own.as_ref().map(format::rule_of);
     if matches!(answer, Some(None)) && !tools.is_empty() && !must_call {
         let reason = "a grammar of its own cannot be had together with tools; use a JSON schema".to_owned();
-        return Err(GenerateError::Unsupported { param: "tools", reason });
+        return Err(GenerateError::Unsupported { param: request.names.tools, reason });
     }
     let special = |mark: &str| lease.tokenizer.token_to_id(mark).filter(|&id| lease.tokenizer.is_special(id));
     let calls = format.call_grammar(&tools, &request.tools, &special, answer.flatten().as_deref());

@@ -100,6 +100,25 @@ fn infill(lease: &ModelLease) -> Result<&Infill, GenerateError> {
     lease.profile.features.infill.as_ref().ok_or_else(unsupported)
 }
 
+/// The tokens of what the answer is thought to be, at most as many as the model can hold.
+///
+/// # Errors
+/// [`GenerateError::Prediction`] for more of them.
+pub async fn predicted(
+    request: &GenerateRequest,
+    lease: &ModelLease,
+    workers: &Semaphore,
+) -> Result<Vec<u32>, GenerateError> {
+    let Some(text) = request.prediction.clone() else { return Ok(Vec::new()) };
+    let (tokenizer, context) = (lease.tokenizer.clone(), lease.spec.context_length);
+    let tokens = aside(workers, move || encode(&tokenizer, &text, false, context)).await;
+    match tokens {
+        Ok(tokens) if tokens.len() <= context => Ok(tokens),
+        Ok(_) | Err(GenerateError::ContextLength { .. }) => Err(GenerateError::Prediction { context }),
+        Err(error) => Err(error),
+    }
+}
+
 /// The prompt of a text with a gap.
 fn with_gap(
     tokenizer: &Tokenizer,
@@ -185,7 +204,9 @@ fn render(
     else {
         return Err(GenerateError::Preparation);
     };
-    conversation::set_effort(&mut variables, template.source(), format, request.reasoning)?;
+    let names = &request.names;
+    conversation::set_effort(&mut variables, template.source(), format, request.reasoning, names)?;
+    conversation::set_verbosity(&mut variables, template.source(), request.verbosity, names)?;
     let to_continue = if continue_final_message { last_text(&messages) } else { None };
     let add_generation_prompt = add_generation_prompt && !continue_final_message;
     let tools: Vec<Tool> = conversation::offered(&request.tools);

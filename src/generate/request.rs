@@ -5,7 +5,7 @@ use std::time::Instant;
 use sconce_models::GenerationDefaults;
 
 use crate::engine::{Priority, SamplingParams};
-use crate::generate::{Constraint, Reasoning, ToolUse};
+use crate::generate::{Constraint, Names, Reasoning, ToolUse, Verbosity};
 
 /// What is to be continued.
 #[derive(Debug, Clone, PartialEq)]
@@ -109,6 +109,10 @@ pub struct GenerateRequest {
     pub tools: ToolUse,
     /// How much the model thinks first.
     pub reasoning: Reasoning,
+    /// How much the model says; none: as it does.
+    pub verbosity: Option<Verbosity>,
+    /// What the answer is thought to be: it comes sooner where it is, and is the same in any case.
+    pub prediction: Option<String>,
     /// Answers wanted.
     pub choices: u32,
     /// Most tokens per answer; none: as many as the context allows.
@@ -129,6 +133,8 @@ pub struct GenerateRequest {
     pub prompt_logprobs: Option<u32>,
     /// Whom it is for.
     pub attribution: Attribution,
+    /// What its caller calls what the model may yet refuse.
+    pub names: Names,
     /// Whose request it is, opaque.
     pub tenant: u64,
     /// Who goes first.

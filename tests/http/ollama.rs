@@ -3,7 +3,8 @@
 use reqwest::Response;
 use serde_json::{Value, json};
 
-use crate::app::{CHAT, EMBED, TestApp, with};
+use crate::altered::{alter, copied, named};
+use crate::app::{CHAT, EMBED, TestApp, golden, with};
 
 fn chat(content: &str) -> Value {
     json!({"model": CHAT, "messages": [{"role": "user", "content": content}], "stream": false,
@@ -151,12 +152,42 @@ async fn models_are_listed_and_described() {
     assert!(get("/api/version").await["version"].as_str().is_some_and(|version| version.starts_with("0.")));
     for name in [CHAT.to_owned(), format!("{CHAT}:latest")] {
         let shown = app.ask("/api/show", &json!({"model": name})).await;
-        assert_eq!(shown["capabilities"], json!(["completion"]));
+        assert_eq!(shown["capabilities"], json!(["completion", "tools"]));
         assert_eq!(shown["model_info"]["llama.context_length"], 256);
     }
     assert_eq!(app.ask("/api/show", &json!({"name": EMBED})).await["capabilities"], json!(["embedding"]));
     let tagged = app.ask("/api/chat", &with(chat("one two"), "model", format!("{CHAT}:latest"))).await;
     assert_eq!(tagged["model"], format!("{CHAT}:latest"));
+}
+
+#[tokio::test]
+async fn a_gap_is_filled_by_a_model_that_can() {
+    let coder = copied("qwen2");
+    alter(&coder, "tokenizer.json", |tokenizer| {
+        let tokens = tokenizer["added_tokens"].as_array_mut().expect("tokens");
+        for (id, name) in (512..).zip(["<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"]) {
+            tokens.push(json!({"id": id, "content": name, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false, "special": true}));
+        }
+    });
+    let thinker = format!("thinker={}", golden("qwen3").display());
+    let app = TestApp::start_with(&[("model", &named("coder", &coder)), ("model", &thinker)]).await;
+    let shown = app.ask("/api/show", &json!({"model": "coder"})).await;
+    assert_eq!(shown["capabilities"], json!(["completion", "insert"]));
+    let shown = app.ask("/api/show", &json!({"model": "thinker"})).await;
+    assert_eq!(shown["capabilities"], json!(["completion", "tools", "thinking"]));
+
+    let body = with(with(generate("fn main() {"), "model", "coder"), "suffix", "}");
+    let filled = app.ask("/api/generate", &body).await;
+    let openai =
+        json!({"model": "coder", "prompt": "fn main() {", "suffix": "}", "temperature": 0, "max_tokens": 24});
+    let expected = app.ask("/v1/completions", &openai).await;
+    assert_eq!(filled["response"], expected["choices"][0]["text"]);
+    assert_eq!(filled["prompt_eval_count"], expected["usage"]["prompt_tokens"]);
+    let only_after = app.ask("/api/generate", &with(body.clone(), "prompt", "")).await;
+    assert!(only_after["prompt_eval_count"].as_u64() < filled["prompt_eval_count"].as_u64(), "{only_after}");
+    let (status, message) = refusal(app.post("/api/generate", &with(body, "system", "x")).await).await;
+    assert!(status == 400 && message.contains("`system`"), "{message}");
 }
 
 #[tokio::test]

@@ -52,10 +52,16 @@ async fn server() -> (TestApp, Vec<TempDir>) {
     });
     let cut = copied("bert");
     alter(&cut, "config.json", |config| config["matryoshka_dimensions"] = json!([16, 32]));
+    let talker = copied("qwen2");
+    alter(&talker, "tokenizer_config.json", |config| {
+        let template = config["chat_template"].as_str().expect("a template").to_owned();
+        config["chat_template"] =
+            json!(format!("{{{{ 'say: ' + verbosity + '. ' if verbosity else '' }}}}{template}"));
+    });
     let thinker = format!("thinker={}", golden("qwen3").display());
-    let models = [named("coder", &coder), named("cut", &cut), thinker];
+    let models = [named("coder", &coder), named("cut", &cut), named("talker", &talker), thinker];
     let settings: Vec<(&str, &str)> = models.iter().map(|model| ("model", model.as_str())).collect();
-    (TestApp::start_with(&settings).await, vec![coder, cut])
+    (TestApp::start_with(&settings).await, vec![coder, cut, talker])
 }
 
 /// The request with these members in place of its own.

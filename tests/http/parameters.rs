@@ -114,7 +114,6 @@ async fn what_chat_alone_knows_is_taken_or_refused_by_name() {
         ("reasoning_effort", json!("low"), "reasoning_effort"),
         ("thinking_budget", json!(10), "thinking_budget"),
         ("verbosity", json!("low"), "verbosity"),
-        ("prediction", json!({}), "prediction"),
         ("web_search_options", json!({}), "web_search_options"),
         ("best_of", json!(2), "best_of"),
         ("echo", json!(true), "echo"),
@@ -134,6 +133,14 @@ async fn parameters_that_need_each_other_are_checked_together() {
     let both = |a: (&str, Value), b: (&str, Value)| with(with(chat("x"), a.0, a.1), b.0, b.1);
     for (body, param) in [
         (with(chat("x"), "top_logprobs", 2), "top_logprobs"),
+        (with(chat("x"), "verbosity", "loud"), "verbosity"),
+        (with(chat("x"), "prediction", json!({})), "prediction.type"),
+        (with(chat("x"), "prediction", json!({"type": "content"})), "prediction.content"),
+        (
+            with(chat("x"), "prediction", json!({"type": "content", "content": "word ".repeat(600)})),
+            "prediction",
+        ),
+        (both(("prediction", json!({"type": "content", "content": "x"})), ("n", json!(2))), "prediction"),
         (both(("logprobs", json!(true)), ("top_logprobs", json!(21))), "top_logprobs"),
         (with(chat("x"), "logprobs", 2), "logprobs"),
         (both(("max_tokens", json!(5)), ("max_completion_tokens", json!(6))), "max_tokens"),

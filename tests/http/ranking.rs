@@ -183,3 +183,21 @@ async fn what_was_ranked_is_in_the_ledger() {
     let record = records.iter().find(|record| record["endpoint"] == PATH).expect("it is there");
     assert_eq!(record["prompt_tokens"], tokens, "{record}");
 }
+
+#[tokio::test]
+async fn whom_it_is_for_is_written_down() {
+    let app = start().await;
+    let ranked = json!({"model": RANK, "query": "a", "documents": ["b"], "user": "reader"});
+    app.ask(PATH, &ranked).await;
+    app.ask("/v1/score", &json!({"model": RANK, "text_1": "a", "text_2": "b", "user": "judge"})).await;
+    let message = json!({"model": CHAT, "max_tokens": 4, "messages": [{"role": "user", "content": "x"}],
+        "metadata": {"user_id": "writer"}});
+    app.ask("/v1/messages", &message).await;
+    app.usage.flushed().await;
+    let list = Api::owner(&app).await.get("/admin/usage?limit=100").await.data();
+    for (path, user) in [(PATH, "reader"), ("/v1/score", "judge"), ("/v1/messages", "writer")] {
+        let records = list["items"].as_array().expect("records");
+        let is_there = records.iter().any(|record| record["endpoint"] == path && record["end_user"] == user);
+        assert!(is_there, "{user} is not in the ledger of {path}: {list}");
+    }
+}

@@ -95,6 +95,43 @@ fn long(count: usize) -> String {
     (0..count).map(|number| line(&number.to_string(), URL, &body) + "\n").collect()
 }
 
+/// Kept, gone on from and refused as at their URL.
+#[tokio::test]
+async fn responses_are_made_in_batches_too() {
+    let app = TestApp::start().await;
+    let client = Client::of(&app);
+    const RESPONSES: &str = "/v1/responses";
+    let ask = |input: &str| json!({"model": CHAT, "input": input, "temperature": 0, "max_output_tokens": 8});
+    let (status, earlier) = client.post(RESPONSES, &ask("one")).await;
+    assert_eq!(status, 200, "{earlier}");
+    let bodies = [
+        ("plain", ask("one")),
+        ("gone on from", with(ask("two"), "previous_response_id", earlier["id"].clone())),
+        ("not kept", with(ask("three"), "store", false)),
+        ("streamed", with(ask("four"), "stream", true)),
+        ("in the background", with(ask("five"), "background", true)),
+    ];
+    let content: Vec<String> = bodies.iter().map(|(name, body)| line(name, RESPONSES, body)).collect();
+    let batch = client.done(&client.begin(RESPONSES, content.join("\n").as_bytes()).await).await;
+    assert_eq!(batch["request_counts"], json!({"total": 5, "completed": 3, "failed": 2}), "{batch}");
+    let answers = client.lines(&batch, "output_file_id").await;
+    let answer = |name: &str| {
+        let line = answers.iter().find(|line| line["custom_id"] == name).expect("it is answered");
+        line["response"]["body"].clone()
+    };
+    assert_eq!(answer("plain")["output"][0]["content"], earlier["output"][0]["content"]);
+    assert_eq!(answer("gone on from")["previous_response_id"], earlier["id"]);
+    for (name, is_kept) in [("plain", true), ("gone on from", true), ("not kept", false)] {
+        let id = answer(name)["id"].as_str().expect("an id").to_owned();
+        let (status, text) = client.get(&format!("{RESPONSES}/{id}")).await;
+        assert_eq!(status, if is_kept { 200 } else { 404 }, "{name}: {text}");
+    }
+    for line in client.lines(&batch, "error_file_id").await {
+        let field = if line["custom_id"] == "streamed" { "stream" } else { "background" };
+        assert_eq!(line["response"]["body"]["error"]["param"], field, "{line}");
+    }
+}
+
 /// A file with mistakes in its lines is no batch; requests with mistakes are lines with errors.
 #[tokio::test]
 async fn lines_are_answered_as_their_url_would_answer_them() {

@@ -135,6 +135,16 @@ async fn defaults_and_limits_hold_for_requests() {
         let (status, error) = app.refused("/v1/chat/completions", &body(name, value)).await;
         assert_eq!((status, error["param"].as_str()), (400, Some(name)), "{error}");
     }
+    let message = json!([{"role": "user", "content": "hello"}]);
+    for (path, name, body) in [
+        ("/v1/chat/completions", "max_completion_tokens", json!({"messages": message})),
+        ("/v1/responses", "max_output_tokens", json!({"input": "hello"})),
+    ] {
+        let mut body = body;
+        (body["model"], body[name]) = (json!("bounded"), json!(4));
+        let (status, error) = app.refused(path, &body).await;
+        assert_eq!((status, error["param"].as_str()), (400, Some(name)), "{error}");
+    }
     // Who asks for nothing gets no more than the limit, and the default: the same answer twice.
     let open = json!({"model": "bounded", "messages": message});
     let first = app.ask("/v1/chat/completions", &open).await;

@@ -128,6 +128,14 @@ class Batches(unittest.TestCase):
         self.assertEqual(len(vectors), 2)
         self.assertGreater(len(vectors[0]), 100)
 
+    def test_responses(self):
+        body = {"model": CHAT, "input": "What is 2 and 2?", "temperature": 0, "max_output_tokens": 8}
+        batch = ended(begin(lines("/v1/responses", [body]), endpoint="/v1/responses"))
+        answer = read(batch.output_file_id)[0]["response"]["body"]
+        direct = client().responses.create(**body)
+        self.assertEqual(answer["output"][0]["content"][0]["text"], direct.output_text)
+        self.assertEqual(client().responses.retrieve(answer["id"]).output_text, direct.output_text)
+
     def test_mistakes(self):
         twice = lines("/v1/chat/completions", chats(1)) + b"\n" + lines("/v1/chat/completions", chats(1))
         batch = ended(begin(twice))

@@ -12,9 +12,9 @@ use crate::api::anthropic::writer::{Asked, MessageWriter};
 use crate::api::anthropic::{cache_control, conversation, error_event, schema, tools};
 use crate::api::inference::{self, Endpoint};
 use crate::api::openai::fields::{Fields, ParameterError, string};
-use crate::api::openai::sampling::AnswerOptions;
+use crate::api::openai::sampling::{AnswerOptions, end_user};
 use crate::auth::ModelUser;
-use crate::generate::{GenerateRequest, Prompt, Sampling, ToolUse};
+use crate::generate::{GenerateRequest, Names, Prompt, Sampling, ToolUse};
 use crate::http::{AnthropicError, AppState, Granted, JsonBody, sse};
 
 const MAX_STOPS: usize = 16;
@@ -88,14 +88,14 @@ impl MessagesRequest {
         let max_tokens = fields.small_integer("max_tokens", 0..=u32::MAX)?;
         let max_tokens = max_tokens.ok_or_else(|| ParameterError::missing("max_tokens".to_owned(), None))?;
         let question = Question::take(&mut fields, Some(max_tokens))?;
-        let options = AnswerOptions {
+        let mut options = AnswerOptions {
             sampling: sampling(&mut fields)?,
             choices: 1,
             stop: stop(&mut fields)?,
             ..AnswerOptions::default()
         };
         let stream = fields.boolean("stream")?.unwrap_or(false);
-        metadata(&mut fields)?;
+        options.end_user = metadata(&mut fields)?;
         let tier = fields.string("service_tier")?;
         if tier.is_some_and(|tier| tier != "auto" && tier != "standard_only") {
             return Err(ParameterError::invalid("service_tier", "must be `auto` or `standard_only`"));
@@ -142,6 +142,13 @@ impl Question {
             tools: self.tools,
             reasoning: self.thinking.reasoning,
             constraint: self.thinking.constraint,
+            names: Names {
+                constraint: self.thinking.format,
+                tool_schema: "input_schema",
+                effort: self.thinking.effort,
+                budget: "thinking.budget_tokens",
+                ..Names::default()
+            },
             ..options.request(model, self.prompt, max_tokens)
         }
     }
@@ -170,11 +177,12 @@ fn stop(fields: &mut Fields) -> Result<Vec<String>, ParameterError> {
     texts.into_iter().enumerate().map(checked).collect()
 }
 
-/// On whose behalf somebody asks: nothing here depends on it.
-fn metadata(fields: &mut Fields) -> Result<(), ParameterError> {
-    let Some(mut metadata) = fields.object("metadata")? else { return Ok(()) };
-    metadata.string("user_id")?;
-    metadata.finish()
+/// On whose behalf somebody asks: it is written down, and nothing here depends on it.
+fn metadata(fields: &mut Fields) -> Result<Option<String>, ParameterError> {
+    let Some(mut metadata) = fields.object("metadata")? else { return Ok(None) };
+    let user = end_user(&mut metadata, "user_id")?;
+    metadata.finish()?;
+    Ok(user)
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ pub enum Display {
 }
 
 /// What a request says about thinking and about the answer's form.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, PartialEq)]
 pub struct Thinking {
     /// How much the model thinks.
     pub reasoning: Reasoning,
@@ -23,6 +23,10 @@ pub struct Thinking {
     pub display: Display,
     /// What the answer may be; none: anything.
     pub constraint: Option<Constraint>,
+    /// What that was sent as.
+    pub format: &'static str,
+    /// What says how much the model thinks.
+    pub effort: &'static str,
 }
 
 /// Takes them out of a body; `max_tokens` is what thoughts and answer may have together, where that is known.
@@ -30,10 +34,12 @@ pub struct Thinking {
 /// # Errors
 /// For values that cannot be.
 pub fn take(fields: &mut Fields, max_tokens: Option<u32>) -> Result<Thinking, ParameterError> {
+    let format = if fields.has("output_format") { "output_format" } else { "output_config.format" };
     let (effort, constraint) = output(fields)?;
+    let name = if effort.is_some() { "output_config.effort" } else { "thinking.type" };
     let reasoning = Reasoning { effort, budget: None };
     let Some(mut given) = fields.object("thinking")? else {
-        return Ok(Thinking { reasoning, display: Display::Shown, constraint });
+        return Ok(Thinking { reasoning, display: Display::Shown, constraint, format, effort: name });
     };
     let kind = string(given.required("type")?, || given.path("type"))?;
     let reasoning = match kind.as_str() {
@@ -50,7 +56,7 @@ pub fn take(fields: &mut Fields, max_tokens: Option<u32>) -> Result<Thinking, Pa
     };
     let display = if kind == "disabled" { Display::Shown } else { display(&mut given)? };
     given.finish()?;
-    Ok(Thinking { reasoning, display, constraint })
+    Ok(Thinking { reasoning, display, constraint, format, effort: name })
 }
 
 /// Most tokens of thought. (Anthropic wants 1,024 at least; small models think less.)

@@ -26,6 +26,7 @@ pub struct GenerateTextRequest {
     model: String,
     system: Option<String>,
     prompt: String,
+    suffix: Option<String>,
     raw: bool,
     parameters: AnswerParameters,
 }
@@ -48,12 +49,15 @@ pub async fn create(
     let models = app.models(&user);
     let (lease, times) = loaded(&app, &models, &request.model, &request.parameters, begun).await?;
     let writer = LineWriter::new(Kind::Generate, &request.model, request.parameters.has_logprobs(), times);
-    if request.prompt.is_empty() {
+    if request.prompt.is_empty() && request.suffix.is_none() {
         return Ok(Json(writer.loaded()).into_response());
     }
     let is_plain = request.raw || lease.chat_template.is_none();
-    let prompt =
-        if is_plain { text(request.system, request.prompt) } else { chat(request.system, &request.prompt) };
+    let prompt = match request.suffix {
+        Some(after) => Prompt::Infill { before: request.prompt, after },
+        None if is_plain => text(request.system, request.prompt),
+        None => chat(request.system, &request.prompt),
+    };
     let stream = request.parameters.stream;
     let name = known_name(&models, &request.model);
     let generate = request.parameters.request(&name, prompt, ToolUse::default());
@@ -96,13 +100,12 @@ impl GenerateTextRequest {
         keep_alive(&mut fields)?;
         never_cut(&mut fields)?;
         no_images(&mut fields)?;
-        for (name, reason) in [
-            ("suffix", "the models here continue a text, they do not fill it in"),
-            ("template", "the model's own template is used"),
-        ] {
-            if fields.string(name)?.is_some_and(|text| !text.is_empty()) {
-                return Err(ParameterError::unsupported(name, reason));
-            }
+        let suffix = fields.string("suffix")?.filter(|suffix| !suffix.is_empty());
+        if suffix.is_some() && system.is_some() {
+            return Err(ParameterError::invalid("system", "is for the template, which `suffix` leaves out"));
+        }
+        if fields.string("template")?.is_some_and(|text| !text.is_empty()) {
+            return Err(ParameterError::unsupported("template", "the model's own template is used"));
         }
         if fields.list("context", usize::MAX)?.is_some_and(|context| !context.is_empty()) {
             let reason = "send the conversation to /api/chat; what begins alike is found in the cache";
@@ -114,6 +117,6 @@ impl GenerateTextRequest {
             ("steps", "the models here write text"),
         ])?;
         fields.finish()?;
-        Ok(Self { model, system, prompt, raw, parameters })
+        Ok(Self { model, system, prompt, suffix, raw, parameters })
     }
 }

@@ -10,6 +10,7 @@ use crate::api::ollama::{known_name, schema};
 use crate::api::openai::fields::{Fields, ParameterError, string};
 use crate::auth::ModelUser;
 use crate::clock::Timestamp;
+use crate::generate::format::Format;
 use crate::http::{AppState, Granted, JsonBody, OllamaError};
 use crate::manager::{ModelState, ModelStatus};
 
@@ -74,17 +75,35 @@ pub async fn show(
     let name = read(body)?;
     let models = app.models(&user);
     let status = models.named(&known_name(&models, &name)).await?;
-    let capabilities = match status.kind {
-        Some(ModelKind::Causal) => vec!["completion"],
-        Some(ModelKind::Embedding) => vec!["embedding"],
-        _ => Vec::new(),
-    };
     Ok(Json(json!({
         "details": details(&status),
         "model_info": status.spec.as_ref().map(information).unwrap_or_default(),
-        "capabilities": capabilities,
+        "capabilities": capabilities(&status),
         "modified_at": modified(&status),
     })))
+}
+
+/// What a model can do, in Ollama's words, as far as it is known.
+fn capabilities(status: &ModelStatus) -> Vec<&'static str> {
+    let mut known = match status.kind {
+        Some(ModelKind::Causal) => vec!["completion"],
+        Some(ModelKind::Embedding) => return vec!["embedding"],
+        _ => return Vec::new(),
+    };
+    let Some(profile) = status.profile.as_deref() else { return known };
+    if let Some(template) = profile.chat_template.as_deref() {
+        // Others can be told of functions in words, but were not trained to call them.
+        if template.contains("tools") || profile.tool_format.is_some() {
+            known.push("tools");
+        }
+        if Format::of(template, profile.tool_format.as_deref()).thoughts().is_some() {
+            known.push("thinking");
+        }
+    }
+    if profile.features.infill.is_some() {
+        known.push("insert");
+    }
+    known
 }
 
 /// Tells which version of Ollama's protocol is spoken.

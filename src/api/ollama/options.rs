@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::api::openai::fields::{Fields, ParameterError, string};
 use crate::api::openai::sampling::AnswerOptions;
-use crate::generate::{Constraint, Effort, GenerateRequest, Prompt, Reasoning, Sampling, ToolUse};
+use crate::generate::{Constraint, Effort, GenerateRequest, Names, Prompt, Reasoning, Sampling, ToolUse};
 
 const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 256;
@@ -77,6 +77,14 @@ impl AnswerParameters {
             tools,
             constraint: self.constraint,
             reasoning: self.reasoning,
+            names: Names {
+                constraint: "format",
+                max_new_tokens: "options.num_predict",
+                temperature: "options.temperature",
+                effort: "think",
+                budget: "think",
+                ..Names::default()
+            },
             ..self.options.request(model, prompt, self.max_new_tokens)
         }
     }

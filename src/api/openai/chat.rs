@@ -16,7 +16,7 @@ use crate::api::openai::{error_event, messages, schema};
 use crate::auth::ModelUser;
 use crate::generate::{
     Answer, AnswerChoice, Effort, EndReason, GenerateRequest, GenerationEvent, Priority, Prompt, Reasoning,
-    TextToken, ToolChoice,
+    TextToken, ToolChoice, Verbosity,
 };
 use crate::http::metered::Metered;
 use crate::http::state::Models;
@@ -24,8 +24,6 @@ use crate::http::{ApiError, AppState, Granted, JsonBody, OpenAiError};
 
 /// Known to OpenAI's clients, refused by name.
 const REFUSED: &[(&str, &str)] = &[
-    ("verbosity", "how much a model says cannot be set"),
-    ("prediction", "answers are not predicted"),
     ("audio", "the models here write text"),
     ("web_search_options", "nothing is looked up"),
     ("prompt_cache_options", "the cache keeps what it can"),
@@ -33,8 +31,6 @@ const REFUSED: &[(&str, &str)] = &[
     ("moderation", "answers are not moderated"),
     ("echo", "use /v1/completions, or `continue_final_message`"),
     ("documents", "put them into a message"),
-    ("thinking_budget", "how long a model thinks cannot be bounded yet"),
-    ("thinking_token_budget", "how long a model thinks cannot be bounded yet"),
     ("chat_template", "the model's own template is used"),
     ("add_special_tokens", "the template says which there are"),
 ];
@@ -129,9 +125,21 @@ impl ChatRequest {
         let stream = StreamOptions::take(&mut fields)?;
         let mut options = AnswerOptions::take(&mut fields)?;
         options.sampling.logprobs = logprobs(&mut fields)?;
-        let max_new_tokens = max_tokens(&mut fields)?;
         let Tools { tool_use, legacy } = tools::take(&mut fields)?;
+        if legacy {
+            options.names.tools = "functions";
+            options.names.tool_schema = "parameters";
+        }
+        if fields.has("max_completion_tokens") {
+            options.names.max_new_tokens = "max_completion_tokens";
+        }
+        let max_new_tokens = max_tokens(&mut fields)?;
+        if fields.has("thinking_token_budget") && !fields.has("thinking_budget") {
+            options.names.budget = "thinking_token_budget";
+        }
         let reasoning = reasoning(&mut fields)?;
+        let verbosity = verbosity(&mut fields)?;
+        let prediction = prediction(&mut fields, options.choices)?;
         let (metadata, safety_identifier) =
             (metadata(&mut fields)?, end_user(&mut fields, "safety_identifier")?);
         options.end_user = safety_identifier.or(options.end_user);
@@ -142,7 +150,8 @@ impl ChatRequest {
         fields.finish()?;
         let mut request = options.request(&model, prompt, max_new_tokens);
         request.attribution.metadata = metadata;
-        let generate = GenerateRequest { tools: tool_use, reasoning, priority, ..request };
+        let generate =
+            GenerateRequest { tools: tool_use, reasoning, verbosity, prediction, priority, ..request };
         Ok(Self { generate, stream, legacy })
     }
 }
@@ -222,6 +231,32 @@ fn reasoning(fields: &mut Fields) -> Result<Reasoning, ParameterError> {
         return Err(ParameterError::invalid("thinking_token_budget", reason));
     }
     Ok(Reasoning { effort, budget: budget.or(longer_name) })
+}
+
+/// How much the model is to say.
+fn verbosity(fields: &mut Fields) -> Result<Option<Verbosity>, ParameterError> {
+    let Some(name) = fields.string("verbosity")? else { return Ok(None) };
+    match Verbosity::named(&name) {
+        Some(verbosity) => Ok(Some(verbosity)),
+        None => Err(ParameterError::invalid("verbosity", "must be low, medium or high")),
+    }
+}
+
+/// What the answer is said to be: a text, or a list of parts that are texts. It changes when the answer comes, never what
+/// it is.
+fn prediction(fields: &mut Fields, choices: u32) -> Result<Option<String>, ParameterError> {
+    let Some(mut given) = fields.object("prediction")? else { return Ok(None) };
+    if choices > 1 {
+        return Err(ParameterError::invalid("prediction", "cannot be used together with `n` above 1"));
+    }
+    let kind = string(given.required("type")?, || given.path("type"))?;
+    if kind != "content" {
+        return Err(ParameterError::invalid(given.path("type"), "must be `content`"));
+    }
+    let content = given.required("content")?;
+    let text = messages::content(content, &given)?;
+    given.finish()?;
+    Ok(Some(text))
 }
 
 /// Only variables that are known to be harmless reach a template.

@@ -27,11 +27,11 @@ const REFUSED_INSIDE: &[(&str, &str)] = &[
     ("disable_fallback", "there is nothing to fall back to"),
 ];
 
-/// Takes the constraint out of a body; there may be one, by whatever name.
+/// Takes the constraint out of a body, with the name it came by; there may be one, by whatever name.
 ///
 /// # Errors
 /// For values that cannot be, and a second constraint.
-pub fn take(fields: &mut Fields) -> Result<Option<Constraint>, ParameterError> {
+pub fn take(fields: &mut Fields) -> Result<Option<(Constraint, &'static str)>, ParameterError> {
     fields.refuse(REFUSED)?;
     let mut found = Found::default();
     if let Some(format) = fields.object("response_format")? {
@@ -45,9 +45,15 @@ pub fn take(fields: &mut Fields) -> Result<Option<Constraint>, ParameterError> {
     found.add("guided_choice", choice(fields, "guided_choice")?)?;
     found.add("guided_grammar", fields.string("guided_grammar")?.map(Constraint::Grammar))?;
     if let Some(inside) = fields.object("structured_outputs")? {
-        found.add("structured_outputs", structured_outputs(inside)?)?;
+        let inside = structured_outputs(inside)?;
+        let by = inside.by;
+        // Told to be one too many by its own name, refused by the model by that of its member.
+        found.add("structured_outputs", inside.constraint)?;
+        if !by.is_empty() {
+            found.by = by;
+        }
     }
-    Ok(found.constraint)
+    Ok(found.constraint.map(|constraint| (constraint, found.by)))
 }
 
 /// The constraint, and the parameter it came in.
@@ -121,7 +127,7 @@ pub fn json_schema(mut format: Fields) -> Result<Constraint, ParameterError> {
     Ok(constraint)
 }
 
-fn structured_outputs(mut inside: Fields) -> Result<Option<Constraint>, ParameterError> {
+fn structured_outputs(mut inside: Fields) -> Result<Found, ParameterError> {
     let mut found = Found::default();
     let path = inside.path("json");
     found
@@ -133,7 +139,7 @@ fn structured_outputs(mut inside: Fields) -> Result<Option<Constraint>, Paramete
     found.add("structured_outputs.json_object", object.then_some(Constraint::JsonObject))?;
     inside.refuse(REFUSED_INSIDE)?;
     inside.finish()?;
-    Ok(found.constraint)
+    Ok(found)
 }
 
 /// A schema as itself or as text.
@@ -173,7 +179,7 @@ mod tests {
         let mut fields = Fields::of(body, "").expect("it is an object");
         let constraint = take(&mut fields).map_err(|error| error.to_string())?;
         fields.finish().map_err(|error| error.to_string())?;
-        Ok(constraint)
+        Ok(constraint.map(|(constraint, _)| constraint))
     }
 
     #[test]

@@ -8,11 +8,11 @@ use serde_json::{Value, json};
 
 use crate::api::inference;
 use crate::api::openai::fields::{Fields, ParameterError, string};
-use crate::api::openai::sampling::token_ids;
+use crate::api::openai::sampling::{end_user, token_ids};
 use crate::api::openai::schema;
 use crate::auth::ModelUser;
 use crate::engine::EngineError;
-use crate::generate::{EmbedInput, EmbedOptions, PromptChoice};
+use crate::generate::{Attribution, EmbedInput, EmbedOptions, PromptChoice};
 use crate::http::state::Models;
 use crate::http::{ApiError, AppState, Granted, JsonBody, OpenAiError};
 use crate::usage::Outcome;
@@ -36,6 +36,7 @@ pub struct EmbeddingRequest {
     inputs: Vec<EmbedInput>,
     encoding: Encoding,
     options: EmbedOptions,
+    end_user: Option<String>,
 }
 
 /// Embeds texts.
@@ -63,6 +64,7 @@ pub async fn whole(app: &AppState, models: &Models<'_>, body: Value) -> Result<V
     inference::refuse_while_draining(app)?;
     let lease = models.lease(&request.model).await?;
     let mut record = models.record(&lease.id, &request.model, PATH)?;
+    record.attribute(Attribution { end_user: request.end_user, ..Attribution::default() });
     let interruption = record.interruption().clone();
     let embedding = app.generator().embed(&lease, request.inputs, &request.options, record.account());
     let deadline = models.deadline();
@@ -125,10 +127,10 @@ impl EmbeddingRequest {
         let dimensions = fields.small_integer("dimensions", 1..=u32::MAX)?;
         let options =
             EmbedOptions { prompt: prompt(&mut fields)?, dimensions: dimensions.map(|size| size as usize) };
-        fields.string("user")?;
+        let end_user = end_user(&mut fields, "user")?;
         fields.refuse(&[("truncate_prompt_tokens", "an input is never cut")])?;
         fields.finish()?;
-        Ok(Self { model, inputs, encoding, options })
+        Ok(Self { model, inputs, encoding, options, end_user })
     }
 }
 

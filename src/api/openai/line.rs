@@ -2,13 +2,14 @@
 
 use serde_json::Value;
 
-use crate::api::openai::{chat, completions, embeddings};
+use crate::api::openai::{chat, completions, embeddings, responses};
+use crate::auth::ModelUser;
 use crate::error::Code;
 use crate::http::state::Models;
 use crate::http::{ApiError, AppState};
 
 /// The URLs whose requests may stand in a batch.
-pub const ENDPOINTS: [&str; 3] = [chat::PATH, completions::PATH, embeddings::PATH];
+pub const ENDPOINTS: [&str; 4] = [chat::PATH, responses::PATH, completions::PATH, embeddings::PATH];
 
 /// Answers a request that is for one of [`ENDPOINTS`].
 ///
@@ -16,12 +17,14 @@ pub const ENDPOINTS: [&str; 3] = [chat::PATH, completions::PATH, embeddings::PAT
 /// What its URL would answer in its place.
 pub async fn answer(
     app: &AppState,
+    user: &ModelUser,
     models: &Models<'_>,
     endpoint: &str,
     body: Value,
 ) -> Result<Value, ApiError> {
     match endpoint {
         chat::PATH => chat::whole(app, models, body).await,
+        responses::PATH => responses::whole(app, user, models, body).await,
         completions::PATH => completions::whole(app, models, body).await,
         embeddings::PATH => embeddings::whole(app, models, body).await,
         _ => Err(ApiError::of(Code::NotFound)),

@@ -152,7 +152,11 @@ fn refuse_empty_or(fields: &mut Fields, name: &'static str, reason: &str) -> Res
     }
 }
 
-fn content(content: Value, fields: &Fields) -> Result<String, ParameterError> {
+/// A text, or a list of parts that are texts, as one text.
+///
+/// # Errors
+/// For anything else.
+pub fn content(content: Value, fields: &Fields) -> Result<String, ParameterError> {
     let path = fields.path("content");
     match content {
         Value::String(text) => Ok(text),

@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 
 use crate::api::inference;
 use crate::api::openai::fields::{Fields, ParameterError, kind, string};
+use crate::api::openai::sampling::end_user;
 use crate::api::openai::schema;
 use crate::auth::ModelUser;
 use crate::engine::EngineError;
-use crate::generate::{Scores, TextPair};
+use crate::generate::{Attribution, Scores, TextPair};
 use crate::http::{ApiError, AppState, Granted, JsonBody, OpenAiError};
 use crate::usage::Outcome;
 
@@ -30,6 +31,7 @@ pub struct RerankRequest {
     return_documents: bool,
     /// How many tokens of each document are read; none: all, or the request is refused.
     document_tokens: Option<usize>,
+    end_user: Option<String>,
 }
 
 /// A document and what is given back of it.
@@ -77,12 +79,12 @@ async fn ranked(
     body: Value,
     path: &'static str,
 ) -> Result<Json<Value>, OpenAiError> {
-    let RerankRequest { model, query, documents, top_n, return_documents, document_tokens } =
+    let RerankRequest { model, query, documents, top_n, return_documents, document_tokens, end_user } =
         RerankRequest::read(body)?;
     let (texts, shown): (Vec<String>, Vec<Value>) =
         documents.into_iter().map(|document| (document.text, document.shown)).unzip();
     let pairs = texts.into_iter().map(|document| TextPair { query: query.clone(), document }).collect();
-    let asked = Asked { model: &model, path, blame: "documents" };
+    let asked = Asked { model: &model, path, blame: "documents", end_user };
     let Scores { scores, prompt_tokens } = scores(app, user, asked, pairs, document_tokens).await?;
     let mut order: Vec<usize> = (0..scores.len()).collect();
     // Stable: of equals the first.
@@ -109,6 +111,7 @@ async fn ranked(
 pub struct ScoreRequest {
     model: String,
     pairs: Vec<TextPair>,
+    end_user: Option<String>,
 }
 
 /// Scores pairs of texts: how well the second answers the first.
@@ -124,8 +127,8 @@ pub async fn score(
     Granted(user): Granted<ModelUser>,
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, OpenAiError> {
-    let ScoreRequest { model, pairs } = ScoreRequest::read(body)?;
-    let asked = Asked { model: &model, path: "/v1/score", blame: "text_2" };
+    let ScoreRequest { model, pairs, end_user } = ScoreRequest::read(body)?;
+    let asked = Asked { model: &model, path: "/v1/score", blame: "text_2", end_user };
     let Scores { scores, prompt_tokens } = scores(&app, &user, asked, pairs, None).await?;
     let data = scores.iter().enumerate();
     let data: Vec<Value> =
@@ -140,12 +143,12 @@ pub async fn score(
     })))
 }
 
-/// Which model is asked where, and which field is to blame for a pair that does not fit.
-#[derive(Clone, Copy)]
+/// Which model is asked where and for whom, and which field is to blame for a pair that does not fit.
 struct Asked<'a> {
     model: &'a str,
     path: &'static str,
     blame: &'static str,
+    end_user: Option<String>,
 }
 
 async fn scores(
@@ -159,6 +162,7 @@ async fn scores(
     let models = app.models(user);
     let lease = models.lease(asked.model).await?;
     let mut record = models.record(&lease.id, asked.model, asked.path)?;
+    record.attribute(Attribution { end_user: asked.end_user, ..Attribution::default() });
     let interruption = record.interruption().clone();
     let scores = app.generator().score(&lease, pairs, document_tokens, record.account());
     let scores = tokio::select! {
@@ -188,7 +192,7 @@ impl RerankRequest {
         let top_n = fields.small_integer("top_n", 1..=u32::MAX)?;
         let return_documents = fields.boolean("return_documents")?.unwrap_or(false);
         let document_tokens = fields.small_integer("max_tokens_per_doc", 1..=u32::MAX)?;
-        fields.string("user")?;
+        let end_user = end_user(&mut fields, "user")?;
         fields.refuse(&[
             ("truncate_prompt_tokens", "use `max_tokens_per_doc`"),
             ("truncation", "use `max_tokens_per_doc`"),
@@ -205,6 +209,7 @@ impl RerankRequest {
             top_n: top_n.map(|count| count as usize),
             return_documents,
             document_tokens: document_tokens.map(|count| count as usize),
+            end_user,
         })
     }
 }
@@ -232,14 +237,14 @@ impl ScoreRequest {
             (None, Some(_)) => return Err(ParameterError::invalid("queries", "is needed with `documents`")),
             (Some(_), None) => return Err(ParameterError::invalid("documents", "is needed with `queries`")),
         };
-        fields.string("user")?;
+        let end_user = end_user(&mut fields, "user")?;
         fields.refuse(&[
             ("truncate_prompt_tokens", "a text is never cut"),
             ("priority", "it is the administrator's to give"),
         ])?;
         fields.finish()?;
         let pairs = paired(texts(firsts, first)?, texts(seconds, second)?, second)?;
-        Ok(Self { model, pairs })
+        Ok(Self { model, pairs, end_user })
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use crate::api::openai::constraint;
 use crate::api::openai::fields::{Fields, ParameterError, integer, number, string};
 use crate::generate::{
-    Attribution, Constraint, GenerateRequest, Priority, Prompt, Reasoning, Sampling, ToolUse,
+    Attribution, Constraint, GenerateRequest, Names, Priority, Prompt, Reasoning, Sampling, ToolUse,
 };
 
 /// Most answers to one prompt.
@@ -37,6 +37,8 @@ pub struct AnswerOptions {
     pub sampling: Sampling,
     /// What the answer may be at all.
     pub constraint: Option<Constraint>,
+    /// What the protocol calls what only the model can judge.
+    pub names: Names,
     /// Answers wanted.
     pub choices: u32,
     /// End tokens are not looked at before this many tokens.
@@ -59,9 +61,12 @@ impl AnswerOptions {
     /// # Errors
     /// For a value that cannot be, and parameters that are not supported.
     pub fn take(fields: &mut Fields) -> Result<Self, ParameterError> {
+        let (constraint, name) = constraint::take(fields)?.unzip();
+        let usual = Names::default();
         let options = Self {
             sampling: sampling(fields)?,
-            constraint: constraint::take(fields)?,
+            constraint,
+            names: Names { constraint: name.unwrap_or(usual.constraint), ..usual },
             choices: fields.small_integer("n", 1..=MAX_CHOICES)?.unwrap_or(1),
             min_new_tokens: fields.small_integer("min_tokens", 0..=u32::MAX)?.unwrap_or(0),
             stop: stop(fields)?,
@@ -83,6 +88,8 @@ impl AnswerOptions {
             constraint: self.constraint,
             tools: ToolUse::default(),
             reasoning: Reasoning::default(),
+            verbosity: None,
+            prediction: None,
             choices: self.choices,
             max_new_tokens,
             min_new_tokens: self.min_new_tokens,
@@ -93,6 +100,7 @@ impl AnswerOptions {
             echo: false,
             prompt_logprobs: None,
             attribution: Attribution { end_user: self.end_user, ..Attribution::default() },
+            names: self.names,
             tenant: 0,
             priority: Priority::Normal,
             deadline: None,

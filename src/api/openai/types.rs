@@ -64,6 +64,10 @@ struct PromptTokensDetails {
 #[schema(as = OpenAiCompletionTokensDetails)]
 struct CompletionTokensDetails {
     reasoning_tokens: u32,
+    /// Tokens of `prediction` that the answer has, in their place or behind what is new.
+    accepted_prediction_tokens: u32,
+    /// Tokens of `prediction` that the answer has not. They are in no other count and cost nothing.
+    rejected_prediction_tokens: u32,
 }
 
 impl From<Count> for Usage {
@@ -73,7 +77,11 @@ impl From<Count> for Usage {
             completion_tokens: count.completion_tokens,
             total_tokens: count.prompt_tokens.saturating_add(count.completion_tokens),
             prompt_tokens_details: PromptTokensDetails { cached_tokens: count.cached_tokens },
-            completion_tokens_details: CompletionTokensDetails { reasoning_tokens: count.reasoning_tokens },
+            completion_tokens_details: CompletionTokensDetails {
+                reasoning_tokens: count.reasoning_tokens,
+                accepted_prediction_tokens: count.accepted_prediction_tokens,
+                rejected_prediction_tokens: count.rejected_prediction_tokens,
+            },
             timings: Timings::of(&count),
         }
     }

@@ -66,7 +66,8 @@ impl Scheduler {
             if room == 0 {
                 continue;
             }
-            let lookup = sequence.lookup.get_or_insert_with(|| Lookup::new(group.tokens_limit));
+            let prediction = || group.request.prediction.clone();
+            let lookup = sequence.lookup.get_or_insert_with(|| Lookup::new(group.tokens_limit, prediction()));
             lookup.follow(&sequence.tokens, group.prompt_tokens);
             let candidate = |chance| Candidate { chance, sequence: index };
             let before = candidates.len();

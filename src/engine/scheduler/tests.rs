@@ -294,15 +294,17 @@ fn arrival(positions: usize) -> impl Strategy<Value = Arrival> {
     let shape = (0_u32..3, 0_usize..positions, 0_u32..50, 1..positions);
     let wants =
         (0_u32..60, 1_u32..4, 0_u32..8, proptest::option::weighted(0.15, 0_u32..3), guided::any_guide());
+    let prediction = proptest::collection::vec(0..fake::ORDINARY, 0..20);
     let standing = (0_u64..3, 1_u32..4, 0_usize..3, any::<bool>());
     let time = (0_usize..120, proptest::option::weighted(0.2, 0_usize..30));
-    (shape, wants, sampling(), standing, time).prop_map(
+    (shape, wants, sampling(), standing, time, prediction).prop_map(
         |(
             (family, shared, own, length),
             (max_new, choices, min_new, prompt_logprobs, guide),
             sampling,
             standing,
             time,
+            prediction,
         )| {
             let (tenant, weight, priority, shared_prefix) = standing;
             let request = SequenceRequest {
@@ -311,6 +313,7 @@ fn arrival(positions: usize) -> impl Strategy<Value = Arrival> {
                 min_new_tokens: min_new,
                 stop_token_ids: vec![3, 1, 2],
                 guide,
+                prediction: prediction.into(),
                 prompt_logprobs,
                 tenant,
                 weight,

@@ -20,6 +20,7 @@ use crate::api::openai::schema;
 use crate::auth::responses::{ResponseStatus, StoredResponse};
 use crate::auth::{Capability, ModelUser};
 use crate::error::Code;
+use crate::http::state::Models;
 use crate::http::{ApiError, AppState, Granted, Interruption, JsonBody, OpenAiError, Path, Query, sse};
 
 /// Answers a conversation, keeps the answer, and goes on from one that was kept.
@@ -45,6 +46,21 @@ pub async fn create(
 ) -> Result<Response, OpenAiError> {
     let request = ResponseRequest::read(body)?;
     Ok(run::answer(&app, &user, request).await?)
+}
+
+pub use run::PATH;
+
+/// The same for a line of a batch: whole, and kept as at its URL.
+///
+/// # Errors
+/// As [`create`], and for a stream, or an answer in the background.
+pub async fn whole(
+    app: &AppState,
+    user: &ModelUser,
+    models: &Models<'_>,
+    body: Value,
+) -> Result<Value, ApiError> {
+    run::in_batch(app, user, models, ResponseRequest::read(body)?).await
 }
 
 /// How a kept answer is to be shown.

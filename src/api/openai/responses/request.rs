@@ -8,7 +8,7 @@ use crate::api::openai::responses::item::{self, Item};
 use crate::api::openai::responses::tools::{Tools, is_name};
 use crate::api::openai::sampling::end_user;
 use crate::generate::{
-    Attribution, Constraint, Effort, GenerateRequest, Priority, Prompt, Reasoning, Sampling,
+    Attribution, Constraint, Effort, GenerateRequest, Names, Priority, Prompt, Reasoning, Sampling, Verbosity,
 };
 
 const MOST_METADATA: usize = 16;
@@ -72,6 +72,8 @@ pub struct Question {
     pub reasoning: Reasoning,
     /// What the answer may be at all.
     pub constraint: Option<Constraint>,
+    /// How much is said.
+    pub verbosity: Option<Verbosity>,
     /// `reasoning` and `text` as they are shown.
     shown: (Value, Value),
 }
@@ -130,6 +132,18 @@ impl ResponseRequest {
     }
 }
 
+/// What is called otherwise than in chat.
+const NAMES: Names = Names {
+    constraint: "text.format",
+    tools: "tools",
+    tool_schema: "parameters",
+    max_new_tokens: "max_output_tokens",
+    temperature: "temperature",
+    effort: "reasoning.effort",
+    budget: "reasoning",
+    verbosity: "text.verbosity",
+};
+
 impl Question {
     /// Reads the body of a question whose tokens are to be counted.
     ///
@@ -152,7 +166,7 @@ impl Question {
         let previous = fields.string("previous_response_id")?;
         let input = item::read_input(fields.required("input")?)?;
         let (reasoning, shown_reasoning) = reasoning(fields)?;
-        let (constraint, shown_text) = text(fields)?;
+        let (constraint, verbosity, shown_text) = text(fields)?;
         Ok(Self {
             model,
             instructions: fields.string("instructions")?,
@@ -161,6 +175,7 @@ impl Question {
             tools: Tools::take(fields)?,
             reasoning,
             constraint,
+            verbosity,
             shown: (shown_reasoning, shown_text),
         })
     }
@@ -174,6 +189,8 @@ impl Question {
             constraint: self.constraint.clone(),
             tools: self.tools.used.clone(),
             reasoning: self.reasoning,
+            verbosity: self.verbosity,
+            prediction: None,
             choices: 1,
             max_new_tokens: None,
             min_new_tokens: 0,
@@ -184,6 +201,7 @@ impl Question {
             echo: false,
             prompt_logprobs: None,
             attribution: Attribution::default(),
+            names: NAMES,
             tenant: 0,
             priority: Priority::Normal,
             deadline: None,
@@ -365,19 +383,26 @@ fn only(fields: &mut Fields, name: &'static str, good: &[&str], reason: &str) ->
     }
 }
 
-fn text(fields: &mut Fields) -> Result<(Option<Constraint>, Value), ParameterError> {
+type Text = (Option<Constraint>, Option<Verbosity>, Value);
+
+fn text(fields: &mut Fields) -> Result<Text, ParameterError> {
     let plain = || (None, json!({"type": "text"}));
     let Some(mut given) = fields.object("text")? else {
-        return Ok((None, json!({"format": plain().1, "verbosity": "medium"})));
+        return Ok((None, None, json!({"format": plain().1, "verbosity": "medium"})));
     };
-    only(&mut given, "verbosity", &["medium"], "how much a model says cannot be set: `medium`")?;
+    let named = given.string("verbosity")?;
+    let verbosity = named.as_deref().and_then(Verbosity::named);
+    if named.is_some() && verbosity.is_none() {
+        return Err(ParameterError::invalid(given.path("verbosity"), "must be low, medium or high"));
+    }
     let path = given.path("format");
     let (constraint, format) = match given.take("format") {
         None => plain(),
         Some(value) => format(value, path)?,
     };
     given.finish()?;
-    Ok((constraint, json!({"format": format, "verbosity": "medium"})))
+    let shown = json!({"format": format, "verbosity": verbosity.unwrap_or(Verbosity::Medium).name()});
+    Ok((constraint, verbosity, shown))
 }
 
 fn format(value: Value, path: String) -> Result<(Option<Constraint>, Value), ParameterError> {

@@ -18,6 +18,7 @@ use crate::error::Code;
 use crate::generate::GenerationEvent;
 use crate::http::background::Work;
 use crate::http::metered::Metered;
+use crate::http::state::Models;
 use crate::http::{ApiError, AppState, sse};
 
 /// Its URL.
@@ -38,20 +39,7 @@ pub async fn answer(
     user: &ModelUser,
     request: ResponseRequest,
 ) -> Result<Response, ApiError> {
-    let retention = app.settings().response_retention;
-    let keeping = keeping(&request, retention)?;
-    let before = before(app, user, &request.question).await?;
-    let generation =
-        inference::start(app, &app.models(user), vec![request.generate(&before)], ENDPOINT).await?;
-    let id = new_id("resp");
-    let maker = Maker::new(&id, &request, keeping.is_some(), request.stream);
-    let record = keeping.map(|retention| Keeping {
-        responses: user.responses(),
-        id,
-        previous: request.question.previous.clone(),
-        input: request.question.input.iter().map(Item::to_json).collect(),
-        retention,
-    });
+    let (generation, maker, record) = begin(app, user, &app.models(user), &request).await?;
     match record {
         Some(record) if request.background => background(app, generation.watched(), maker, record).await,
         record if request.stream => {
@@ -61,6 +49,47 @@ pub async fn answer(
         }
         record => Ok(Json(whole(generation.watched(), maker, record).await?).into_response()),
     }
+}
+
+/// Answers whole, as a line of a batch.
+///
+/// # Errors
+/// As [`answer`], and for other ways to answer.
+pub async fn in_batch(
+    app: &AppState,
+    user: &ModelUser,
+    models: &Models<'_>,
+    request: ResponseRequest,
+) -> Result<Value, ApiError> {
+    for (name, is_asked) in [("stream", request.stream), ("background", request.background)] {
+        if is_asked {
+            let message = format!("`{name}` is not supported: a batch has whole answers");
+            return Err(ApiError::new(Code::UnsupportedParameter, message).or_param(name));
+        }
+    }
+    let (generation, maker, record) = begin(app, user, models, &request).await?;
+    whole(generation.watched(), maker, record).await
+}
+
+async fn begin(
+    app: &AppState,
+    user: &ModelUser,
+    models: &Models<'_>,
+    request: &ResponseRequest,
+) -> Result<(Metered, Maker, Option<Keeping>), ApiError> {
+    let keeping = keeping(request, app.settings().response_retention)?;
+    let before = before(app, user, &request.question).await?;
+    let generation = inference::start(app, models, vec![request.generate(&before)], ENDPOINT).await?;
+    let id = new_id("resp");
+    let maker = Maker::new(&id, request, keeping.is_some(), request.stream);
+    let record = keeping.map(|retention| Keeping {
+        responses: user.responses(),
+        id,
+        previous: request.question.previous.clone(),
+        input: request.question.input.iter().map(Item::to_json).collect(),
+        retention,
+    });
+    Ok((generation, maker, record))
 }
 
 /// How long the answer is kept; none: not at all.

@@ -44,8 +44,10 @@ fn anchor() -> Schema {
 }
 
 fn endpoint() -> Schema {
-    written(json!({"type": "string", "enum": ["/v1/chat/completions", "/v1/completions", "/v1/embeddings"],
-        "example": "/v1/chat/completions", "description": "The URL that all its requests are for."}))
+    written(
+        json!({"type": "string", "enum": ["/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings"],
+        "example": "/v1/chat/completions", "description": "The URL that all its requests are for."}),
+    )
 }
 
 fn metadata() -> Schema {

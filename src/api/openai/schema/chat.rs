@@ -70,6 +70,10 @@ struct ChatParameters {
     functions: Option<Vec<ChatFunction>>,
     #[schema(schema_with = function_call)]
     function_call: Option<Value>,
+    #[schema(schema_with = verbosity)]
+    verbosity: Option<String>,
+    #[schema(schema_with = prediction)]
+    prediction: Option<Value>,
     #[schema(schema_with = reasoning_effort)]
     reasoning_effort: Option<String>,
     /// Think no longer than so many tokens: then the thought is ended for the model, and it answers. Refused for a model that
@@ -266,6 +270,27 @@ fn reasoning_effort() -> Schema {
             template tells them apart. Refused for a model that does not think."}))
 }
 
+fn verbosity() -> Schema {
+    written(json!({"type": ["string", "null"], "example": "medium", "enum": ["low", "medium", "high", null],
+        "description": "How much the model is to say: `medium` is the usual; the others are refused for a model whose \
+            template knows of no `verbosity`."}))
+}
+
+fn prediction() -> Schema {
+    let part = json!({"type": "object", "title": "PredictionPart", "required": ["type", "text"],
+        "additionalProperties": false,
+        "properties": {"type": {"type": "string", "enum": ["text"]}, "text": {"type": "string"}}});
+    let content = json!({"oneOf": [{"type": "string"}, {"type": "array", "minItems": 1, "maxItems": 1000, "items": part}]});
+    written(
+        json!({"type": ["object", "null"], "required": ["type", "content"], "additionalProperties": false,
+        "properties": {"type": {"type": "string", "enum": ["content"]}, "content": content},
+        "example": {"type": "content", "content": "fn main() {}"},
+        "description": "What the answer is thought to be, say the text that is to be changed a little: where it is, the \
+            answer comes sooner. It is the same in any case. Not together with `n` above 1; at most as many tokens as the \
+            model's context."}),
+    )
+}
+
 fn only_text() -> Schema {
     written(json!({"type": ["array", "null"], "items": {"type": "string", "enum": ["text"]}, "minItems": 1,
         "maxItems": 1, "example": ["text"], "description": "The models here write text."}))
@@ -298,7 +323,8 @@ fn metadata() -> Schema {
         "finish_reason": "stop"
     }],
     "usage": {"prompt_tokens": 9, "completion_tokens": 12, "total_tokens": 21,
-        "prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0,
+            "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0},
         "timings": {"prompt_ms": 21.5, "prompt_per_second": 418.6, "predicted_ms": 250.0, "predicted_per_second": 48.0}}
 }))]
 pub struct OpenAiChatCompletion {

@@ -70,7 +70,8 @@ fn prompt() -> Schema {
     "system_fingerprint": "fp_4c3f2a1b0d9e8f70",
     "choices": [{"index": 0, "text": ", in a land far away", "logprobs": null, "finish_reason": "length"}],
     "usage": {"prompt_tokens": 4, "completion_tokens": 6, "total_tokens": 10,
-        "prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0},
+        "prompt_tokens_details": {"cached_tokens": 0}, "completion_tokens_details": {"reasoning_tokens": 0,
+            "accepted_prediction_tokens": 0, "rejected_prediction_tokens": 0},
         "timings": {"prompt_ms": 21.5, "prompt_per_second": 418.6, "predicted_ms": 250.0, "predicted_per_second": 48.0}}
 }))]
 pub struct OpenAiCompletion {

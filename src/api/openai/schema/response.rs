@@ -213,7 +213,9 @@ fn mode() -> Schema {
 }
 
 fn verbosity() -> Schema {
-    choice_of(&["medium"], "How much a model says cannot be set.")
+    let description = "How much the model is to say: `medium` is the usual; the others are refused for a model whose \
+        template knows of no `verbosity`.";
+    choice_of(&["low", "medium", "high"], description)
 }
 
 fn truncation() -> Schema {

@@ -63,6 +63,28 @@ fn what_does_not_repeat_itself_is_not_guessed_at() {
 }
 
 #[test]
+fn what_was_foretold_comes_several_tokens_a_step_and_is_the_same() {
+    let request = greedy(prompt(0, 0, 1, 300), 200);
+    let expected = alone(&request, CONTEXT);
+    let said: Vec<u32> = expected.choices[0].tokens.iter().map(|token| token.0).collect();
+    let wrong: Vec<u32> = said.iter().map(|id| (id + 1) % fake::ORDINARY).collect();
+    let half = [&said[..80], &wrong[80..90], &said[90..]].concat();
+    for (prediction, fewest_right) in [(said, 150), (half, 120), (wrong, 0)] {
+        for speculation in [Speculation::Auto, Speculation::Always, Speculation::Off] {
+            let foretold = SequenceRequest { prediction: prediction.clone().into(), ..request.clone() };
+            let mut simulation = Simulation::new(with_guesses(speculation), CONTEXT);
+            let client = simulation.submit(foretold);
+            simulation.run();
+            assert_eq!(simulation.clients[client].answer(), expected);
+            let figures = simulation.scheduler.figures;
+            if speculation == Speculation::Auto {
+                assert!(figures.accepted_tokens >= fewest_right, "{figures:?}");
+            }
+        }
+    }
+}
+
+#[test]
 fn no_guess_is_run_where_none_is_wanted() {
     let request = greedy(prompt(0, 0, 1, 20), 300);
     let (simulation, _) = circling(with_guesses(Speculation::Off), &request);
