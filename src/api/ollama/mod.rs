@@ -6,6 +6,7 @@
 mod chat;
 mod embed;
 mod generate;
+mod keep_alive;
 mod messages;
 mod models;
 mod options;
@@ -13,6 +14,7 @@ mod schema;
 mod times;
 mod writer;
 
+use axum::routing::get;
 use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -33,6 +35,8 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(models::running))
         .routes(routes!(models::show))
         .routes(routes!(models::version))
+        // What its clients look for before they ask for anything; nothing else is there.
+        .route("/", get(|| async { "Ollama is running" }))
 }
 
 /// An error within a stream.
@@ -55,14 +59,4 @@ fn known_name(models: &Models<'_>, asked: &str) -> String {
 /// `model`.
 fn model(fields: &mut Fields) -> Result<String, ParameterError> {
     string(fields.required("model")?, || fields.path("model"))
-}
-
-/// `keep_alive`: checked, and without effect. How long a model stays is the administrator's to say.
-fn keep_alive(fields: &mut Fields) -> Result<(), ParameterError> {
-    match fields.take("keep_alive") {
-        None | Some(Value::Number(_) | Value::String(_)) => Ok(()),
-        Some(_) => {
-            Err(ParameterError::invalid("keep_alive", "must be a number of seconds, or a time such as `5m`"))
-        }
-    }
 }
