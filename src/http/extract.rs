@@ -67,7 +67,7 @@ pub fn credential(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
 /// What `Authorization` and `x-api-key` show. Both may be there if they show the same.
 ///
 /// # Errors
-/// As [`credential`], for either; [`AuthError::MissingCredentials`] where they differ: which of them counts must not be a
+/// As [`credential`], for either; [`AuthError::DifferentCredentials`] where they differ: which of them counts must not be a
 /// matter of opinion.
 fn of_either_header(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
     let bearer = credential(headers)?;
@@ -79,7 +79,11 @@ fn of_either_header(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
     };
     let key = std::str::from_utf8(key.as_bytes()).map_err(|_| AuthError::InvalidApiKey)?;
     let is_other = bearer.is_some_and(|bearer| bearer != key);
-    if key.is_empty() || is_other { Err(AuthError::MissingCredentials) } else { Ok(Some(key)) }
+    match (key.is_empty(), is_other) {
+        (true, _) => Err(AuthError::MissingCredentials),
+        (false, true) => Err(AuthError::DifferentCredentials),
+        (false, false) => Ok(Some(key)),
+    }
 }
 
 /// A JSON body within the server's limits of size, depth and time.

@@ -29,8 +29,11 @@ fn is_zero(text: &str) -> Option<bool> {
     if rest == "0" {
         return Some(true);
     }
+    if rest.is_empty() {
+        return None;
+    }
     let mut zero = true;
-    while !rest.is_empty() || rest.len() == text.len() {
+    while !rest.is_empty() {
         let end = rest.find(|letter: char| !letter.is_ascii_digit() && letter != '.')?;
         let (number, after) = rest.split_at(end);
         let number: f64 = number.parse().ok()?;
@@ -42,7 +45,7 @@ fn is_zero(text: &str) -> Option<bool> {
         zero &= number == 0.0;
         rest = after;
     }
-    (rest.len() < text.len()).then_some(zero)
+    Some(zero)
 }
 
 #[cfg(test)]
