@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use futures_util::Stream;
 use sconce_models::Tokenizer;
+use sconce_models::grammar::GrammarError;
 use uuid::Uuid;
 
 use crate::engine::{EngineError, FinishReason, Foreseen, TokenEvent, TokenLogprob, TokenStream};
@@ -28,6 +29,8 @@ pub(super) struct Presentation {
     pub(super) reading: Option<Reading>,
     /// What the answers were said to be; empty: nothing.
     pub(super) prediction: Arc<[u32]>,
+    /// The parameter to blame for a grammar that turns out to be too much.
+    pub(super) blame: &'static str,
 }
 
 /// How the answer to a conversation is read.
@@ -74,6 +77,8 @@ pub struct Generation {
     logprobs: bool,
     /// Whether a choice may have several calls.
     parallel: bool,
+    /// As [`Presentation::blame`].
+    blame: &'static str,
     meter: Meter,
     lease: ModelLease,
 }
@@ -130,6 +135,7 @@ impl Generation {
             echo: presentation.echo,
             logprobs: presentation.logprobs,
             parallel: reading.is_none_or(|reading| reading.parallel),
+            blame: presentation.blame,
             meter: Meter::new(&lease.id, prompt_tokens, extent.max_new_tokens),
             lease,
         }
@@ -316,6 +322,12 @@ impl Stream for Generation {
             let Some(tokens) = &mut this.tokens else { return Poll::Ready(None) };
             let outcome = match ready!(Pin::new(tokens).poll_next(context)) {
                 Some(Ok(event)) => this.take(event),
+                Some(Err(EngineError::Grammar { reason })) => {
+                    // What follows the first line is about llguidance itself.
+                    let reason = reason.lines().next().unwrap_or_default();
+                    let error = GrammarError::TooMuch(format!("it became too complex: {reason}"));
+                    Err(GenerateError::Constraint { param: this.blame.to_owned(), error })
+                }
                 Some(Err(error)) => Err(error.into()),
                 None => Err(EngineError::Lost.into()),
             };

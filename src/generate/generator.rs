@@ -79,6 +79,7 @@ impl Generator {
             echo: echo(&request, &lease, &ids)?,
             reading: reading(&request, &lease, is_thinking),
             prediction: prediction.clone(),
+            blame: if request.constraint.is_some() { request.names.constraint } else { request.names.tools },
         };
         let thought = thought(&request, &lease, is_thinking)?;
         let extent = Extent { prompt_tokens: ids.len(), choices: request.choices, max_new_tokens };

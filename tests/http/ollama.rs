@@ -233,7 +233,7 @@ async fn models_are_listed_and_described() {
     assert!(get("/api/version").await["version"].as_str().is_some_and(|version| version.starts_with("0.")));
     for name in [CHAT.to_owned(), format!("{CHAT}:latest")] {
         let shown = app.ask("/api/show", &json!({"model": name})).await;
-        assert_eq!(shown["capabilities"], json!(["completion"]), "it was not trained to call functions");
+        assert_eq!(shown["capabilities"], json!(["completion", "tools"]));
         assert_eq!(shown["model_info"]["llama.context_length"], 256);
         assert!(shown["template"].as_str().is_some_and(|template| template.contains("messages")), "{shown}");
         for name in ["modelfile", "parameters", "license"] {
