@@ -172,13 +172,6 @@ async fn what_is_usual_there_may_be_said() {
     assert_eq!((&cut["eval_count"], &cut["done_reason"]), (&json!(3), &json!("length")));
     body["options"] = json!({"num_ctx": prompt});
     assert_eq!(refusal(app.post("/api/chat", &body).await).await.0, 400);
-    let root = app.get("/").send().await.expect("an answer");
-    assert_eq!(
-        (root.status().as_u16(), root.text().await.expect("text").as_str()),
-        (200, "Ollama is running")
-    );
-    let head = app.client.head(format!("{}/", app.url)).send().await.expect("an answer");
-    assert_eq!(head.status(), 200);
 }
 
 #[tokio::test]

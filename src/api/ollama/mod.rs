@@ -14,7 +14,6 @@ mod schema;
 mod times;
 mod writer;
 
-use axum::routing::get;
 use serde_json::Value;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -35,8 +34,6 @@ pub fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(models::running))
         .routes(routes!(models::show))
         .routes(routes!(models::version))
-        // What its clients look for before they ask for anything; nothing else is there.
-        .route("/", get(|| async { "Ollama is running" }))
 }
 
 /// An error within a stream.
