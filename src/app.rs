@@ -83,6 +83,7 @@ pub struct App {
     server: ServerConfig,
     access: AuthConfig,
     batch: BatchConfig,
+    max_waiting: usize,
     explained: Vec<Explained>,
     store: Store,
     /// The database is this server's alone, where it cannot be shared.
@@ -111,6 +112,7 @@ impl App {
     /// As [`App::open`].
     pub async fn open_by(config: Config, clock: Clock) -> Result<Self, AppError> {
         let explained = config.explain().to_vec();
+        let max_waiting = config.engine.max_waiting;
         let manager = ModelManager::open(config.models, config.engine, &config.data_dir)?;
         let store = Store::open(&config.database_url).await?;
         let lock = store.lock_for_serving()?;
@@ -125,6 +127,7 @@ impl App {
             server: config.server,
             access: config.auth,
             batch: config.batch,
+            max_waiting,
             explained,
             store,
             _lock: lock,
@@ -236,6 +239,8 @@ impl App {
             slow_client_timeout: self.server.slow_client_timeout,
             socket_idle_timeout: self.server.socket_idle_timeout,
             response_retention: self.server.response_retention,
+            // Who waits for an answer finds a place in the queue.
+            max_background: self.max_waiting / 2,
             ollama: self.server.ollama,
             address,
             trusted_proxies: self.access.trusted_proxies.clone().into(),

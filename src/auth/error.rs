@@ -12,6 +12,9 @@ pub enum AuthError {
     /// No credential was shown.
     #[error("{}", text(Code::MissingCredentials))]
     MissingCredentials,
+    /// Two headers show different ones.
+    #[error("`Authorization` and `x-api-key` show different credentials: send one of them")]
+    DifferentCredentials,
     /// Not a key of ours, or not any more.
     #[error("{}", text(Code::InvalidApiKey))]
     InvalidApiKey,
@@ -145,7 +148,7 @@ impl AuthError {
 impl Failure for AuthError {
     fn code(&self) -> Code {
         match self {
-            Self::MissingCredentials => Code::MissingCredentials,
+            Self::MissingCredentials | Self::DifferentCredentials => Code::MissingCredentials,
             Self::InvalidApiKey => Code::InvalidApiKey,
             Self::ApiKeyDisabled => Code::ApiKeyDisabled,
             Self::ApiKeyExpired => Code::ApiKeyExpired,

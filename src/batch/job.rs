@@ -21,6 +21,7 @@ use crate::language::Language;
 use crate::store::batches::{self, BatchError, BatchRow, LineRow};
 use crate::store::{JsonText, Store, StoreError, Tx, files, usage};
 use crate::telemetry::metrics::BATCH_LINES;
+use crate::usage::Unwritten;
 
 /// How often the holder says that it goes on; and looks whether it is to.
 const HEARTBEAT: Duration = Duration::from_secs(4);
@@ -284,6 +285,7 @@ impl Job {
             endpoint: self.batch.endpoint.clone(),
             deferral,
             ending: CancellationToken::new(),
+            stopping: CancellationToken::new(),
         });
         let over =
             Lines { job: self, common, running: JoinSet::new(), next: VecDeque::new(), after: 0 }.run();
@@ -351,7 +353,8 @@ struct Lines<'a> {
 }
 
 impl Lines<'_> {
-    /// Goes on until all are done, or the batch is over and those that were begun have ended.
+    /// Goes on until all are done, or the batch is over and those that were begun have ended: by themselves where it goes on
+    /// elsewhere, else at once.
     async fn run(mut self) -> Result<NoMore, Stop> {
         let mut over: Option<NoMore> = None;
         let mut ticks = tokio::time::interval(TICK);
@@ -362,7 +365,12 @@ impl Lines<'_> {
             }
             match &over {
                 None => self.begin_more().await?,
-                Some(_) => self.common.ending.cancel(),
+                Some(over) => {
+                    self.common.ending.cancel();
+                    if matches!(over, NoMore::Cancelled | NoMore::Expired) {
+                        self.common.stopping.cancel();
+                    }
+                }
             }
             if self.running.is_empty() {
                 return Ok(over.unwrap_or(NoMore::Done));
@@ -406,13 +414,22 @@ impl Lines<'_> {
                 Ok(None)
             }
             LineEnd::Undone => Ok(None),
+            LineEnd::Stopped(used) => {
+                self.note_used(&used).await?;
+                Ok(None)
+            }
             LineEnd::Revoked(error, used) => {
-                let mut tx = self.job.write((0, 0)).await?;
-                usage::insert(&mut tx, &used.rows).await?;
-                tx.commit().await?;
+                self.note_used(&used).await?;
                 Ok(Some(NoMore::Revoked(error)))
             }
         }
+    }
+
+    /// Writes down what a line used that has no result.
+    async fn note_used(&self, used: &Unwritten) -> Result<(), Stop> {
+        let mut tx = self.job.write((0, 0)).await?;
+        usage::insert(&mut tx, &used.rows).await?;
+        Ok(tx.commit().await?)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::error::Code;
 use crate::http::{ApiError, OpenAiError, RequestContext, Surface};
 use crate::language::Language;
 use crate::store::batches::LineRow;
-use crate::usage::Unwritten;
+use crate::usage::{Outcome, Unwritten};
 
 /// How often a request is tried that the engine fails.
 const MOST_FAULTS: u32 = 3;
@@ -33,6 +33,8 @@ pub(super) struct Common {
     pub(super) deferral: Deferral,
     /// What waits need not be waited for any more.
     pub(super) ending: CancellationToken,
+    /// Nor is what is being made.
+    pub(super) stopping: CancellationToken,
 }
 
 /// What has become of a line.
@@ -41,6 +43,8 @@ pub(super) enum LineEnd {
     Done(LineResult),
     /// It has none, and the batch is ending or the server is: whoever goes on with the batch does it again.
     Undone,
+    /// It was being answered when the batch was cancelled or its time was over; what was used until then.
+    Stopped(Unwritten),
     /// Its maker may not do this any more; what was used until then.
     Revoked(ApiError, Unwritten),
 }
@@ -120,11 +124,24 @@ impl Common {
             Err(error) => return Try::End(refused(line, request_id, error.into(), Unwritten::default())),
         };
         let (recorder, mut aside) = self.runner.usage().aside();
-        let models = app.models(&user).in_background(recorder);
+        let models = app.models(&user).in_background().recorded_by(recorder);
         let answer = line::answer(app, &user, &models, &self.endpoint, body);
-        let answer = Arc::new(self.context(&user, request_id)).scope(answer).await;
-        let used = aside.settled().await;
+        let answer = Arc::new(self.context(&user, request_id)).scope(answer);
+        // Polled first: an answer that is there is given.
+        let answer = tokio::select! {
+            biased;
+            answer = answer => Some(answer),
+            () = self.stopping.cancelled() => None,
+        };
+        let mut used = aside.settled().await;
         drop(slot);
+        let Some(answer) = answer else {
+            // No client left: there never was one.
+            for row in used.rows.iter_mut().filter(|row| row.outcome == Outcome::ClientGone.name()) {
+                row.outcome = Outcome::Cancelled.name().to_owned();
+            }
+            return Try::End(LineEnd::Stopped(used));
+        };
         match answer {
             Ok(body) => {
                 let result = LineResult::new(&line.custom_id, request_id, (200, body), used);

@@ -55,6 +55,7 @@ catalogue! {
     UnsupportedModel = 40014, "unsupported_model", "The model cannot do this", "该模型不支持此操作";
     MissingParameter = 40015, "missing_required_parameter", "A required field is missing", "缺少必填字段";
     WeakPassword = 40016, "weak_password", "The password is too short or too common", "密码太短或过于常见";
+    PreviousResponseNotFound = 40017, "previous_response_not_found", "The response that this one goes on from does not exist", "要继续的上一个响应不存在";
     MissingCredentials = 40101, "missing_api_key", "No credentials: send `Authorization: Bearer` with an API key or an access token", "缺少凭证：请在 Authorization: Bearer 中提供 API 密钥或访问令牌";
     WrongPassword = 40102, "wrong_password", "Wrong user name or password", "用户名或密码错误";
     AccessTokenExpired = 40103, "access_token_expired", "The access token has expired: refresh it or sign in again", "访问令牌已过期，请刷新或重新登录";

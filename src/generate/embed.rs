@@ -22,6 +22,8 @@ pub struct EmbedOptions {
     pub prompt: Option<PromptChoice>,
     /// How long the vectors are to be; none: as the model makes them.
     pub dimensions: Option<usize>,
+    /// A text that does not fit is cut behind what does, rather than refused.
+    pub truncate: bool,
 }
 
 /// A prompt, by the words of different protocols.
@@ -58,9 +60,12 @@ impl Generator {
         let cut = cut(lease, options.dimensions)?;
         let before = prompt_text(lease, options.prompt.as_ref(), &inputs)?;
         let (tokenizer, context) = (lease.tokenizer.clone(), lease.spec.context_length);
-        let vocabulary = lease.spec.vocab_size;
+        let (vocabulary, truncate) = (lease.spec.vocab_size, options.truncate);
         let sequences = prompt::aside(self.workers(), move || {
             let ids = |input| match input {
+                EmbedInput::Text(text) if truncate => {
+                    prompt::encode_cut(&tokenizer, &format!("{before}{text}"), context)
+                }
                 EmbedInput::Text(text) => {
                     prompt::encode(&tokenizer, &format!("{before}{text}"), true, context)
                 }

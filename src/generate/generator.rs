@@ -68,7 +68,9 @@ impl Generator {
             }
             None => None,
         };
-        let max_new_tokens = room(ids.len(), lease.spec.context_length, request.max_new_tokens)?;
+        let most = lease.spec.context_length;
+        let context = request.context.map_or(most, |context| most.min(context as usize));
+        let max_new_tokens = room(ids.len(), context, request.max_new_tokens)?;
         let prediction: Arc<[u32]> = prompt::predicted(&request, &lease, self.workers()).await?.into();
         let presentation = Presentation {
             stop: request.stop.as_slice().into(),

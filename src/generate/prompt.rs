@@ -182,6 +182,34 @@ pub fn encode(
     tokens_of(text)
 }
 
+/// Tokenises as much of a text as fits, from its beginning, between the tokens that stand at the ends of all texts.
+///
+/// # Errors
+/// [`GenerateError::Tokenizer`].
+pub fn encode_cut(tokenizer: &Tokenizer, text: &str, context: usize) -> Result<Vec<u32>, GenerateError> {
+    let tokens_of = |text| tokenizer.encode(text, true).map_err(GenerateError::Tokenizer);
+    // What is behind that cannot come into it, and megabytes take seconds.
+    let beginning = &text[..text.floor_char_boundary(context.saturating_mul(LONGEST_TOKEN_BYTES))];
+    let (mut length, mut ids) = (USUAL_TOKEN_BYTES * context, Vec::new());
+    loop {
+        let part = &beginning[..beginning.floor_char_boundary(length)];
+        ids = if part.is_empty() { ids } else { tokens_of(part)? };
+        if ids.len() / 2 > context || part.len() == beginning.len() {
+            break;
+        }
+        length *= 4;
+    }
+    if ids.len() > context {
+        let around = tokens_of("")?;
+        let behind =
+            around.iter().rev().zip(ids.iter().rev()).take_while(|(a, b)| a == b).count().min(context);
+        let end = ids.split_off(ids.len() - behind);
+        ids.truncate(context - behind);
+        ids.extend(end);
+    }
+    Ok(ids)
+}
+
 /// Runs work that would hold up the async threads.
 ///
 /// # Errors

@@ -129,6 +129,8 @@ pub struct GenerateRequest {
     pub show_special_tokens: bool,
     /// Put the prompt's text (and its log-probabilities) before the answer.
     pub echo: bool,
+    /// Tokens of prompt and answer together, at most; none: as many as the model can hold.
+    pub context: Option<u32>,
     /// Log-probabilities of the prompt's tokens.
     pub prompt_logprobs: Option<u32>,
     /// Whom it is for.

@@ -66,6 +66,18 @@ impl ApiError {
         self
     }
 
+    /// Names the field at fault, whatever the status.
+    #[must_use]
+    pub fn about(mut self, param: &str) -> Self {
+        self.0.param = Some(param.to_owned());
+        self
+    }
+
+    /// The field at fault, if one is.
+    pub fn param(&self) -> Option<&str> {
+        self.0.param.as_deref()
+    }
+
     /// Says when to try again.
     #[must_use]
     pub fn retry_after(mut self, wait: Duration) -> Self {
@@ -192,7 +204,6 @@ impl OpenAiError {
         match self.0.code().status() {
             401 => "authentication_error",
             403 => "permission_error",
-            404 => "not_found_error",
             429 => "rate_limit_error",
             500.. => "server_error",
             _ => "invalid_request_error",

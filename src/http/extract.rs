@@ -2,7 +2,9 @@
 
 use axum::body::HttpBody;
 use axum::extract::{FromRequest, FromRequestParts, OptionalFromRequest, Request};
-use axum::http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::header::{
+    AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, ORIGIN,
+};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Uri};
 use serde::de::DeserializeOwned;
@@ -65,7 +67,7 @@ pub fn credential(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
 /// What `Authorization` and `x-api-key` show. Both may be there if they show the same.
 ///
 /// # Errors
-/// As [`credential`], for either; [`AuthError::MissingCredentials`] where they differ: which of them counts must not be a
+/// As [`credential`], for either; [`AuthError::DifferentCredentials`] where they differ: which of them counts must not be a
 /// matter of opinion.
 fn of_either_header(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
     let bearer = credential(headers)?;
@@ -77,7 +79,11 @@ fn of_either_header(headers: &HeaderMap) -> Result<Option<&str>, AuthError> {
     };
     let key = std::str::from_utf8(key.as_bytes()).map_err(|_| AuthError::InvalidApiKey)?;
     let is_other = bearer.is_some_and(|bearer| bearer != key);
-    if key.is_empty() || is_other { Err(AuthError::MissingCredentials) } else { Ok(Some(key)) }
+    match (key.is_empty(), is_other) {
+        (true, _) => Err(AuthError::MissingCredentials),
+        (false, true) => Err(AuthError::DifferentCredentials),
+        (false, false) => Ok(Some(key)),
+    }
 }
 
 /// A JSON body within the server's limits of size, depth and time.
@@ -91,8 +97,42 @@ impl FromRequest<AppState> for JsonBody {
     }
 }
 
+/// The same, whatever it is called: `curl -d` calls it a form. So does a page of another site that has a browser send one,
+/// without asking: such pages are refused, by where they say that they are from.
+pub struct AnyJsonBody(pub Value);
+
+impl FromRequest<AppState> for AnyJsonBody {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &AppState) -> Result<Self, ApiError> {
+        let limit = state.settings().max_body_bytes;
+        refuse_foreign_pages(request.headers(), &state.settings().allowed_origins)?;
+        check_size(request.headers(), limit)?;
+        read(request, state, limit).await.map(Self)
+    }
+}
+
+fn refuse_foreign_pages(headers: &HeaderMap, allowed: &[String]) -> Result<(), ApiError> {
+    let host = headers.get(HOST).map(HeaderValue::as_bytes);
+    let is_ours = |origin: &HeaderValue| {
+        let origin = origin.as_bytes();
+        let of_host = [&b"http://"[..], b"https://"].iter().find_map(|scheme| origin.strip_prefix(*scheme));
+        (of_host.is_some() && of_host == host) || allowed.iter().any(|allowed| allowed.as_bytes() == origin)
+    };
+    // Browsers say at least one of the two.
+    let is_foreign = !headers.get_all(ORIGIN).iter().all(is_ours)
+        || (!headers.contains_key(ORIGIN)
+            && headers.get("sec-fetch-site").is_some_and(|site| site != "same-origin" && site != "none"));
+    if is_foreign { Err(ApiError::of(Code::OriginNotAllowed)) } else { Ok(()) }
+}
+
 async fn read_json(request: Request, state: &AppState, limit: usize) -> Result<Value, ApiError> {
-    check_headers(request.headers(), limit)?;
+    check_kind(request.headers())?;
+    check_size(request.headers(), limit)?;
+    read(request, state, limit).await
+}
+
+async fn read(request: Request, state: &AppState, limit: usize) -> Result<Value, ApiError> {
     let body = state.bodies().read(request.into_body(), limit);
     let bytes = tokio::time::timeout(state.settings().body_timeout, body)
         .await
@@ -259,12 +299,18 @@ fn refused(path: &str, text: &str) -> ApiError {
     ApiError::new(code, format!("`{named}`: {text}")).or_param(named)
 }
 
-fn check_headers(headers: &HeaderMap, limit: usize) -> Result<(), ApiError> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let kind = text(CONTENT_TYPE).unwrap_or_default().split(';').next().unwrap_or_default().trim();
-    if !kind.eq_ignore_ascii_case("application/json") {
-        return Err(ApiError::of(Code::UnsupportedMediaType));
+fn check_kind(headers: &HeaderMap) -> Result<(), ApiError> {
+    let kind = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let kind = kind.split(';').next().unwrap_or_default().trim();
+    if kind.eq_ignore_ascii_case("application/json") {
+        Ok(())
+    } else {
+        Err(ApiError::of(Code::UnsupportedMediaType))
     }
+}
+
+fn check_size(headers: &HeaderMap, limit: usize) -> Result<(), ApiError> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     if text(CONTENT_ENCODING).is_some_and(|encoding| !encoding.eq_ignore_ascii_case("identity")) {
         return Err(ApiError::new(Code::UnsupportedMediaType, "compressed bodies are not accepted"));
     }

@@ -112,8 +112,17 @@ impl Metered {
     }
 
     /// Breaks it off because its client wants no more of it; what it cost. When this returns, no engine works on it.
-    pub async fn cancelled(mut self) -> Usage {
-        self.record.ended(Outcome::Cancelled);
+    pub async fn cancelled(self) -> Usage {
+        self.broken_off(Outcome::Cancelled).await
+    }
+
+    /// Breaks it off because it takes too long; what it cost.
+    pub async fn timed_out(self) -> Usage {
+        self.broken_off(Outcome::Timeout).await
+    }
+
+    async fn broken_off(mut self, outcome: Outcome) -> Usage {
+        self.record.ended(outcome);
         let account = self.record.account.clone();
         drop(self);
         account.settled().await

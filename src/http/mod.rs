@@ -26,7 +26,7 @@ mod wire;
 pub use context::{RequestContext, Surface};
 pub use envelope::{Envelope, Nothing};
 pub use error::{AnthropicError, ApiError, EnvelopeError, OllamaError, OpenAiError};
-pub use extract::{Granted, JsonBody, Path, Query, Small, Typed, credential};
+pub use extract::{AnyJsonBody, Granted, JsonBody, Path, Query, Small, Typed, credential};
 pub use form::{FormBody, FormPart};
 pub use interruption::Interruption;
 pub use listen::{Bounds, serve};

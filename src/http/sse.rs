@@ -59,9 +59,24 @@ where
     T: Serialize + Send + Sync + 'static,
     S: Stream<Item = Result<Vec<T>, ApiError>> + Send + 'static,
 {
+    named_events_from(app, interruption, values, error, 0)
+}
+
+/// As [`named_events`], where the first has this number.
+pub fn named_events_from<T, S>(
+    app: &AppState,
+    interruption: Interruption,
+    values: S,
+    error: ErrorEvent,
+    first: u64,
+) -> Response
+where
+    T: Serialize + Send + Sync + 'static,
+    S: Stream<Item = Result<Vec<T>, ApiError>> + Send + 'static,
+{
     let settings = app.settings();
     let outlet = pump::start(values, interruption, settings.slow_client_timeout);
-    let events = stream::unfold((Some(outlet), 0), move |(outlet, number)| async move {
+    let events = stream::unfold((Some(outlet), first), move |(outlet, number)| async move {
         let mut outlet = outlet?;
         let (text, rest) = match outlet.next().await? {
             Ok(text) => (text, Some(outlet)),

@@ -42,6 +42,8 @@ pub struct EdgeSettings {
     pub socket_idle_timeout: Duration,
     /// How long answers are kept for those who do not say otherwise; none: not at all.
     pub response_retention: Option<Duration>,
+    /// Most answers that are made in the background at the same time.
+    pub max_background: usize,
     /// Whether Ollama's protocol is spoken, too.
     pub ollama: bool,
     /// The address listened on.
@@ -114,6 +116,7 @@ impl AppState {
     ) -> Self {
         let metrics = MetricsPage::of_process();
         let bodies = BodyMemory::new(settings.max_body_bytes);
+        let background = Background::new(settings.max_background);
         Self(Arc::new(Inner {
             settings,
             handles,
@@ -122,14 +125,21 @@ impl AppState {
             ready,
             bodies,
             sockets: Sockets::default(),
-            background: Background::default(),
+            background,
         }))
     }
 
     /// The models as somebody who may use models sees them.
     pub fn models<'a>(&'a self, user: &'a ModelUser) -> Models<'a> {
         let interruption = Interruption::of_request(user.caller(), ModelUser::PERMISSION, &self.0.shutdown);
-        Models { app: &self.0, table: self.registry().table(), user, interruption, background: None }
+        Models {
+            app: &self.0,
+            table: self.registry().table(),
+            user,
+            interruption,
+            is_waited_for: true,
+            recorder: None,
+        }
     }
 
     /// The registered models.
@@ -204,8 +214,9 @@ pub struct Models<'a> {
     table: Arc<ModelTable>,
     user: &'a ModelUser,
     interruption: Interruption,
-    /// Where work is written down that nobody waits for.
-    background: Option<Recorder>,
+    is_waited_for: bool,
+    /// Where work is written down, if not where all is.
+    recorder: Option<Recorder>,
 }
 
 impl Models<'_> {
@@ -215,22 +226,26 @@ impl Models<'_> {
         Self { interruption: interruption.clone(), ..self }
     }
 
-    /// The same, for work that nobody waits for: it runs when nobody else does, takes as long as it takes, and is
-    /// written down by whoever has this recorder.
+    /// The same, for work that nobody waits for: it runs when nobody else does, and waits for that as long as it takes.
     #[must_use]
-    pub fn in_background(self, recorder: Recorder) -> Self {
-        Self { background: Some(recorder), ..self }
+    pub fn in_background(self) -> Self {
+        Self { is_waited_for: false, ..self }
+    }
+
+    /// The same, for work that is written down by whoever has this recorder.
+    #[must_use]
+    pub fn recorded_by(self, recorder: Recorder) -> Self {
+        Self { recorder: Some(recorder), ..self }
     }
 
     /// The highest priority that work with them may have.
     pub fn highest_priority(&self) -> Priority {
-        if self.background.is_some() { Priority::Batch } else { Priority::High }
+        if self.is_waited_for { Priority::High } else { Priority::Batch }
     }
 
     /// When a request that begins now is given up; none: it takes as long as it takes.
     pub fn deadline(&self) -> Option<Instant> {
-        let is_waited_for = self.background.is_none();
-        is_waited_for.then(|| Instant::now() + self.app.settings.request_timeout)
+        self.is_waited_for.then(|| Instant::now() + self.app.settings.request_timeout)
     }
 
     /// Whose they are.
@@ -287,7 +302,7 @@ impl Models<'_> {
     /// # Errors
     /// [`UsageError`] when no more can be recorded.
     pub fn record(&self, id: &str, name: &str, endpoint: &'static str) -> Result<Record, UsageError> {
-        let recorder = self.background.as_ref().unwrap_or(&self.app.handles.usage);
+        let recorder = self.recorder.as_ref().unwrap_or(&self.app.handles.usage);
         let tally = recorder.begin(self.caller(), id, name, endpoint)?;
         Ok(Record::new(tally, self.interruption.using(&self.app.handles.registry, id, name)))
     }

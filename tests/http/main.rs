@@ -26,6 +26,8 @@ mod parameters;
 mod ranking;
 #[path = "../real_models/mod.rs"]
 mod real_models;
+#[path = "../common/shape.rs"]
+mod shape;
 mod shutdown;
 mod structured;
 mod tokenize;

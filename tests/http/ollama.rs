@@ -116,6 +116,77 @@ async fn a_model_is_loaded_by_a_request_that_asks_nothing() {
         let answer = app.ask(path, &body).await;
         assert_eq!((&answer["done"], &answer["done_reason"]), (&json!(true), &json!("load")), "{body}");
     }
+    for body in [json!({"model": CHAT, "keep_alive": 0}), json!({"model": CHAT, "keep_alive": "0s"})] {
+        for path in ["/api/generate", "/api/chat"] {
+            assert_eq!(app.ask(path, &body).await["done_reason"], "unload", "{body}");
+        }
+    }
+    app.ask("/api/chat", &with(chat("one"), "keep_alive", 0)).await;
+}
+
+#[tokio::test]
+async fn what_curl_sends_is_taken_and_what_a_page_of_another_site_has_sent_is_not() {
+    let app = TestApp::start_with(&[("allowed-origin", "https://console.example")]).await;
+    let send = async |headers: &[(&str, &str)]| {
+        let mut request = app.client.post(format!("{}/api/chat", app.url)).body(chat("one").to_string());
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.send().await.expect("an answer").status().as_u16()
+    };
+    let form = ("content-type", "application/x-www-form-urlencoded");
+    for headers in [
+        &[][..],
+        &[form],
+        &[("content-type", "text/plain")],
+        &[form, ("origin", "https://console.example")],
+        &[form, ("origin", app.url.as_str())],
+        &[form, ("sec-fetch-site", "same-origin")],
+    ] {
+        assert_eq!(send(headers).await, 200, "{headers:?}");
+    }
+    for headers in [
+        &[form, ("origin", "https://evil.example")][..],
+        &[form, ("origin", "null")],
+        &[form, ("sec-fetch-site", "cross-site")],
+        &[("content-type", "application/json"), ("origin", "https://evil.example")],
+    ] {
+        assert_eq!(send(headers).await, 403, "{headers:?}");
+    }
+    let elsewhere =
+        app.client.post(format!("{}/v1/chat/completions", app.url)).header(form.0, form.1).body("{}");
+    assert_eq!(elsewhere.send().await.expect("an answer").status(), 415);
+}
+
+#[tokio::test]
+async fn what_is_usual_there_may_be_said() {
+    let app = TestApp::start().await;
+    let usual = app.ask("/api/chat", &chat("one two")).await["message"].clone();
+    let mut body = with(with(chat("one two"), "truncate", true), "shift", true);
+    body["options"]["repeat_last_n"] = json!(64);
+    assert_eq!(app.ask("/api/chat", &body).await["message"], usual);
+    // Prompt and answer have so much room together.
+    let prompt = app.ask("/api/chat", &chat("one two")).await["prompt_eval_count"].as_u64().expect("a count");
+    body["options"] = json!({"temperature": 0, "num_ctx": prompt + 3});
+    let cut = app.ask("/api/chat", &body).await;
+    assert_eq!((&cut["eval_count"], &cut["done_reason"]), (&json!(3), &json!("length")));
+    body["options"] = json!({"num_ctx": prompt});
+    assert_eq!(refusal(app.post("/api/chat", &body).await).await.0, 400);
+}
+
+#[tokio::test]
+async fn a_text_that_is_too_long_to_be_embedded_is_cut() {
+    let app = TestApp::start().await;
+    let long = "word ".repeat(5_000);
+    let embed = |text: &str| json!({"model": EMBED, "input": text});
+    let cut = app.ask("/api/embed", &with(embed(&long), "truncate", true)).await;
+    assert_eq!(app.ask("/api/embed", &embed(&long)).await["embeddings"], cut["embeddings"], "it is usual");
+    // What is behind the cut makes no difference.
+    assert_eq!(app.ask("/api/embed", &embed(&format!("{long} end"))).await["embeddings"], cut["embeddings"]);
+    assert_ne!(app.ask("/api/embed", &embed("word")).await["embeddings"], cut["embeddings"]);
+    assert_eq!(refusal(app.post("/api/embed", &with(embed(&long), "truncate", false)).await).await.0, 400);
+    let none = app.ask("/api/embeddings", &json!({"model": EMBED, "prompt": ""})).await;
+    assert_eq!(none, json!({"embedding": []}));
 }
 
 #[tokio::test]
@@ -149,11 +220,18 @@ async fn models_are_listed_and_described() {
     assert_eq!(tags["models"][0]["details"]["family"], "llama");
     let running = get("/api/ps").await;
     assert_eq!(running["models"][0]["context_length"], 256);
+    assert!(running["models"][0]["size_vram"].is_u64() && running["models"][0]["expires_at"].is_string());
+    assert_eq!(tags["models"][0]["details"]["format"], "safetensors");
+    assert!(tags["models"][0]["details"]["quantization_level"].is_string());
     assert!(get("/api/version").await["version"].as_str().is_some_and(|version| version.starts_with("0.")));
     for name in [CHAT.to_owned(), format!("{CHAT}:latest")] {
         let shown = app.ask("/api/show", &json!({"model": name})).await;
         assert_eq!(shown["capabilities"], json!(["completion", "tools"]));
         assert_eq!(shown["model_info"]["llama.context_length"], 256);
+        assert!(shown["template"].as_str().is_some_and(|template| template.contains("messages")), "{shown}");
+        for name in ["modelfile", "parameters", "license"] {
+            assert!(shown[name].is_string(), "{name}: {shown}");
+        }
     }
     assert_eq!(app.ask("/api/show", &json!({"name": EMBED})).await["capabilities"], json!(["embedding"]));
     let tagged = app.ask("/api/chat", &with(chat("one two"), "model", format!("{CHAT}:latest"))).await;
@@ -203,9 +281,10 @@ async fn errors_are_one_text_wherever_they_come_from() {
         ("/api/chat", json!([]), 400, "object"),
         ("/api/chat", with(chat("x"), "model", "nobody"), 404, "nobody"),
         ("/api/chat", with(chat("x"), "model", EMBED), 400, EMBED),
-        ("/api/chat", with(chat("x"), "truncate", true), 400, "`truncate`"),
+        ("/api/chat", with(chat("x"), "truncate", 1), 400, "`truncate`"),
         ("/api/chat", with(chat("x"), "colour", "red"), 400, "`colour`"),
         ("/api/chat", with(chat("x"), "keep_alive", json!([])), 400, "`keep_alive`"),
+        ("/api/chat", with(chat("x"), "keep_alive", "bogus"), 400, "`keep_alive`"),
         ("/api/chat", with_option("num_ctx", json!(257)), 400, "`options.num_ctx`"),
         ("/api/chat", with_option("mirostat", json!(1)), 400, "`options.mirostat`"),
         ("/api/chat", with_option("warmth", json!(1)), 400, "`options.warmth`"),
@@ -214,7 +293,7 @@ async fn errors_are_one_text_wherever_they_come_from() {
         ("/api/generate", with(generate("x"), "suffix", "x"), 400, "`suffix`"),
         ("/api/generate", with(generate("x"), "context", json!([1])), 400, "`context`"),
         ("/api/generate", with(generate(&"word ".repeat(600)), "raw", true), 400, "256"),
-        ("/api/embed", json!({"model": EMBED, "input": "x", "truncate": true}), 400, "`truncate`"),
+        ("/api/embed", json!({"model": EMBED, "input": "x", "truncate": "yes"}), 400, "`truncate`"),
         ("/api/embed", json!({"model": EMBED, "input": "x", "dimensions": 1}), 400, "`dimensions`"),
         ("/api/embed", json!({"model": EMBED, "input": [7]}), 400, "`input`"),
         ("/api/embed", json!({"model": CHAT, "input": "x"}), 400, CHAT),

@@ -176,7 +176,7 @@ async fn a_model_that_cannot_chat_and_one_that_nobody_knows_are_refused() {
     for stream in [true, false] {
         let body = with(with(chat("x"), "model", "nobody"), "stream", stream);
         let (status, error) = app.refused(PATH, &body).await;
-        assert_eq!((status, error["type"].as_str()), (404, Some("not_found_error")));
+        assert_eq!((status, error["type"].as_str()), (404, Some("invalid_request_error")));
         assert_eq!(
             (error["code"].as_str(), error["param"].as_str()),
             (Some("model_not_found"), Some("model"))

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::app::{Events, with};
+use crate::shape::assert_like;
 use crate::tools::{PATH, ask, start, tools};
 
 /// The calls of a whole answer: (name, arguments).
@@ -111,6 +112,28 @@ async fn a_streamed_call_is_as_openais() {
     let body = with(with(body, "stream", true), "stream_options", json!({"include_usage": true}));
     let events = app.events(PATH, &body).await;
     crate::wire::check(include_str!("../wire/chat_tool_call.jsonl"), &events.data);
+}
+
+#[tokio::test]
+async fn a_streamed_call_of_a_response_is_as_openais() {
+    let app = start().await;
+    let flat = |tool: &Value| with(tool["function"].clone(), "type", "function");
+    let functions: Vec<Value> = tools().as_array().expect("functions").iter().map(flat).collect();
+    let body = json!({"model": ask("x")["model"], "input": "The weather in Rome?", "tools": functions,
+        "tool_choice": "required", "parallel_tool_calls": false, "stream": true});
+    let response = app.post("/v1/responses", &body).await.text().await.expect("it is text");
+    let data = response.lines().filter_map(|line| line.strip_prefix("data: "));
+    let mut events: Vec<Value> = data.map(|data| serde_json::from_str(data).expect("it is JSON")).collect();
+    events.dedup_by(|event, before| {
+        event["type"] == before["type"] && event["type"] == "response.function_call_arguments.delta"
+    });
+    let example = include_str!("../wire/responses_tool_call.jsonl").lines();
+    let example: Vec<Value> = example.map(|line| serde_json::from_str(line).expect("it is JSON")).collect();
+    assert_eq!(events.len(), example.len(), "{events:#?}");
+    for (number, (mut event, example)) in events.into_iter().zip(&example).enumerate() {
+        event["sequence_number"] = number.into();
+        assert_like(example, &event, &["response.usage.input_tokens_details.cache_write_tokens"]);
+    }
 }
 
 #[tokio::test]

@@ -260,6 +260,26 @@ async fn a_cancelled_batch_keeps_what_is_done() {
 }
 
 #[tokio::test]
+async fn what_a_cancelled_batch_is_doing_stops_and_is_paid_for() {
+    let app = TestApp::start_with(&[("batch-running", "1")]).await;
+    let client = Client::of(&app);
+    let many = with(with(with(chat("hi"), "max_tokens", 200), "ignore_eos", true), "n", 64);
+    let batch = client.begin(URL, line("one", URL, &many).as_bytes()).await;
+    app.engine_is(|stats| stats.running > 0 && stats.generated_tokens > 0).await;
+    let path = format!("/v1/batches/{}/cancel", batch["id"].as_str().expect("an id"));
+    client.post(&path, &json!({})).await;
+    let batch = client.done(&batch).await;
+    assert_eq!((&batch["status"], &batch["request_counts"]["completed"]), (&json!("cancelled"), &json!(0)));
+    let errors = client.lines(&batch, "error_file_id").await;
+    assert_eq!((errors.len(), &errors[0]["error"]["code"]), (1, &json!("batch_cancelled")));
+    let stats = app.engine_is(|stats| stats.running == 0).await;
+    let row = "SELECT completion_tokens FROM usage_records WHERE outcome = 'cancelled'";
+    let paid = crate::rig::number(&app, row).await;
+    assert_eq!(u64::try_from(paid).expect("no count is negative"), stats.generated_tokens);
+    assert!(paid > 0 && paid < 64 * 200, "{paid}");
+}
+
+#[tokio::test]
 async fn a_batch_whose_window_is_over_keeps_what_is_done() {
     let clock = Clock::manual(Timestamp::from_millis(1_900_000_000_000));
     let app = TestApp::start_by(&[("batch-running", "2")], clock).await;

@@ -27,6 +27,8 @@ mod rig;
 mod security_a;
 mod security_b;
 mod security_c;
+#[path = "../common/shape.rs"]
+mod shape;
 mod shapes;
 mod signing_keys;
 mod tickets;

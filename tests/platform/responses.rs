@@ -12,6 +12,7 @@ use std::time::Duration;
 use crate::api::Api;
 use crate::app::{CHAT, TestApp, long, read_events, with};
 use crate::rig;
+use crate::shape::assert_like;
 
 const PATH: &str = "/v1/responses";
 
@@ -77,40 +78,11 @@ async fn rows(app: &TestApp) -> Vec<UsageRow> {
     usage::list(&mut tx, &UsageFilter::default(), &all).await.expect("they are there").items
 }
 
-/// Ids, times, texts and counts made the same.
-fn masked(value: &Value, name: &str) -> Value {
-    match (name, value) {
-        ("id" | "item_id", Value::String(_)) => json!("<id>"),
-        ("created_at", Value::Number(_)) => json!("<time>"),
-        ("model", Value::String(_)) => json!("<model>"),
-        ("text" | "delta", Value::String(text)) if !text.is_empty() => json!("<text>"),
-        (name, Value::Number(_)) if name.ends_with("_tokens") && name != "max_output_tokens" => {
-            json!("<count>")
-        }
-        (_, Value::Object(members)) => {
-            members.iter().map(|(name, value)| (name.clone(), masked(value, name))).collect()
-        }
-        (_, Value::Array(items)) => items.iter().map(|item| masked(item, name)).collect(),
-        (_, other) => other.clone(),
-    }
-}
-
-/// Whether all that is in `example` is in `found`, too.
-fn assert_has(found: &Value, example: &Value, place: &str) {
-    match (found, example) {
-        (Value::Object(found), Value::Object(example)) => {
-            for (name, value) in example {
-                let found = found.get(name).unwrap_or_else(|| panic!("no {place}.{name}"));
-                assert_has(found, value, &format!("{place}.{name}"));
-            }
-        }
-        (Value::Array(found), Value::Array(example)) => {
-            assert_eq!(found.len(), example.len(), "{place}");
-            found.iter().zip(example).for_each(|(found, value)| assert_has(found, value, place));
-        }
-        _ => assert_eq!(found, example, "{place}"),
-    }
-}
+/// What is shown beside what is OpenAI's.
+const OURS: [&str; 2] = [
+    "response.usage.input_tokens_details.cache_write_tokens",
+    "usage.input_tokens_details.cache_write_tokens",
+];
 
 #[tokio::test]
 async fn a_stream_is_as_the_public_example_shows_it() {
@@ -121,24 +93,20 @@ async fn a_stream_is_as_the_public_example_shows_it() {
     let body = json!({"model": CHAT, "input": "Hello", "temperature": 0, "stream": true});
     let mut events = events(app.post(PATH, &body).await).await;
     let is_cut = events.last().expect("events")["type"] == "response.incomplete";
-    let mut number = 0;
     events.dedup_by(|event, before| {
         event["type"] == before["type"] && event["type"] == "response.output_text.delta"
     });
     assert_eq!(events.len(), example.len(), "{:?}", names(&events));
-    for (event, example) in events.iter_mut().zip(&example) {
+    for (number, (mut event, example)) in events.into_iter().zip(&example).enumerate() {
         event["sequence_number"] = number.into();
-        number += 1;
-        let shown = masked(event, "").to_string();
-        let shown = if is_cut && number > 7 {
-            let whole = shown
-                .replace("\"incomplete\"", "\"completed\"")
-                .replace("response.incomplete", "response.completed");
-            whole.replace(r#"{"reason":"max_output_tokens"}"#, "null")
-        } else {
-            shown
-        };
-        assert_has(&serde_json::from_str(&shown).expect("it is JSON"), example, &example["type"].to_string());
+        if is_cut && number > 6 {
+            let whole = event.to_string().replace("\"incomplete\"", "\"completed\"");
+            let whole = whole.replace("response.incomplete", "response.completed");
+            let whole = whole.replace(r#"{"reason":"max_output_tokens"}"#, "null");
+            let whole = whole.replace(r#""completed_at":null"#, r#""completed_at":0"#);
+            event = serde_json::from_str(&whole).expect("it is JSON");
+        }
+        assert_like(example, &event, &OURS);
     }
 }
 
@@ -191,7 +159,8 @@ async fn a_conversation_goes_on_from_what_was_kept() {
     assert_eq!(deleted, json!({"id": id(&second), "object": "response", "deleted": true}));
     assert_eq!(get(&app, &path).await.0, 404);
     let (status, error) = app.refused(PATH, &with(ask("Four"), "previous_response_id", id(&third))).await;
-    assert_eq!((status, &error["code"]), (404, &json!("not_found")), "{error}");
+    assert_eq!((status, &error["code"]), (400, &json!("previous_response_not_found")), "{error}");
+    assert_eq!(error["param"], "previous_response_id");
     app.ask(PATH, &with(ask("Four"), "previous_response_id", id(&first))).await;
 }
 
@@ -200,15 +169,23 @@ async fn what_functions_gave_is_a_part_of_the_conversation() {
     let app = TestApp::start().await;
     let call = json!({"type": "function_call", "call_id": "call_1", "name": "weather", "arguments": "{\"city\":\"Paris\"}"});
     let output = json!({"type": "function_call_output", "call_id": "call_1", "output": "sun"});
-    let asked = json!([{"role": "user", "content": "Weather?"}, call]);
+    let asked = json!([{"role": "user", "content": "Weather?"}, call, output]);
     let first = app.ask(PATH, &ask(asked.clone())).await;
     let next = with(ask(json!([output])), "previous_response_id", id(&first));
-    app.ask(PATH, &next).await;
+    let (status, error) = app.refused(PATH, &next).await;
+    assert_eq!((status, &error["param"]), (400, &json!("input[0].call_id")), "it has an output: {error}");
+    let (status, error) = app.refused(PATH, &ask(json!([call]))).await;
+    let message = error["message"].as_str().expect("a text");
+    assert!(message.contains("No tool output found for function call call_1."), "{message}");
+    assert_eq!((status, &error["param"]), (400, &json!("input")));
     let items = get(&app, &format!("{PATH}/{}/input_items?order=asc&limit=1", id(&first))).await.1;
     assert_eq!((&items["data"][0]["role"], &items["has_more"]), (&json!("user"), &json!(true)));
     let after = items["last_id"].as_str().expect("an id");
     let rest = get(&app, &format!("{PATH}/{}/input_items?order=asc&after={after}", id(&first))).await.1;
-    assert_eq!((&rest["data"][0]["call_id"], &rest["has_more"]), (&json!("call_1"), &json!(false)));
+    assert_eq!(
+        (&rest["data"][0]["call_id"], rest["data"].as_array().map(Vec::len)),
+        (&json!("call_1"), Some(2))
+    );
     let (status, error) = app.refused(PATH, &ask(json!([output]))).await;
     assert_eq!((status, &error["param"]), (400, &json!("input[0].call_id")), "{error}");
 }
@@ -247,7 +224,7 @@ async fn answers_are_their_owners_whichever_key_asked_for_them() {
         assert_eq!(stranger.post(&format!("{path}/cancel"), json!({})).await.number(), (404, 40401));
         assert_eq!(stranger.delete(&path).await.number(), (404, 40401));
         let goes_on = with(ask("And?"), "previous_response_id", id(&kept));
-        assert_eq!(stranger.post(PATH, goes_on).await.number(), (404, 40401));
+        assert_eq!(stranger.post(PATH, goes_on).await.number(), (400, 40017));
     }
     // What a deleted user asked for is gone with them.
     others_key.post(PATH, ask("Hello")).await;
@@ -348,6 +325,7 @@ async fn what_is_deleted_while_it_is_made_stops() {
     let path = format!("{PATH}/{}", id(&waits));
     let (status, error) = app.refused(PATH, &with(ask("And?"), "previous_response_id", id(&waits))).await;
     assert_eq!((status, &error["code"]), (409, &json!("state_conflict")), "{error}");
+    assert_eq!(error["param"], "previous_response_id");
     let deleted = app.client.delete(format!("{}{path}", app.url)).send().await.expect("an answer");
     assert_eq!(deleted.status(), 200);
     assert_eq!(get(&app, &path).await.0, 404);
@@ -412,8 +390,11 @@ async fn every_parameter_is_honoured_or_refused_by_its_name() {
         ("instructions", json!("Be brief.")),
         ("truncation", json!("disabled")),
         ("parallel_tool_calls", json!(false)),
-        ("temperature", json!(0.5)),
-        ("top_p", json!(0.5)),
+        ("temperature", json!(0.9)),
+        ("top_p", json!(0.1)),
+        ("max_tool_calls", json!(3)),
+        ("service_tier", json!("flex")),
+        ("prompt_cache_key", json!("k".repeat(512))),
     ] {
         assert_eq!(shown(name, value.clone()).await, value, "{name}");
     }
@@ -422,7 +403,10 @@ async fn every_parameter_is_honoured_or_refused_by_its_name() {
         ("conversation", json!("conv_1"), "conversation"),
         ("prompt", json!({"id": "pmpt_1"}), "prompt"),
         ("truncation", json!("auto"), "truncation"),
-        ("service_tier", json!("priority"), "service_tier"),
+        ("service_tier", json!("scale"), "service_tier"),
+        ("metadata", json!({"": "x"}), "metadata"),
+        ("safety_identifier", json!("s".repeat(65)), "safety_identifier"),
+        ("prompt_cache_key", json!("k".repeat(513)), "prompt_cache_key"),
         ("include", json!(["file_search_call.results"]), "include[0]"),
         ("tools", json!([{"type": "web_search"}]), "tools[0].type"),
         ("text", json!({"verbosity": "low"}), "text.verbosity"),
@@ -469,4 +453,103 @@ async fn log_probabilities_come_with_the_text() {
     let told = events.iter().filter(|event| event["type"] == "response.output_text.delta");
     let told: usize = told.filter_map(|event| event["logprobs"].as_array().map(Vec::len)).sum();
     assert_eq!(told, 8);
+}
+
+#[tokio::test]
+async fn one_owner_may_have_so_many_made_in_the_background_and_waits_for_those_who_wait() {
+    // Room for 16 in the background, a quarter of it for each.
+    let app = TestApp::start_with(&[("max-running", "1"), ("max-waiting", "32")]).await;
+    let mut busy = app.post("/v1/completions", &long(8)).await.bytes_stream();
+    read_events(&mut busy, 1).await;
+    let in_background = with(ask("Hello"), "background", true);
+    let mut all = Vec::new();
+    for _ in 0..4 {
+        all.push(app.ask(PATH, &in_background).await);
+    }
+    let refused = app.post(PATH, &in_background).await;
+    assert!(refused.headers().contains_key("retry-after"));
+    let (status, error) = crate::app::read_error(refused).await;
+    assert_eq!((status, &error["param"]), (429, &json!("background")), "{error}");
+    // Another has room, and so has who waits: they are served before what was there before them.
+    let owner = Api::owner(&app).await;
+    assert_eq!(owner.post(PATH, in_background.clone()).await.status, 200);
+    drop(busy);
+    let waited_for = app.ask(PATH, &ask("Who is there?")).await;
+    assert_eq!(waited_for["status"], "incomplete");
+    for begun in &all {
+        assert_eq!(over(&app, &id(begun)).await["status"], "incomplete");
+    }
+    app.ask(PATH, &in_background).await;
+}
+
+#[tokio::test]
+async fn what_waits_in_the_background_waits_as_long_as_it_must() {
+    let app = TestApp::start_with(&[("max-running", "1"), ("request-timeout", "1s")]).await;
+    let mut busy = app.post("/v1/completions", &long(1)).await.bytes_stream();
+    read_events(&mut busy, 1).await;
+    let waits = app.ask(PATH, &with(ask("Hello"), "background", true)).await;
+    // Others who wait come first, one after the other, for longer than a request may take.
+    let begun = std::time::Instant::now();
+    let first = async {
+        while begun.elapsed() < Duration::from_millis(1_500) {
+            app.post("/v1/completions", &long(1)).await.bytes().await.expect("it is read");
+        }
+    };
+    let second = async {
+        while begun.elapsed() < Duration::from_millis(1_500) {
+            app.post("/v1/completions", &long(1)).await.bytes().await.expect("it is read");
+        }
+    };
+    futures_util::future::join(first, second).await;
+    drop(busy);
+    assert_eq!(over(&app, &id(&waits)).await["status"], "incomplete");
+}
+
+#[tokio::test]
+async fn what_is_too_large_to_be_kept_is_refused_before_it_costs_anything() {
+    let app = TestApp::start().await;
+    let call = json!({"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"});
+    let output = json!({"type": "function_call_output", "call_id": "c", "output": "y"});
+    let large = "x".repeat(sconce::auth::responses::MOST_BYTES);
+    let mut body = ask(json!([call, output, {"role": "user", "content": large}]));
+    let (status, error) = app.refused(PATH, &body).await;
+    assert_eq!((status, &error["param"]), (400, &json!("input")), "{error}");
+    assert!(error["message"].as_str().is_some_and(|message| message.contains("store: false")), "{error}");
+    body["input"] = json!("x");
+    let (status, error) = app.refused(PATH, &with(body, "instructions", large)).await;
+    assert_eq!((status, &error["param"]), (400, &json!("instructions")), "{error}");
+    assert!(rows(&app).await.is_empty(), "nothing was asked of the engine");
+}
+
+#[tokio::test]
+async fn what_is_shown_again_may_be_asked_for_as_clients_ask() {
+    let app = TestApp::start().await;
+    let first = app.ask(PATH, &ask("One")).await;
+    let path = format!("{PATH}/{}", id(&first));
+    let included = "include%5B%5D=message.output_text.logprobs&include[]=reasoning.encrypted_content";
+    assert_eq!(
+        get(&app, &format!("{path}?{included}&include_obfuscation=false")).await,
+        (200, first.clone())
+    );
+    let items = get(&app, &format!("{path}/input_items?{included}&limit=1")).await;
+    assert_eq!((items.0, items.1["data"].as_array().map(Vec::len)), (200, Some(1)));
+    for (query, param) in [
+        ("include[]=file_search_call.results", "include[]"),
+        ("include_obfuscation=true", "include_obfuscation"),
+        ("colour=red", "colour"),
+    ] {
+        let (status, body) = get(&app, &format!("{path}?{query}")).await;
+        assert_eq!((status, &body["error"]["param"]), (400, &json!(param)), "{body}");
+    }
+    // There need be nothing new to say.
+    let mut next = with(ask("x"), "previous_response_id", id(&first));
+    next["input"] = json!([]);
+    let empty = app.ask(PATH, &next).await;
+    next.as_object_mut().expect("an object").remove("input");
+    assert_eq!(text(&app.ask(PATH, &next).await), text(&empty));
+    next.as_object_mut().expect("an object").remove("previous_response_id");
+    assert_eq!(app.refused(PATH, &next).await.1["param"], "input");
+    let said = |text: &str| json!({"role": "user", "content": text, "id": "msg_1"});
+    let (status, error) = app.refused(PATH, &ask(json!([said("a"), said("b")]))).await;
+    assert_eq!((status, &error["param"]), (400, &json!("input[1].id")), "{error}");
 }

@@ -186,8 +186,10 @@ class Errors(unittest.TestCase):
             self.assertEqual(raised.exception.param, param)
 
     def test_not_there(self):
-        with self.assertRaises(openai.NotFoundError):
+        with self.assertRaises(openai.BadRequestError) as raised:
             ask(previous_response_id="resp_none")
+        error = raised.exception
+        self.assertEqual((error.code, error.param), ("previous_response_not_found", "previous_response_id"))
         with self.assertRaises(openai.NotFoundError) as raised:
             ask(model="no-such-model")
         self.assertEqual(raised.exception.code, "model_not_found")

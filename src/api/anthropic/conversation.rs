@@ -24,6 +24,7 @@ const BETWEEN: &str = "\n\n";
 pub fn take(fields: &mut Fields) -> Result<Prompt, ParameterError> {
     let mut conversation = Conversation::default();
     if let Some(system) = fields.take("system") {
+        refuse_empty(&system, &fields.path("system"))?;
         let text = texts(system, &fields.path("system"))?;
         conversation.said("system", &text);
     }
@@ -50,6 +51,11 @@ struct Conversation {
     messages: Vec<Map<String, Value>>,
     /// The names of the functions that were called, by the ids of the calls.
     called: HashMap<String, String>,
+    /// Calls without a result, and which message the last of them is in.
+    open: Vec<String>,
+    open_in: String,
+    /// The user has spoken since.
+    is_answered: bool,
 }
 
 impl Conversation {
@@ -57,9 +63,23 @@ impl Conversation {
         let mut fields = Fields::of(message, path)?;
         let role = string(fields.required("role")?, || fields.path("role"))?;
         let (content, path) = (fields.required("content")?, fields.path("content"));
+        refuse_empty(&content, &path)?;
         match role.as_str() {
-            "user" => self.user(content, &path)?,
-            "assistant" => self.assistant(content, &path)?,
+            "user" => {
+                self.user(content, &path)?;
+                self.is_answered = true;
+            }
+            "assistant" => {
+                if self.is_answered {
+                    self.refuse_open()?;
+                }
+                let before = self.open.len();
+                self.assistant(content, &path)?;
+                if self.open.len() > before {
+                    self.open_in.clone_from(&path);
+                }
+                self.is_answered = false;
+            }
             "system" => self.said("system", &texts(content, &path)?),
             other => {
                 let reason = format!("must be user, assistant or system, not `{}`", short(other));
@@ -141,6 +161,7 @@ impl Conversation {
         block.refuse(&[("toolset_name", "there are no sets of tools")])?;
         cache_control(block)?;
         self.called.insert(id.clone(), name.clone());
+        self.open.push(id.clone());
         Ok(json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}}))
     }
 
@@ -151,6 +172,11 @@ impl Conversation {
             let reason = format!("must be the id of a call before it, not `{}`", short(&id));
             return Err(ParameterError::invalid(block.path("tool_use_id"), reason));
         };
+        let Some(place) = self.open.iter().position(|open| *open == id) else {
+            let reason = format!("names a call that has a result already: `{}`", short(&id));
+            return Err(ParameterError::invalid(block.path("tool_use_id"), reason));
+        };
+        self.open.remove(place);
         let path = block.path("content");
         let mut content = match block.take("content") {
             None => String::new(),
@@ -165,6 +191,17 @@ impl Conversation {
         let message = json!({"role": "tool", "tool_call_id": id, "name": name, "content": content});
         self.messages.extend(message.as_object().cloned());
         Ok(())
+    }
+
+    /// Refuses calls whose results do not come in the user's next message.
+    fn refuse_open(&self) -> Result<(), ParameterError> {
+        if self.open.is_empty() {
+            return Ok(());
+        }
+        let ids: Vec<String> = self.open.iter().map(|id| short(id)).collect();
+        let reason =
+            format!("has `tool_use` ids without `tool_result` blocks immediately after: {}", ids.join(", "));
+        Err(ParameterError::invalid(self.open_in.as_str(), reason))
     }
 
     fn said(&mut self, role: &str, text: &str) {
@@ -191,6 +228,7 @@ impl Conversation {
             let reason = "must not end with calls of functions: say what they gave in a `tool_result`";
             return Err(ParameterError::invalid("messages", reason));
         }
+        self.refuse_open()?;
         let continues = last.is_some_and(|last| last["role"] == "assistant");
         Ok(Prompt::Chat {
             messages: self.messages.into_iter().map(Value::Object).collect(),
@@ -198,6 +236,18 @@ impl Conversation {
             add_generation_prompt: !continues,
             continue_final_message: continues,
         })
+    }
+}
+
+/// Refuses blocks of text that say nothing.
+fn refuse_empty(content: &Value, path: &str) -> Result<(), ParameterError> {
+    let is_empty = |block: &Value| block["type"] == "text" && block["text"] == "";
+    match content.as_array().and_then(|blocks| blocks.iter().position(is_empty)) {
+        Some(number) => {
+            let reason = "must not be empty: text content blocks must be non-empty";
+            Err(ParameterError::invalid(format!("{path}[{number}].text"), reason))
+        }
+        None => Ok(()),
     }
 }
 
@@ -327,6 +377,50 @@ mod tests {
             json!({"role": "assistant", "content": "Three ("}),
         ];
         assert_eq!((read.as_slice(), continues), (expected.as_slice(), true));
+    }
+
+    #[test]
+    fn calls_and_results_belong_together_and_texts_say_something() {
+        let user = |content: Value| json!({"role": "user", "content": content});
+        let by = |content: Value| json!({"role": "assistant", "content": content});
+        let call = |id: &str| json!({"type": "tool_use", "id": id, "name": "f", "input": {}});
+        let result = |id: &str| json!({"type": "tool_result", "tool_use_id": id, "content": "x"});
+        let text = |text: &str| json!({"type": "text", "text": text});
+        let refused = |messages: Value| {
+            let error = read(json!({ "messages": messages })).expect_err("it must be refused");
+            (error.param().map(str::to_owned).unwrap_or_default(), error.to_string())
+        };
+        for (messages, param, said) in [
+            (
+                json!([user(json!("x")), by(json!([call("a")])), user(json!("y"))]),
+                "messages[1].content",
+                "after: a",
+            ),
+            (
+                json!([
+                    user(json!("x")),
+                    by(json!([call("a"), call("b")])),
+                    user(json!([result("a")])),
+                    by(json!("z"))
+                ]),
+                "messages[1].content",
+                "after: b",
+            ),
+            (
+                json!([user(json!("x")), by(json!([call("a")])), user(json!([result("a"), result("a")]))]),
+                "messages[2].content[1].tool_use_id",
+                "a result already",
+            ),
+            (json!([user(json!([text("x"), text("")]))]), "messages[0].content[1].text", "empty"),
+            (json!([user(json!("x")), by(json!([text("")]))]), "messages[1].content[0].text", "empty"),
+        ] {
+            let (found, message) = refused(messages.clone());
+            assert_eq!((found.as_str(), message.contains(said)), (param, true), "{messages}: {message}");
+        }
+        // Results may come in several messages of the user's.
+        let good = json!({"messages": [user(json!("x")), by(json!([call("a"), call("b")])), user(json!([result("b")])),
+            user(json!([result("a")])), by(json!("z"))]});
+        assert!(read(good).is_ok());
     }
 
     #[test]

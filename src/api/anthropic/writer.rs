@@ -144,6 +144,11 @@ impl MessageWriter {
         events
     }
 
+    fn arguments(&self, text: String) -> Event {
+        let delta = BlockDelta::InputJson { partial_json: text };
+        Event::ContentBlockDelta { index: self.index, delta }
+    }
+
     fn done(&self, usage: Usage) -> Vec<Event> {
         let delta = self.ended(self.reason, usage);
         vec![Event::MessageDelta { delta, usage: MessageUsage::from(usage) }, Event::MessageStop]
@@ -152,6 +157,8 @@ impl MessageWriter {
     fn events(&mut self, event: GenerationEvent) -> Vec<Event> {
         match event {
             GenerationEvent::Started { usage, .. } => {
+                // The first token is there when the prompt has run.
+                let usage = Usage { completion_tokens: usage.completion_tokens.max(1), ..usage };
                 vec![Event::MessageStart { message: self.message(Vec::new(), Ended::default(), usage) }]
             }
             GenerationEvent::Text { text, .. } | GenerationEvent::Reasoning { text, .. }
@@ -163,12 +170,12 @@ impl MessageWriter {
             GenerationEvent::Reasoning { text, .. } => self.thought(text),
             GenerationEvent::ToolCallBegun { id, name, .. } => {
                 let block = Block::ToolUse { id: tool_use_id(&id), name, input: Map::new() };
-                self.begin(Open::Call, block)
+                let mut events = self.begin(Open::Call, block);
+                // As Anthropic does: a call of nothing has a piece, too.
+                events.push(self.arguments(String::new()));
+                events
             }
-            GenerationEvent::ToolCallArguments { text, .. } => {
-                let delta = BlockDelta::InputJson { partial_json: text };
-                vec![Event::ContentBlockDelta { index: self.index, delta }]
-            }
+            GenerationEvent::ToolCallArguments { text, .. } => vec![self.arguments(text)],
             GenerationEvent::Ended { reason, .. } => {
                 self.reason = reason;
                 self.close()
@@ -282,20 +289,24 @@ mod tests {
             "content_block_start 2 tool_use",
             "content_block_delta 2 input_json_delta",
             "content_block_delta 2 input_json_delta",
+            "content_block_delta 2 input_json_delta",
             "content_block_stop 2 ",
             "content_block_start 3 tool_use",
+            "content_block_delta 3 input_json_delta",
             "content_block_stop 3 ",
             "message_delta null ",
             "message_stop null ",
         ];
         assert_eq!(told, expected);
-        assert_eq!(events[0]["message"]["usage"]["input_tokens"], 4);
+        let begun = &events[0]["message"]["usage"];
+        assert_eq!((&begun["input_tokens"], &begun["output_tokens"]), (&json!(4), &json!(1)));
+        assert_eq!(events[12]["delta"]["partial_json"], "");
         assert_eq!(
             events[11]["content_block"],
             json!({"type": "tool_use", "id": "toolu_0", "name": "a", "input": {}})
         );
-        assert_eq!(events[17]["delta"], json!({"stop_reason": "tool_use", "stop_sequence": null}));
-        assert_eq!(events[17]["usage"]["output_tokens_details"]["thinking_tokens"], 2);
+        assert_eq!(events[19]["delta"], json!({"stop_reason": "tool_use", "stop_sequence": null}));
+        assert_eq!(events[19]["usage"]["output_tokens_details"]["thinking_tokens"], 2);
     }
 
     #[tokio::test]
@@ -322,7 +333,8 @@ mod tests {
             }
             for block in &mut blocks {
                 if let Some(input) = block.as_object_mut().expect("an object").shift_remove("partial_json") {
-                    block["input"] = serde_json::from_str(input.as_str().expect("a text")).expect("JSON");
+                    let input = input.as_str().filter(|input| !input.is_empty()).unwrap_or("{}");
+                    block["input"] = serde_json::from_str(input).expect("JSON");
                 }
             }
             assert_eq!(whole["content"], json!(blocks));
@@ -342,8 +354,14 @@ mod tests {
                     "type" | "role" | "index" | "stop_reason" | "stop_sequence" => {
                         (name.clone(), value.clone())
                     }
-                    // There may be more figures than in the example, not fewer.
-                    "usage" => (name.clone(), json!(value["output_tokens"].is_u64())),
+                    "usage" => {
+                        let mut usage = masked(value);
+                        // Ours.
+                        for name in ["output_tokens_details", "service_tier"] {
+                            usage.as_object_mut().expect("an object").shift_remove(name);
+                        }
+                        (name.clone(), usage)
+                    }
                     _ => (name.clone(), masked(value)),
                 };
                 Value::Object(members.iter().map(member).collect())

@@ -18,7 +18,7 @@ use crate::auth::ModelUser;
 use crate::error::Code;
 use crate::generate::{Answer, GenerateRequest, Prompt, ToolUse};
 use crate::http::state::Models;
-use crate::http::{ApiError, AppState, Granted, JsonBody, OllamaError, ndjson};
+use crate::http::{AnyJsonBody, ApiError, AppState, Granted, OllamaError, ndjson};
 use crate::manager::ModelLease;
 
 const ENDPOINT: Endpoint = Endpoint { path: "/api/chat", prompt: "messages", usual_max_tokens: None };
@@ -30,6 +30,8 @@ pub struct ChatRequest {
     messages: Vec<Value>,
     tools: ToolUse,
     parameters: AnswerParameters,
+    /// The model is to go.
+    unload: bool,
 }
 
 /// Answers a conversation, as Ollama does: in lines, unless `stream` is false. Without messages the model is loaded.
@@ -44,7 +46,7 @@ pub struct ChatRequest {
 pub async fn create(
     State(app): State<AppState>,
     Granted(user): Granted<ModelUser>,
-    JsonBody(body): JsonBody,
+    AnyJsonBody(body): AnyJsonBody,
 ) -> Result<Response, OllamaError> {
     let begun = Instant::now();
     let request = ChatRequest::read(body)?;
@@ -52,7 +54,7 @@ pub async fn create(
     let (lease, times) = loaded(&app, &models, &request.model, &request.parameters, begun).await?;
     let writer = LineWriter::new(Kind::Chat, &request.model, request.parameters.has_logprobs(), times);
     if request.messages.is_empty() {
-        return Ok(Json(writer.loaded()).into_response());
+        return Ok(Json(writer.loaded(request.unload)).into_response());
     }
     let prompt = Prompt::Chat {
         continue_final_message: request.messages.last().is_some_and(|last| last["role"] == "assistant"),
@@ -128,26 +130,19 @@ impl ChatRequest {
         let messages = messages::take(&mut fields)?;
         let tools = messages::tools(&mut fields)?;
         let parameters = AnswerParameters::take(&mut fields)?;
-        keep_alive(&mut fields)?;
-        never_cut(&mut fields)?;
+        let unload = keep_alive::take(&mut fields)?;
+        fits(&mut fields)?;
         fields.refuse(&[("template", "the model's own template is used")])?;
         fields.finish()?;
-        Ok(Self { model, messages, tools, parameters })
+        Ok(Self { model, messages, tools, parameters, unload })
     }
 }
 
-/// `truncate` and `shift`: what does not fit is refused here, never cut.
+/// `truncate` and `shift`: what fits is not cut whatever they say, and what does not is refused.
 ///
 /// # Errors
-/// If cutting is asked for.
-pub fn never_cut(fields: &mut Fields) -> Result<(), ParameterError> {
-    for name in ["truncate", "shift"] {
-        if fields.boolean(name)? == Some(true) {
-            return Err(ParameterError::unsupported(
-                fields.path(name),
-                "what does not fit is refused, never cut",
-            ));
-        }
-    }
-    Ok(())
+/// For what is neither true nor false.
+pub fn fits(fields: &mut Fields) -> Result<(), ParameterError> {
+    fields.boolean("truncate")?;
+    fields.boolean("shift").map(drop)
 }

@@ -14,7 +14,7 @@ use crate::api::openai::fields::{Fields, ParameterError, string};
 use crate::auth::ModelUser;
 use crate::engine::EngineError;
 use crate::generate::{EmbedInput, EmbedOptions, Embeddings};
-use crate::http::{ApiError, AppState, Granted, JsonBody, OllamaError};
+use crate::http::{AnyJsonBody, ApiError, AppState, Granted, OllamaError};
 use crate::usage::Outcome;
 
 /// A request, read and checked.
@@ -23,6 +23,8 @@ pub struct EmbedRequest {
     model: String,
     texts: Vec<String>,
     dimensions: Option<u32>,
+    /// A text that is too long is cut.
+    truncate: bool,
 }
 
 /// Embeds texts.
@@ -35,7 +37,7 @@ pub struct EmbedRequest {
 pub async fn create(
     State(app): State<AppState>,
     Granted(user): Granted<ModelUser>,
-    JsonBody(body): JsonBody,
+    AnyJsonBody(body): AnyJsonBody,
 ) -> Result<Json<Value>, OllamaError> {
     let request = EmbedRequest::read(body)?;
     let model = request.model.clone();
@@ -59,7 +61,7 @@ pub async fn create(
 pub async fn create_one(
     State(app): State<AppState>,
     Granted(user): Granted<ModelUser>,
-    JsonBody(body): JsonBody,
+    AnyJsonBody(body): AnyJsonBody,
 ) -> Result<Json<Value>, OllamaError> {
     let request = EmbedRequest::read_one(body)?;
     let (embedded, _) = embed(&app, &user, request, "/api/embeddings", "prompt").await?;
@@ -78,8 +80,11 @@ async fn embed(
     let models = app.models(user);
     let lease = models.lease(&known_name(&models, &request.model)).await?;
     let times = Times::loaded_since(begun);
-    let options =
-        EmbedOptions { dimensions: request.dimensions.map(|wanted| wanted as usize), ..Default::default() };
+    let options = EmbedOptions {
+        dimensions: request.dimensions.map(|wanted| wanted as usize),
+        truncate: request.truncate,
+        ..Default::default()
+    };
     let mut record = models.record(&lease.id, &request.model, path)?;
     if request.texts.is_empty() {
         return Ok((Embeddings { vectors: Vec::new(), prompt_tokens: 0 }, times));
@@ -121,11 +126,9 @@ impl EmbedRequest {
         let texts = texts.into_iter().map(|text| not_empty(string(text, || "input".to_owned())?, "input"));
         let texts = texts.collect::<Result<_, _>>()?;
         let dimensions = fields.small_integer("dimensions", 1..=u32::MAX)?;
-        if fields.boolean("truncate")? == Some(true) {
-            return Err(ParameterError::unsupported("truncate", "an input is never cut"));
-        }
+        let truncate = fields.boolean("truncate")?.unwrap_or(true);
         finish(fields)?;
-        Ok(Self { model, texts, dimensions })
+        Ok(Self { model, texts, dimensions, truncate })
     }
 
     /// Reads a body of the older kind.
@@ -136,9 +139,10 @@ impl EmbedRequest {
         let mut fields = Fields::of(body, "")?;
         let model = model(&mut fields)?;
         let prompt = string(fields.required("prompt")?, || "prompt".to_owned())?;
-        let texts = vec![not_empty(prompt, "prompt")?];
+        // An empty one has no vector.
+        let texts = if prompt.is_empty() { Vec::new() } else { vec![prompt] };
         finish(fields)?;
-        Ok(Self { model, texts, dimensions: None })
+        Ok(Self { model, texts, dimensions: None, truncate: true })
     }
 }
 
@@ -151,7 +155,7 @@ fn not_empty(text: String, path: &str) -> Result<String, ParameterError> {
 
 /// What both kinds end with: options are about loading and sampling, and change no vector.
 fn finish(mut fields: Fields) -> Result<(), ParameterError> {
-    keep_alive(&mut fields)?;
+    keep_alive::take(&mut fields)?;
     drop(fields.object("options")?);
     fields.finish()
 }

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
 use crate::api::inference::Endpoint;
-use crate::api::ollama::chat::{answer, loaded, never_cut};
+use crate::api::ollama::chat::{answer, fits, loaded};
 use crate::api::ollama::messages::no_images;
 use crate::api::ollama::options::AnswerParameters;
 use crate::api::ollama::writer::{Kind, LineWriter};
@@ -16,7 +16,7 @@ use crate::api::ollama::{keep_alive, known_name, model, schema};
 use crate::api::openai::fields::{Fields, ParameterError};
 use crate::auth::ModelUser;
 use crate::generate::{Prompt, ToolUse};
-use crate::http::{AppState, Granted, JsonBody, OllamaError};
+use crate::http::{AnyJsonBody, AppState, Granted, OllamaError};
 
 const ENDPOINT: Endpoint = Endpoint { path: "/api/generate", prompt: "prompt", usual_max_tokens: None };
 
@@ -29,6 +29,8 @@ pub struct GenerateTextRequest {
     suffix: Option<String>,
     raw: bool,
     parameters: AnswerParameters,
+    /// The model is to go.
+    unload: bool,
 }
 
 /// Answers a prompt, as Ollama does: in lines, unless `stream` is false. Without a prompt the model is loaded.
@@ -42,7 +44,7 @@ pub struct GenerateTextRequest {
 pub async fn create(
     State(app): State<AppState>,
     Granted(user): Granted<ModelUser>,
-    JsonBody(body): JsonBody,
+    AnyJsonBody(body): AnyJsonBody,
 ) -> Result<Response, OllamaError> {
     let begun = Instant::now();
     let request = GenerateTextRequest::read(body)?;
@@ -50,7 +52,7 @@ pub async fn create(
     let (lease, times) = loaded(&app, &models, &request.model, &request.parameters, begun).await?;
     let writer = LineWriter::new(Kind::Generate, &request.model, request.parameters.has_logprobs(), times);
     if request.prompt.is_empty() && request.suffix.is_none() {
-        return Ok(Json(writer.loaded()).into_response());
+        return Ok(Json(writer.loaded(request.unload)).into_response());
     }
     let is_plain = request.raw || lease.chat_template.is_none();
     let prompt = match request.suffix {
@@ -97,8 +99,8 @@ impl GenerateTextRequest {
             return Err(ParameterError::invalid("system", "is for the template, which `raw` leaves out"));
         }
         let parameters = AnswerParameters::take(&mut fields)?;
-        keep_alive(&mut fields)?;
-        never_cut(&mut fields)?;
+        let unload = keep_alive::take(&mut fields)?;
+        fits(&mut fields)?;
         no_images(&mut fields)?;
         let suffix = fields.string("suffix")?.filter(|suffix| !suffix.is_empty());
         if suffix.is_some() && system.is_some() {
@@ -117,6 +119,6 @@ impl GenerateTextRequest {
             ("steps", "the models here write text"),
         ])?;
         fields.finish()?;
-        Ok(Self { model, system, prompt, suffix, raw, parameters })
+        Ok(Self { model, system, prompt, suffix, raw, parameters, unload })
     }
 }

@@ -6,6 +6,7 @@
 mod chat;
 mod embed;
 mod generate;
+mod keep_alive;
 mod messages;
 mod models;
 mod options;
@@ -55,14 +56,4 @@ fn known_name(models: &Models<'_>, asked: &str) -> String {
 /// `model`.
 fn model(fields: &mut Fields) -> Result<String, ParameterError> {
     string(fields.required("model")?, || fields.path("model"))
-}
-
-/// `keep_alive`: checked, and without effect. How long a model stays is the administrator's to say.
-fn keep_alive(fields: &mut Fields) -> Result<(), ParameterError> {
-    match fields.take("keep_alive") {
-        None | Some(Value::Number(_) | Value::String(_)) => Ok(()),
-        Some(_) => {
-            Err(ParameterError::invalid("keep_alive", "must be a number of seconds, or a time such as `5m`"))
-        }
-    }
 }

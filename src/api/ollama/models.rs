@@ -11,11 +11,14 @@ use crate::api::openai::fields::{Fields, ParameterError, string};
 use crate::auth::ModelUser;
 use crate::clock::Timestamp;
 use crate::generate::format::Format;
-use crate::http::{AppState, Granted, JsonBody, OllamaError};
+use crate::http::{AnyJsonBody, AppState, Granted, OllamaError};
 use crate::manager::{ModelState, ModelStatus};
 
 /// The version of Ollama whose protocol this is: clients ask before they use what is new in it.
 const SPOKEN: &str = "0.12.11";
+
+/// When a model goes by itself.
+const NEVER: &str = "9999-12-31T23:59:59Z";
 
 /// Lists the models that the caller may use, loaded or not.
 ///
@@ -50,6 +53,8 @@ pub async fn running(
     let listed = |status: &ModelStatus| {
         let mut model = entry(status);
         model.insert("size".to_owned(), json!(status.memory_bytes));
+        model.insert("size_vram".to_owned(), json!(status.memory_bytes));
+        model.insert("expires_at".to_owned(), json!(NEVER));
         let context = status.spec.as_ref().map(|spec| spec.context_length);
         model.extend(context.map(|context| ("context_length".to_owned(), json!(context))));
         Value::Object(model)
@@ -70,12 +75,17 @@ pub async fn running(
 pub async fn show(
     State(app): State<AppState>,
     Granted(user): Granted<ModelUser>,
-    JsonBody(body): JsonBody,
+    AnyJsonBody(body): AnyJsonBody,
 ) -> Result<Json<Value>, OllamaError> {
     let name = read(body)?;
     let models = app.models(&user);
     let status = models.named(&known_name(&models, &name)).await?;
+    let template = status.profile.as_ref().and_then(|profile| profile.chat_template.clone());
     Ok(Json(json!({
+        "modelfile": "",
+        "parameters": "",
+        "template": template.unwrap_or_default(),
+        "license": "",
         "details": details(&status),
         "model_info": status.spec.as_ref().map(information).unwrap_or_default(),
         "capabilities": capabilities(&status),
@@ -155,8 +165,15 @@ fn entry(status: &ModelStatus) -> Map<String, Value> {
 fn details(status: &ModelStatus) -> Value {
     let family = status.spec.as_ref().map(|spec| spec.architecture.clone()).unwrap_or_default();
     let families: Vec<&str> = Some(family.as_str()).filter(|family| !family.is_empty()).into_iter().collect();
-    json!({"parent_model": "", "format": "", "family": family, "families": families, "parameter_size": "",
-        "quantization_level": ""})
+    let weights = status.profile.as_ref().map(|profile| profile.quantisation.clone()).unwrap_or_default();
+    json!({"parent_model": "", "format": format(status), "family": family, "families": families,
+        "parameter_size": "", "quantization_level": weights})
+}
+
+/// What its files are, as far as their names tell.
+fn format(status: &ModelStatus) -> &'static str {
+    let is_gguf = status.sources.iter().any(|source| source.to_lowercase().contains(".gguf"));
+    if is_gguf { "gguf" } else { "safetensors" }
 }
 
 fn information(spec: &ModelSpec) -> Map<String, Value> {

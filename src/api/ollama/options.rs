@@ -8,6 +8,8 @@ use crate::generate::{Constraint, Effort, GenerateRequest, Names, Prompt, Reason
 
 const MAX_STOPS: usize = 16;
 const MAX_STOP_BYTES: usize = 256;
+/// How many tokens Ollama's penalties look at.
+const USUAL_WINDOW: i64 = 64;
 
 /// How a model is loaded and spread is the server's business.
 const WITHOUT_EFFECT: &[&str] = &[
@@ -31,7 +33,7 @@ const WITHOUT_EFFECT: &[&str] = &[
 pub struct AnswerParameters {
     options: AnswerOptions,
     max_new_tokens: Option<u32>,
-    /// The context that is asked for; it must not be longer than the model's.
+    /// The context that is asked for, prompt and answer together; it must not be longer than the model's.
     pub context: Option<u32>,
     constraint: Option<Constraint>,
     reasoning: Reasoning,
@@ -77,6 +79,7 @@ impl AnswerParameters {
             tools,
             constraint: self.constraint,
             reasoning: self.reasoning,
+            context: self.context,
             names: Names {
                 constraint: "format",
                 max_new_tokens: "options.num_predict",
@@ -104,17 +107,26 @@ fn sampling(options: &mut Fields) -> Result<Sampling, ParameterError> {
         ..Sampling::default()
     };
     match options.take("repeat_last_n").map(|window| window.as_i64()) {
-        None | Some(Some(-1)) => {}
+        // 64 is Ollama's usual, which clients send unasked.
+        None | Some(Some(-1 | USUAL_WINDOW)) => {}
         Some(Some(0)) => {
             sampling.repetition_penalty = Some(1.0);
             (sampling.presence_penalty, sampling.frequency_penalty) = (0.0, 0.0);
         }
+        // Without a penalty nothing looks.
+        Some(Some(1..)) if !has_penalty(&sampling) => {}
         Some(_) => {
             let reason = "penalties look at the whole context (-1) or at nothing (0)";
             return Err(ParameterError::unsupported(options.path("repeat_last_n"), reason));
         }
     }
     Ok(sampling)
+}
+
+fn has_penalty(sampling: &Sampling) -> bool {
+    sampling.repetition_penalty.is_some_and(|penalty| penalty != 1.0)
+        || sampling.presence_penalty != 0.0
+        || sampling.frequency_penalty != 0.0
 }
 
 /// Any whole number; below 0, which is a matter of chance, it is as if it were not there.
@@ -262,6 +274,8 @@ mod tests {
         for body in [
             json!({"options": {"num_predict": -1, "seed": -1}}),
             json!({"options": {"num_predict": 0}}),
+            json!({"options": {"repeat_last_n": 64}}),
+            json!({"options": {"repeat_last_n": 32}}),
             json!({"options": {}, "format": "", "logprobs": false}),
             json!({"options": null, "format": null, "think": null, "stream": null}),
         ] {
@@ -285,7 +299,8 @@ mod tests {
             (json!({"options": {"mirostat": 2}}), "options.mirostat"),
             (json!({"options": {"tfs_z": 0.5}}), "options.tfs_z"),
             (json!({"options": {"penalize_newline": false}}), "options.penalize_newline"),
-            (json!({"options": {"repeat_last_n": 64}}), "options.repeat_last_n"),
+            (json!({"options": {"repeat_last_n": 32, "repeat_penalty": 1.1}}), "options.repeat_last_n"),
+            (json!({"options": {"repeat_last_n": -2}}), "options.repeat_last_n"),
             (json!({"options": {"top_q": 1}}), "options.top_q"),
             (json!({"format": "xml"}), "format"),
             (json!({"think": "hard"}), "think"),

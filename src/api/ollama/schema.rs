@@ -39,9 +39,9 @@ pub struct ChatRequest {
     top_logprobs: Option<u32>,
     #[schema(schema_with = keep_alive)]
     keep_alive: Option<Value>,
-    #[schema(schema_with = never)]
+    #[schema(schema_with = fits)]
     truncate: Option<bool>,
-    #[schema(schema_with = never)]
+    #[schema(schema_with = fits)]
     shift: Option<bool>,
 }
 
@@ -77,9 +77,9 @@ pub struct GenerateRequest {
     top_logprobs: Option<u32>,
     #[schema(schema_with = keep_alive)]
     keep_alive: Option<Value>,
-    #[schema(schema_with = never)]
+    #[schema(schema_with = fits)]
     truncate: Option<bool>,
-    #[schema(schema_with = never)]
+    #[schema(schema_with = fits)]
     shift: Option<bool>,
 }
 
@@ -96,7 +96,8 @@ pub struct EmbedRequest {
     /// Only as many as the model's vectors have.
     #[schema(minimum = 1, maximum = 4294967295_u32)]
     dimensions: Option<u64>,
-    #[schema(schema_with = never)]
+    /// Cut a text that is too long; `false`: refuse it.
+    #[schema(default = true)]
     truncate: Option<bool>,
     #[schema(schema_with = without_effect)]
     options: Option<Value>,
@@ -112,8 +113,7 @@ pub struct EmbeddingsRequest {
     /// The name of a model, or another name for it; `:latest` may stand behind it.
     #[schema(example = "all-minilm")]
     model: String,
-    /// The text.
-    #[schema(min_length = 1)]
+    /// The text; an empty one has an empty vector.
     prompt: String,
     #[schema(schema_with = without_effect)]
     options: Option<Value>,
@@ -152,7 +152,7 @@ pub struct Line {
     thinking: Option<String>,
     /// Whether it is complete.
     done: bool,
-    /// Why it ended: `stop`, `length`, or `load`.
+    /// Why it ended: `stop`, `length`, `load`, or `unload`.
     #[schema(nullable = false, example = "stop")]
     done_reason: Option<String>,
     /// Nanoseconds in all, as measured here.
@@ -242,6 +242,11 @@ struct RunningModel {
     model: String,
     /// Bytes of memory set aside for it.
     size: u64,
+    /// The same: the memory is the device's.
+    size_vram: u64,
+    /// When it goes by itself: never.
+    #[schema(example = "9999-12-31T23:59:59Z")]
+    expires_at: String,
     /// Tells one entry from another: of its name, not of its files.
     digest: String,
     details: Details,
@@ -267,6 +272,15 @@ struct Details {
 #[derive(ToSchema)]
 #[schema(as = OllamaShown)]
 pub struct Shown {
+    /// Empty: it was made by none.
+    modelfile: String,
+    /// What it does where a request says nothing, a line each.
+    #[schema(example = "temperature                    0.7")]
+    parameters: String,
+    /// Its format for conversations, in its own words.
+    template: String,
+    /// Empty: its files are not asked.
+    license: String,
     details: Details,
     #[schema(schema_with = information)]
     model_info: Value,
@@ -340,20 +354,23 @@ fn options() -> Schema {
             "seed": {"type": ["integer", "null"], "format": "int64"},
             "num_predict": {"type": ["integer", "null"], "format": "int64", "minimum": -2, "maximum": u32::MAX},
             "num_ctx": {"type": ["integer", "null"], "format": "int64", "minimum": 1, "maximum": u32::MAX,
-                "description": "No more than the model's context."},
-            "repeat_last_n": {"type": ["integer", "null"], "enum": [-1, 0, null]},
+                "description": "Most tokens of prompt and answer together; no more than the model's context."},
+            "repeat_last_n": {"type": ["integer", "null"], "minimum": -1,
+                "description": "Penalties look at the whole context (-1; 64, which is usual, means the same) or at nothing \
+                    (0); anything else is taken only without a penalty."},
             "stop": {"oneOf": [{"type": "null"}, text, {"type": "array", "maxItems": 16, "items": text}]}}}),
     )
 }
 
 fn keep_alive() -> Schema {
     written(json!({"oneOf": [{"type": "null"}, {"type": "number"}, {"type": "string"}],
-        "description": "Without effect: how long a model stays is the administrator's to say."}))
+        "description": "A number of seconds, or a time such as `5m`. Without effect: how long a model stays is the \
+            administrator's to say, and 0 unloads none."}))
 }
 
-fn never() -> Schema {
+fn fits() -> Schema {
     written(json!({"type": ["boolean", "null"],
-        "description": "Only `false`: what does not fit is refused, never cut."}))
+        "description": "Without effect: what fits is not cut, and what does not is refused."}))
 }
 
 fn without_effect() -> Schema {

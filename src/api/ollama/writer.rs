@@ -43,10 +43,10 @@ impl LineWriter {
         self.times.note(event);
     }
 
-    /// The answer to somebody who only wants the model to be there.
-    pub fn loaded(&self) -> Value {
+    /// The answer to somebody who only wants the model to be there, or not.
+    pub fn loaded(&self, unload: bool) -> Value {
         let mut line = self.line(String::new(), None, Vec::new());
-        line.insert("done_reason".to_owned(), json!("load"));
+        line.insert("done_reason".to_owned(), json!(if unload { "unload" } else { "load" }));
         line.insert("done".to_owned(), json!(true));
         Value::Object(line)
     }

@@ -152,7 +152,7 @@ pub async fn retrieve(
     Ok(Json(batch(&user.find(&id).await?)))
 }
 
-/// Cancels a batch: what has begun is done, and written with what was done before.
+/// Cancels a batch: what has begun is broken off, and paid for; what was done before is written.
 ///
 /// # Errors
 /// 404; 409 for a batch that is over.

@@ -197,7 +197,10 @@ fn metadata(fields: &mut Fields) -> Result<Map<String, Value>, ParameterError> {
 }
 
 /// Who goes first.
-fn service_tier(fields: &mut Fields) -> Result<Priority, ParameterError> {
+///
+/// # Errors
+/// For a tier that is not there.
+pub(in crate::api::openai) fn service_tier(fields: &mut Fields) -> Result<Priority, ParameterError> {
     match fields.string("service_tier")?.as_deref() {
         None | Some("auto" | "default") => Ok(Priority::Normal),
         Some("flex") => Ok(Priority::Batch),

@@ -125,8 +125,11 @@ impl EmbeddingRequest {
             Some(_) => return Err(ParameterError::invalid("encoding_format", "must be `float` or `base64`")),
         };
         let dimensions = fields.small_integer("dimensions", 1..=u32::MAX)?;
-        let options =
-            EmbedOptions { prompt: prompt(&mut fields)?, dimensions: dimensions.map(|size| size as usize) };
+        let options = EmbedOptions {
+            prompt: prompt(&mut fields)?,
+            dimensions: dimensions.map(|size| size as usize),
+            truncate: false,
+        };
         let end_user = end_user(&mut fields, "user")?;
         fields.refuse(&[("truncate_prompt_tokens", "an input is never cut")])?;
         fields.finish()?;

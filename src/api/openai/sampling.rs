@@ -98,6 +98,7 @@ impl AnswerOptions {
             ignore_end: self.ignore_end,
             show_special_tokens: self.show_special_tokens,
             echo: false,
+            context: None,
             prompt_logprobs: None,
             attribution: Attribution { end_user: self.end_user, ..Attribution::default() },
             names: self.names,

@@ -1,28 +1,79 @@
 //! Items → the messages that templates expect: one for what the model thought, said and called in one go.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use serde_json::{Map, Value, json};
 
 use crate::api::openai::fields::ParameterError;
 use crate::api::openai::responses::item::{Item, ItemKind, Role};
 
-/// Refuses outputs of calls that nobody made.
+/// How it stands with a call.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    Open,
+    Answered,
+    /// Nobody knows what it was to be: the model is not shown it.
+    CutOff,
+}
+
+/// Refuses calls without an output, and outputs of calls that nobody made, that have one, or that were cut off.
 ///
 /// # Errors
-/// Names the first of the `last` items that is one.
-pub fn check_outputs(items: &[Item], last: usize) -> Result<(), ParameterError> {
-    let mut calls = HashSet::new();
+/// Names the first of the `last` items that is such an output; or all, for a call that waits for one.
+pub fn check_calls(items: &[Item], last: usize) -> Result<(), ParameterError> {
+    let mut calls = HashMap::new();
     let begin = items.len().saturating_sub(last);
     for (number, item) in items.iter().enumerate() {
-        match &item.kind {
-            ItemKind::Call { call_id, .. } => drop(calls.insert(call_id.as_str())),
-            ItemKind::Output { call_id, .. } if !calls.contains(call_id.as_str()) && number >= begin => {
-                let path = format!("input[{}].call_id", number - begin);
-                let reason = format!("names no call of this conversation: there is no `{call_id}` before it");
-                return Err(ParameterError::invalid(path, reason));
+        let call_id = match &item.kind {
+            ItemKind::Call { call_id, .. } => {
+                let standing = if item.is_incomplete { Standing::CutOff } else { Standing::Open };
+                calls.insert(call_id.as_str(), standing);
+                continue;
             }
-            _ => {}
+            ItemKind::Output { call_id, .. } => call_id.as_str(),
+            _ => continue,
+        };
+        let reason = match calls.get(call_id) {
+            Some(Standing::Open) => {
+                calls.insert(call_id, Standing::Answered);
+                continue;
+            }
+            Some(Standing::Answered) => format!("names a call that has an output already: `{call_id}`"),
+            Some(Standing::CutOff) => format!("names a call that was cut off: `{call_id}`"),
+            None => format!("names no call of this conversation: there is no `{call_id}` before it"),
+        };
+        if number >= begin {
+            return Err(ParameterError::invalid(format!("input[{}].call_id", number - begin), reason));
+        }
+    }
+    let waits = items.iter().find_map(|item| match &item.kind {
+        ItemKind::Call { call_id, .. } if calls.get(call_id.as_str()) == Some(&Standing::Open) => {
+            Some(call_id)
+        }
+        _ => None,
+    });
+    match waits {
+        // In OpenAI's words, which its clients may look for.
+        Some(id) => {
+            let reason = format!("is not whole: No tool output found for function call {id}.");
+            Err(ParameterError::invalid("input", reason))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Refuses an id that two items have: a page could not go on from it.
+///
+/// # Errors
+/// Names the second of them.
+pub fn check_ids(items: &[Item]) -> Result<(), ParameterError> {
+    let mut known = HashSet::new();
+    for (number, item) in items.iter().enumerate() {
+        if let Some(id) = &item.id
+            && !known.insert(id)
+        {
+            let reason = format!("stands twice: Duplicate item found with id {id}.");
+            return Err(ParameterError::invalid(format!("input[{number}].id"), reason));
         }
     }
     Ok(())
@@ -175,17 +226,51 @@ mod tests {
             json!({"role": "tool", "tool_call_id": "c2", "content": "rain"}),
         ];
         assert_eq!(messages(None, &read), expected);
-        assert_eq!(check_outputs(&read, read.len()), Ok(()));
+        assert_eq!(check_calls(&read, read.len()), Ok(()));
+    }
+
+    fn refusal(value: Value, last: usize) -> (Option<String>, String) {
+        let refused = check_calls(&items(value), last).expect_err("they do not belong together");
+        (refused.param().map(str::to_owned), refused.to_string())
+    }
+
+    fn call(id: &str) -> Value {
+        json!({"type": "function_call", "call_id": id, "name": "f", "arguments": "{}"})
+    }
+
+    fn output(id: &str) -> Value {
+        json!({"type": "function_call_output", "call_id": id, "output": "y"})
     }
 
     #[test]
-    fn an_output_needs_its_call() {
-        let read = items(json!([
-            {"type": "function_call", "call_id": "c1", "name": "f", "arguments": "{}"},
-            {"role": "user", "content": "x"},
-            {"type": "function_call_output", "call_id": "c2", "output": "y"},
-        ]));
-        let refused = check_outputs(&read, 2).expect_err("nobody called");
-        assert_eq!(refused.param(), Some("input[1].call_id"));
+    fn an_output_needs_its_call_and_a_call_its_output() {
+        let user = json!({"role": "user", "content": "x"});
+        let mut cut = call("c1");
+        cut["status"] = json!("incomplete");
+        for (asked, last, param, said) in [
+            (json!([call("c1"), user, output("c2")]), 2, "input[1].call_id", "no call of this conversation"),
+            (json!([call("c1"), output("c1"), output("c1")]), 3, "input[2].call_id", "an output already"),
+            (json!([cut, output("c1")]), 2, "input[1].call_id", "cut off"),
+            (
+                json!([call("c1"), call("c2"), output("c1"), user]),
+                1,
+                "input",
+                "No tool output found for function call c2.",
+            ),
+        ] {
+            let (found, message) = refusal(asked.clone(), last);
+            assert_eq!((found.as_deref(), message.contains(said)), (Some(param), true), "{asked}: {message}");
+        }
+        for good in [json!([cut, user]), json!([call("c"), output("c"), call("c"), output("c")])] {
+            assert_eq!(check_calls(&items(good.clone()), 1), Ok(()), "{good}");
+        }
+    }
+
+    #[test]
+    fn an_id_is_one_items() {
+        let said = |id: Value| json!({"role": "user", "content": "x", "id": id});
+        let read = items(json!([said(json!("a")), said(Value::Null), said(Value::Null), said(json!("a"))]));
+        assert_eq!(check_ids(&read).expect_err("it stands twice").param(), Some("input[3].id"));
+        assert_eq!(check_ids(&read[1..]), Ok(()));
     }
 }

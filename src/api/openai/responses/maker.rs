@@ -4,6 +4,7 @@
 //! The one thing to know: the answer and its events are made by the same hands, so that who streams gets what who waits
 //! gets.
 
+use sconce_models::GenerationDefaults;
 use serde_json::{Map, Value, json};
 
 use crate::api::inference;
@@ -21,6 +22,7 @@ pub struct Maker {
     created_at: u64,
     model: String,
     echoed: Map<String, Value>,
+    effective: Effective,
     is_stored: bool,
     is_background: bool,
     thoughts: Thoughts,
@@ -38,6 +40,25 @@ pub struct Maker {
     sequence: u64,
 }
 
+/// What holds where the request says nothing.
+#[derive(Debug, Clone, Copy)]
+pub struct Effective {
+    /// How much chance there is.
+    pub temperature: f64,
+    /// Among how likely tokens.
+    pub top_p: f64,
+}
+
+impl Effective {
+    /// What the model's files and its administrator say, else what is usual.
+    pub fn of(defaults: &GenerationDefaults) -> Self {
+        // By its digits: the same number with more of them is another.
+        let number =
+            |number: Option<f32>| number.and_then(|number| number.to_string().parse().ok()).unwrap_or(1.0);
+        Self { temperature: number(defaults.temperature), top_p: number(defaults.top_p) }
+    }
+}
+
 /// An item that is being made.
 struct Open {
     id: String,
@@ -53,12 +74,13 @@ enum Kind {
 
 impl Maker {
     /// Of an answer to this request; events are made if somebody is to hear them.
-    pub fn new(id: &str, request: &ResponseRequest, is_stored: bool, is_heard: bool) -> Self {
+    pub fn new(id: &str, request: &ResponseRequest, effective: Effective, is_stored: bool) -> Self {
         Self {
             id: id.to_owned(),
             created_at: inference::now(),
             model: request.question.model.clone(),
             echoed: request.echoed.0.clone(),
+            effective,
             is_stored,
             is_background: request.background,
             thoughts: request.thoughts,
@@ -70,7 +92,7 @@ impl Maker {
             open: None,
             ended: None,
             usage: None,
-            events: is_heard.then(Vec::new),
+            events: request.stream.then(Vec::new),
             sequence: 0,
         }
     }
@@ -156,6 +178,22 @@ impl Maker {
             "error",
             json!({"code": "cancelled", "message": "the response was cancelled", "param": null}),
         );
+    }
+
+    /// Ends because it took too long; what was made so far stays.
+    pub fn time_out(&mut self, usage: Usage) {
+        self.usage = Some(usage);
+        self.fail(&ApiError::of(Code::Timeout));
+    }
+
+    /// Notes that it could not be kept, where its end is told.
+    pub fn is_not_kept(&mut self) {
+        self.is_stored = false;
+        for event in self.events.iter_mut().flatten() {
+            if let Some(response) = event.get_mut("response") {
+                response["store"] = false.into();
+            }
+        }
     }
 
     fn text(&mut self, text: &str, tokens: Vec<TextToken>) {
@@ -340,6 +378,10 @@ impl Maker {
     /// The answer as it is now.
     pub fn body(&self) -> Value {
         let echoed = |name: &str| self.echoed.get(name).cloned().unwrap_or_default();
+        let or = |name: &str, usual: f64| match echoed(name) {
+            Value::Null => json!(usual),
+            sent => sent,
+        };
         let is_cut = self.status == ResponseStatus::Incomplete;
         json!({
             "id": self.id,
@@ -352,6 +394,7 @@ impl Maker {
             "incomplete_details": is_cut.then(|| json!({"reason": "max_output_tokens"})),
             "instructions": echoed("instructions"),
             "max_output_tokens": echoed("max_output_tokens"),
+            "max_tool_calls": echoed("max_tool_calls"),
             "model": self.model,
             "output": self.output,
             "parallel_tool_calls": echoed("parallel_tool_calls"),
@@ -361,12 +404,12 @@ impl Maker {
             "safety_identifier": echoed("safety_identifier"),
             "service_tier": echoed("service_tier"),
             "store": self.is_stored,
-            "temperature": echoed("temperature"),
+            "temperature": or("temperature", self.effective.temperature),
             "text": echoed("text"),
             "tool_choice": echoed("tool_choice"),
             "tools": echoed("tools"),
             "top_logprobs": echoed("top_logprobs"),
-            "top_p": echoed("top_p"),
+            "top_p": or("top_p", self.effective.top_p),
             "truncation": echoed("truncation"),
             "usage": self.usage.map(shown_usage),
             "user": echoed("user"),
@@ -401,180 +444,4 @@ pub fn lost() -> Value {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::generate::TextToken;
-
-    fn request(body: Value) -> ResponseRequest {
-        let mut whole = json!({"model": "m", "input": "x"});
-        for (name, value) in body.as_object().expect("an object") {
-            whole[name] = value.clone();
-        }
-        ResponseRequest::read(whole).expect("it is right")
-    }
-
-    fn made(request: &ResponseRequest, events: Vec<GenerationEvent>) -> (Maker, Vec<Value>) {
-        let mut maker = Maker::new("resp_1", request, true, true);
-        maker.announce();
-        events.into_iter().for_each(|event| maker.take(event));
-        let events = maker.events();
-        (maker, events)
-    }
-
-    fn names(events: &[Value]) -> Vec<&str> {
-        let numbers: Vec<_> = events.iter().map(|event| event["sequence_number"].as_u64()).collect();
-        assert_eq!(numbers, (0..events.len() as u64).map(Some).collect::<Vec<_>>());
-        events
-            .iter()
-            .map(|event| event["type"].as_str().expect("a name").trim_start_matches("response."))
-            .collect()
-    }
-
-    fn text(text: &str) -> GenerationEvent {
-        GenerationEvent::Text { choice: 0, text: text.to_owned(), tokens: Vec::<TextToken>::new() }
-    }
-
-    fn thought(text: &str) -> GenerationEvent {
-        GenerationEvent::Reasoning { choice: 0, text: text.to_owned(), tokens: Vec::new() }
-    }
-
-    fn end(reason: EndReason) -> [GenerationEvent; 2] {
-        let usage = Usage {
-            prompt_tokens: 3,
-            cached_tokens: 1,
-            completion_tokens: 4,
-            reasoning_tokens: 2,
-            ..Usage::default()
-        };
-        [GenerationEvent::Ended { choice: 0, reason }, GenerationEvent::Done { usage }]
-    }
-
-    fn started() -> GenerationEvent {
-        GenerationEvent::Started { choices: 0..1, usage: Usage::default() }
-    }
-
-    #[test]
-    fn a_text_is_told_in_the_sdks_order() {
-        let mut given = vec![started(), text("Hel"), text("lo")];
-        given.extend(end(EndReason::Stop));
-        let (maker, events) = made(&request(json!({})), given);
-        let expected = [
-            "created",
-            "in_progress",
-            "output_item.added",
-            "content_part.added",
-            "output_text.delta",
-            "output_text.delta",
-            "output_text.done",
-            "content_part.done",
-            "output_item.done",
-            "completed",
-        ];
-        assert_eq!(names(&events), expected);
-        assert_eq!(events[9]["response"], maker.body());
-        let body = maker.body();
-        assert_eq!(
-            (&body["status"], &body["output"][0]["content"][0]["text"]),
-            (&json!("completed"), &json!("Hello"))
-        );
-        assert_eq!(body["usage"]["total_tokens"], 7);
-        assert_eq!(events[2]["item"]["content"], json!([]));
-        assert!(events[3..8].iter().all(|event| event["item_id"] == body["output"][0]["id"]));
-    }
-
-    #[test]
-    fn thoughts_calls_and_words_are_items_of_their_own() {
-        let call = |number: u32| GenerationEvent::ToolCallBegun {
-            choice: 0,
-            call: number,
-            id: format!("call_{number}"),
-            name: "f".to_owned(),
-        };
-        let arguments =
-            |call, text: &str| GenerationEvent::ToolCallArguments { choice: 0, call, text: text.to_owned() };
-        let given = || {
-            let mut given =
-                vec![started(), thought("Hm"), thought("."), call(0), arguments(0, "{"), arguments(0, "}")];
-            given.extend([call(1), arguments(1, "{}")]);
-            given.extend(end(EndReason::ToolCalls));
-            given
-        };
-        let (maker, events) = made(&request(json!({})), given());
-        let expected = [
-            "created",
-            "in_progress",
-            "output_item.added",
-            "content_part.added",
-            "reasoning_text.delta",
-            "reasoning_text.delta",
-            "reasoning_text.done",
-            "content_part.done",
-            "output_item.done",
-            "output_item.added",
-            "function_call_arguments.delta",
-            "function_call_arguments.delta",
-            "function_call_arguments.done",
-            "output_item.done",
-            "output_item.added",
-            "function_call_arguments.delta",
-            "function_call_arguments.done",
-            "output_item.done",
-            "completed",
-        ];
-        assert_eq!(names(&events), expected);
-        let output = maker.body()["output"].clone();
-        assert_eq!(output[0]["content"][0]["text"], "Hm.");
-        assert_eq!((&output[1]["arguments"], &output[2]["call_id"]), (&json!("{}"), &json!("call_1")));
-
-        let asked = json!({"reasoning": {"summary": "auto"}, "include": ["reasoning.encrypted_content"]});
-        let (maker, events) = made(&request(asked), given());
-        assert_eq!(
-            names(&events)[2..9],
-            [
-                "output_item.added",
-                "reasoning_summary_part.added",
-                "reasoning_summary_text.delta",
-                "reasoning_summary_text.delta",
-                "reasoning_summary_text.done",
-                "reasoning_summary_part.done",
-                "output_item.done"
-            ]
-        );
-        let thought = maker.body()["output"][0].clone();
-        assert_eq!(thought["summary"], json!([{"type": "summary_text", "text": "Hm."}]));
-        assert_eq!(thought["encrypted_content"], carried("Hm."));
-    }
-
-    #[test]
-    fn what_is_cut_breaks_or_is_taken_back_says_so() {
-        let mut given = vec![started(), text("Hel")];
-        given.extend(end(EndReason::Length));
-        let (maker, events) = made(&request(json!({"max_output_tokens": 1})), given);
-        assert_eq!(names(&events).last(), Some(&"incomplete"));
-        let body = maker.body();
-        assert_eq!(body["incomplete_details"]["reason"], "max_output_tokens");
-        assert_eq!(
-            (&body["output"][0]["status"], &body["completed_at"]),
-            (&json!("incomplete"), &Value::Null)
-        );
-
-        let (mut maker, _) = made(&request(json!({"background": true})), vec![started(), text("Hel")]);
-        maker.fail(&ApiError::of(Code::EngineLost));
-        assert_eq!(maker.events().last().expect("events")["type"], "response.failed");
-        assert_eq!(maker.body()["error"]["code"], "server_error");
-
-        let (mut maker, events) = made(&request(json!({"background": true})), vec![started(), text("Hel")]);
-        assert_eq!(names(&events)[..3], ["created", "queued", "in_progress"]);
-        maker.cancel(Usage::default());
-        assert_eq!(maker.body()["status"], "cancelled");
-        assert_eq!(maker.events().last().expect("events")["type"], "error");
-    }
-
-    #[test]
-    fn an_answer_of_nothing_is_an_empty_message() {
-        let mut given = vec![started()];
-        given.extend(end(EndReason::Stop));
-        let (maker, _) = made(&request(json!({})), given);
-        assert_eq!(maker.body()["output"][0]["content"][0]["text"], "");
-    }
-}
+mod tests;

@@ -2,7 +2,9 @@
 //! what is stored is in `auth/responses.rs`.
 
 mod conversation;
+mod included;
 mod item;
+mod keeping;
 mod maker;
 pub(in crate::api::openai) mod request;
 mod run;
@@ -15,13 +17,14 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::IntoParams;
 
+use crate::api::openai::responses::included::Including;
 use crate::api::openai::responses::request::{Question, ResponseRequest};
 use crate::api::openai::schema;
 use crate::auth::responses::{ResponseStatus, StoredResponse};
 use crate::auth::{Capability, ModelUser};
 use crate::error::Code;
 use crate::http::state::Models;
-use crate::http::{ApiError, AppState, Granted, Interruption, JsonBody, OpenAiError, Path, Query, sse};
+use crate::http::{ApiError, AppState, Granted, Interruption, JsonBody, OpenAiError, Path, sse};
 
 /// Answers a conversation, keeps the answer, and goes on from one that was kept.
 ///
@@ -75,6 +78,9 @@ pub struct RetrieveQuery {
     /// Only with `stream`: without the events up to this number.
     #[param(minimum = 0, example = 7)]
     starting_after: Option<u64>,
+    /// Nothing is added to the events: only `false`.
+    #[param(default = false, example = false)]
+    include_obfuscation: Option<bool>,
 }
 
 /// Shows an answer that was kept.
@@ -82,15 +88,24 @@ pub struct RetrieveQuery {
 /// # Errors
 /// In OpenAI's shape: 404 for one that is not there, or not yours; 400 for events that are not kept.
 #[utoipa::path(get, path = "/v1/responses/{responseId}", operation_id = "openaiGetResponse", tag = "openai",
-    params(("responseId" = String, Path, description = "The answer's id", example = "resp_0198c0ffee"), RetrieveQuery),
+    params(("responseId" = String, Path, description = "The answer's id", example = "resp_0198c0ffee"), RetrieveQuery,
+        ("include[]" = Option<Vec<String>>, Query, example = json!(["message.output_text.logprobs"]),
+            description = "`message.output_text.logprobs` and `reasoning.encrypted_content`: what was kept is shown as it was \
+                made, so that they change nothing")),
     responses((status = 200, description = "The answer as it stands; with `stream` the steps as events", content(
         (schema::OpenAiResponse = "application/json"), (schema::OpenAiResponseEvent = "text/event-stream")))))]
 pub async fn retrieve(
     State(app): State<AppState>,
     Granted(user): Granted<ModelUser>,
     Path(id): Path<String>,
-    Query(query): Query<RetrieveQuery>,
+    Including(query): Including<RetrieveQuery>,
 ) -> Result<Response, OpenAiError> {
+    if query.include_obfuscation == Some(true) {
+        let message = "`include_obfuscation` is not supported: nothing is added to the events";
+        return Err(ApiError::new(Code::UnsupportedParameter, message)
+            .or_param("include_obfuscation")
+            .into());
+    }
     let stored = user.responses().find(&id).await?;
     if query.stream != Some(true) {
         if query.starting_after.is_some() {
@@ -105,9 +120,11 @@ pub async fn retrieve(
         return Err(invalid("stream", reason).into());
     };
     let skipped = query.starting_after.map_or(0, |number| number.saturating_add(1));
+    let first = skipped;
     let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
     let interruption = Interruption::of_request(user.caller(), ModelUser::PERMISSION, app.shutdown());
-    Ok(sse::named_events(&app, interruption, run::followed(&work, skipped), run::error_event))
+    let events = run::followed(&work, skipped);
+    Ok(sse::named_events_from(&app, interruption, events, run::error_event, first))
 }
 
 /// Deletes an answer that was kept. What goes on from it cannot be gone on from any more.
@@ -196,13 +213,16 @@ pub enum ItemOrder {
 /// In OpenAI's shape: 404 for an answer that is not there, or not yours.
 #[utoipa::path(get, path = "/v1/responses/{responseId}/input_items", operation_id = "openaiListResponseItems",
     tag = "openai",
-    params(("responseId" = String, Path, description = "The answer's id", example = "resp_0198c0ffee"), ItemsQuery),
+    params(("responseId" = String, Path, description = "The answer's id", example = "resp_0198c0ffee"), ItemsQuery,
+        ("include[]" = Option<Vec<String>>, Query, example = json!(["reasoning.encrypted_content"]),
+            description = "`message.output_text.logprobs` and `reasoning.encrypted_content`: items are shown as they were \
+                sent, so that they change nothing")),
     responses((status = 200, description = "One page of the items", body = schema::OpenAiResponseItems)))]
 pub async fn input_items(
     State(_): State<AppState>,
     Granted(user): Granted<ModelUser>,
     Path(id): Path<String>,
-    Query(query): Query<ItemsQuery>,
+    Including(query): Including<ItemsQuery>,
 ) -> Result<Json<Value>, OpenAiError> {
     let stored = user.responses().find(&id).await?;
     Ok(Json(page(stored.input, &query)?))

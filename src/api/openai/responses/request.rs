@@ -2,8 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::api::openai::fields::{Fields, ParameterError, kind, string};
+use crate::api::openai::chat::service_tier;
+use crate::api::openai::fields::{Fields, ParameterError, kind, number, string};
 use crate::api::openai::responses::conversation;
+use crate::api::openai::responses::included::Included;
 use crate::api::openai::responses::item::{self, Item};
 use crate::api::openai::responses::tools::{Tools, is_name};
 use crate::api::openai::sampling::end_user;
@@ -14,6 +16,10 @@ use crate::generate::{
 const MOST_METADATA: usize = 16;
 const LONGEST_METADATA_KEY: usize = 64;
 const LONGEST_METADATA_VALUE: usize = 512;
+
+/// Longest `safety_identifier` and `prompt_cache_key`, in characters.
+const LONGEST_SAFETY_IDENTIFIER: usize = 64;
+const LONGEST_CACHE_KEY: usize = 512;
 
 /// Known to OpenAI's clients, refused by name.
 const REFUSED: &[(&str, &str)] = &[
@@ -49,6 +55,8 @@ pub struct ResponseRequest {
     pub store: Option<bool>,
     /// Go on though the client leaves.
     pub background: bool,
+    /// Who goes first.
+    pub priority: Priority,
     /// What is shown of thoughts.
     pub thoughts: Thoughts,
     /// What is shown again as it was sent.
@@ -99,7 +107,9 @@ impl ResponseRequest {
     pub fn read(body: Value) -> Result<Self, ParameterError> {
         let mut fields = Fields::of(body, "")?;
         let question = Question::take(&mut fields)?;
+        let priority = service_tier(&mut fields)?;
         let mut echoed = Echoed::take(&mut fields, &question)?;
+        echoed.put("service_tier", tier(priority));
         let (thoughts, wants_logprobs) = include(&mut fields)?;
         let mut sampling = sampling(&mut fields, &mut echoed)?;
         if wants_logprobs {
@@ -118,7 +128,17 @@ impl ResponseRequest {
         fields.refuse(REFUSED)?;
         fields.finish()?;
         let thoughts = Thoughts { as_summary: !question.shown.0["summary"].is_null(), ..thoughts };
-        Ok(Self { question, sampling, max_output_tokens, stream, store, background, thoughts, echoed })
+        Ok(Self {
+            question,
+            sampling,
+            max_output_tokens,
+            stream,
+            store,
+            background,
+            priority,
+            thoughts,
+            echoed,
+        })
     }
 
     /// What is to be generated, after these items; nobody's yet.
@@ -127,6 +147,7 @@ impl ResponseRequest {
             sampling: self.sampling.clone(),
             max_new_tokens: self.max_output_tokens,
             attribution: self.echoed.attribution(),
+            priority: self.priority,
             ..self.question.generate(before)
         }
     }
@@ -164,7 +185,8 @@ impl Question {
     fn take(fields: &mut Fields) -> Result<Self, ParameterError> {
         let model = string(fields.required("model")?, || "model".to_owned())?;
         let previous = fields.string("previous_response_id")?;
-        let input = item::read_input(fields.required("input")?)?;
+        let input = input(fields, previous.is_some())?;
+        conversation::check_ids(&input)?;
         let (reasoning, shown_reasoning) = reasoning(fields)?;
         let (constraint, verbosity, shown_text) = text(fields)?;
         Ok(Self {
@@ -199,6 +221,7 @@ impl Question {
             ignore_end: false,
             show_special_tokens: false,
             echo: false,
+            context: None,
             prompt_logprobs: None,
             attribution: Attribution::default(),
             names: NAMES,
@@ -228,21 +251,15 @@ impl Echoed {
         echoed.put("tools", &question.tools.shown);
         echoed.put("tool_choice", &question.tools.choice);
         echoed.put("parallel_tool_calls", question.tools.used.parallel);
+        echoed.put("max_tool_calls", question.tools.most_calls);
         echoed.put("reasoning", &question.shown.0);
         echoed.put("text", &question.shown.1);
         echoed.put("metadata", metadata(fields)?);
-        for name in ["user", "safety_identifier"] {
-            echoed.put(name, end_user(fields, name)?);
-        }
-        echoed.put("prompt_cache_key", fields.string("prompt_cache_key")?);
-        let tier = fields.string("service_tier")?;
-        if tier.is_some_and(|tier| tier != "auto" && tier != "default") {
-            return Err(ParameterError::unsupported(
-                "service_tier",
-                "there is one tier: `auto` or `default`",
-            ));
-        }
-        echoed.put("service_tier", "default");
+        echoed.put("user", end_user(fields, "user")?);
+        let asking = end_user(fields, "safety_identifier")?;
+        echoed.put("safety_identifier", within(asking, "safety_identifier", LONGEST_SAFETY_IDENTIFIER)?);
+        let key = fields.string("prompt_cache_key")?;
+        echoed.put("prompt_cache_key", within(key, "prompt_cache_key", LONGEST_CACHE_KEY)?);
         echoed.put("truncation", truncation(fields)?);
         Ok(echoed)
     }
@@ -259,6 +276,34 @@ impl Echoed {
     }
 }
 
+/// What is asked; where there is something to go on from that may be all.
+fn input(fields: &mut Fields, goes_on: bool) -> Result<Vec<Item>, ParameterError> {
+    let is_empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
+    if !goes_on {
+        return item::read_input(fields.required("input")?);
+    }
+    let given = fields.take("input").filter(|value| !is_empty(value));
+    given.map_or_else(|| Ok(Vec::new()), item::read_input)
+}
+
+/// What a priority is called.
+const fn tier(priority: Priority) -> &'static str {
+    match priority {
+        Priority::Batch => "flex",
+        Priority::Normal => "default",
+        Priority::High => "priority",
+    }
+}
+
+fn within(text: Option<String>, name: &str, most: usize) -> Result<Option<String>, ParameterError> {
+    match text {
+        Some(text) if text.chars().count() > most => {
+            Err(ParameterError::invalid(name, format!("must have at most {most} characters")))
+        }
+        text => Ok(text),
+    }
+}
+
 fn metadata(fields: &mut Fields) -> Result<Value, ParameterError> {
     let Some(metadata) = fields.object("metadata")? else { return Ok(json!({})) };
     let pairs = metadata.into_members();
@@ -267,11 +312,11 @@ fn metadata(fields: &mut Fields) -> Result<Value, ParameterError> {
         return Err(ParameterError::invalid("metadata", reason));
     }
     for (key, value) in &pairs {
-        let is_good = key.chars().count() <= LONGEST_METADATA_KEY
+        let is_good = (1..=LONGEST_METADATA_KEY).contains(&key.chars().count())
             && value.as_str().is_some_and(|text| text.chars().count() <= LONGEST_METADATA_VALUE);
         if !is_good {
             let reason = format!(
-                "must have keys of at most {LONGEST_METADATA_KEY} characters and texts of at most {LONGEST_METADATA_VALUE}"
+                "must have keys of 1 to {LONGEST_METADATA_KEY} characters and texts of at most {LONGEST_METADATA_VALUE}"
             );
             return Err(ParameterError::invalid("metadata", reason));
         }
@@ -290,11 +335,15 @@ fn truncation(fields: &mut Fields) -> Result<&'static str, ParameterError> {
 }
 
 fn sampling(fields: &mut Fields, echoed: &mut Echoed) -> Result<Sampling, ParameterError> {
-    let temperature = fields.number("temperature", 0.0..=2.0)?;
-    let top_p = fields.number("top_p", 0.0..=1.0)?;
+    let mut echo = |name: &'static str, most: f64| {
+        let sent = fields.take(name);
+        let read = sent.as_ref().map(|sent| number(sent, 0.0..=most, || name.to_owned())).transpose();
+        // As it was sent: what the engine makes of it has other digits.
+        echoed.put(name, sent);
+        read
+    };
+    let (temperature, top_p) = (echo("temperature", 2.0)?, echo("top_p", 1.0)?);
     let top_logprobs = fields.small_integer("top_logprobs", 0..=20)?;
-    echoed.put("temperature", temperature);
-    echoed.put("top_p", top_p);
     echoed.put("top_logprobs", top_logprobs.unwrap_or(0));
     let logprobs = top_logprobs.filter(|most| *most > 0);
     Ok(Sampling { temperature, top_p, logprobs, ..Sampling::default() })
@@ -305,21 +354,9 @@ fn include(fields: &mut Fields) -> Result<(Thoughts, bool), ParameterError> {
     let (mut thoughts, mut logprobs) = (Thoughts::default(), false);
     for (number, value) in fields.list("include", 16)?.unwrap_or_default().into_iter().enumerate() {
         let path = format!("include[{number}]");
-        match string(value, || path.clone())?.as_str() {
-            "message.output_text.logprobs" => logprobs = true,
-            "reasoning.encrypted_content" => thoughts.carried = true,
-            "file_search_call.results"
-            | "web_search_call.results"
-            | "web_search_call.action.sources"
-            | "message.input_image.image_url"
-            | "computer_call_output.output.image_url"
-            | "code_interpreter_call.outputs" => {
-                return Err(ParameterError::unsupported(path, "it is of a tool that is not here"));
-            }
-            _ => {
-                let reason = "must be message.output_text.logprobs or reasoning.encrypted_content";
-                return Err(ParameterError::invalid(path, reason));
-            }
+        match Included::of(&string(value, || path.clone())?, &path)? {
+            Included::Logprobs => logprobs = true,
+            Included::Thoughts => thoughts.carried = true,
         }
     }
     Ok((thoughts, logprobs))

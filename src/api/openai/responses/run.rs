@@ -6,17 +6,19 @@ use axum::Json;
 use axum::response::{IntoResponse, Response};
 use futures_util::{Stream, StreamExt, stream};
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use crate::api::inference::{self, Endpoint};
 use crate::api::openai::responses::conversation;
 use crate::api::openai::responses::item::{self, Item};
-use crate::api::openai::responses::maker::Maker;
+use crate::api::openai::responses::keeping::{self, Keeping};
+use crate::api::openai::responses::maker::{Effective, Maker};
 use crate::api::openai::responses::request::{Question, ResponseRequest};
-use crate::auth::responses::{NewResponse, OwnResponses};
+use crate::auth::responses::OwnResponses;
 use crate::auth::{AuthError, ModelUser, new_id};
 use crate::error::Code;
 use crate::generate::GenerationEvent;
-use crate::http::background::Work;
+use crate::http::background::{Place, Work};
 use crate::http::metered::Metered;
 use crate::http::state::Models;
 use crate::http::{ApiError, AppState, sse};
@@ -25,10 +27,6 @@ use crate::http::{ApiError, AppState, sse};
 pub const PATH: &str = "/v1/responses";
 
 const ENDPOINT: Endpoint = Endpoint { path: PATH, prompt: "input", usual_max_tokens: None };
-
-/// How often it is tried to write the end of an answer, and how long is waited in between.
-const TRIES: u32 = 5;
-const PAUSE: Duration = Duration::from_secs(1);
 
 /// Answers, in whichever way was asked for.
 ///
@@ -39,9 +37,16 @@ pub async fn answer(
     user: &ModelUser,
     request: ResponseRequest,
 ) -> Result<Response, ApiError> {
+    if request.background {
+        // Before anything is done: who has too much of it is refused.
+        let place = app.background().place(user.caller().owner())?;
+        let models = app.models(user).in_background();
+        let (generation, maker, record) = begin(app, user, &models, &request).await?;
+        let record = record.ok_or_else(ApiError::internal)?;
+        return background(app, place, generation.watched(), maker, record).await;
+    }
     let (generation, maker, record) = begin(app, user, &app.models(user), &request).await?;
     match record {
-        Some(record) if request.background => background(app, generation.watched(), maker, record).await,
         record if request.stream => {
             let interruption = generation.interruption().clone();
             let events = inference::begun(generation.watched()).await?;
@@ -77,18 +82,26 @@ async fn begin(
     models: &Models<'_>,
     request: &ResponseRequest,
 ) -> Result<(Metered, Maker, Option<Keeping>), ApiError> {
-    let keeping = keeping(request, app.settings().response_retention)?;
+    let retention = keeping(request, app.settings().response_retention)?;
+    inference::refuse_while_draining(app)?;
     let before = before(app, user, &request.question).await?;
-    let generation = inference::start(app, models, vec![request.generate(&before)], ENDPOINT).await?;
+    // Held until the generation holds it.
+    let lease = models.lease(&request.question.model).await?;
     let id = new_id("resp");
-    let maker = Maker::new(&id, request, keeping.is_some(), request.stream);
-    let record = keeping.map(|retention| Keeping {
+    let effective = Effective::of(lease.defaults());
+    let maker = Maker::new(&id, request, effective, retention.is_some());
+    let record = retention.map(|retention| Keeping {
         responses: user.responses(),
         id,
         previous: request.question.previous.clone(),
         input: request.question.input.iter().map(Item::to_json).collect(),
         retention,
     });
+    if let Some(record) = &record {
+        record.check_size(&maker)?;
+    }
+    let generation = inference::start(app, models, vec![request.generate(&before)], ENDPOINT).await?;
+    drop(lease);
     Ok((generation, maker, record))
 }
 
@@ -108,7 +121,7 @@ fn keeping(request: &ResponseRequest, retention: Option<Duration>) -> Result<Opt
 /// The conversation that the question goes on from.
 ///
 /// # Errors
-/// 404 if it is not there, 409 while it goes on.
+/// 400 if it is not there, 409 while it goes on; and for calls and outputs that do not belong together.
 pub async fn before(app: &AppState, user: &ModelUser, question: &Question) -> Result<Vec<Item>, ApiError> {
     const NAME: &str = "previous_response_id";
     let mut items = Vec::new();
@@ -118,14 +131,14 @@ pub async fn before(app: &AppState, user: &ModelUser, question: &Question) -> Re
             AuthError::NotFound(_) => {
                 let message =
                     format!("`{NAME}` names a response that is not there, or goes on from one that is not");
-                ApiError::new(Code::NotFound, message)
+                ApiError::new(Code::PreviousResponseNotFound, message).about(NAME)
             }
             other => other.into(),
         })?;
         for earlier in chain {
             if earlier.status.is_running() {
                 let message = format!("`{NAME}` names a response that is still being made");
-                return Err(ApiError::new(Code::StateConflict, message));
+                return Err(ApiError::new(Code::StateConflict, message).about(NAME));
             }
             items.extend(item::read(earlier.input, "input")?);
             if let Value::Array(output) = earlier.body["output"].clone() {
@@ -134,37 +147,14 @@ pub async fn before(app: &AppState, user: &ModelUser, question: &Question) -> Re
         }
     }
     let all: Vec<Item> = items.iter().chain(&question.input).cloned().collect();
-    conversation::check_outputs(&all, question.input.len())?;
+    conversation::check_calls(&all, question.input.len())?;
     Ok(items)
 }
 
-/// An answer that is to be kept.
-struct Keeping {
-    responses: OwnResponses,
-    id: String,
-    previous: Option<String>,
-    input: Vec<Value>,
-    retention: Duration,
-}
-
-impl Keeping {
-    async fn keep(&self, maker: &Maker) -> Result<(), ApiError> {
-        let body = maker.body();
-        let new = NewResponse {
-            id: &self.id,
-            previous_id: self.previous.as_deref(),
-            status: maker.status(),
-            body: &body,
-            input: &self.input,
-            retention: self.retention,
-        };
-        Ok(self.responses.keep(new).await?)
-    }
-}
-
-/// An error within a stream.
+/// An error within a stream; whoever sends it gives it its number.
 pub fn error_event(error: ApiError) -> Value {
-    json!({"type": "error", "sequence_number": 0, "code": error.code().name(), "message": error.message(), "param": null})
+    json!({"type": "error", "sequence_number": 0, "code": error.code().name(), "message": error.message(),
+        "param": error.param()})
 }
 
 /// Waits for the whole answer.
@@ -177,7 +167,7 @@ async fn whole(
         maker.take(event?);
     }
     if let Some(record) = record {
-        record.keep(&maker).await?;
+        record.keep_made(&mut maker).await;
     }
     Ok(maker.body())
 }
@@ -201,9 +191,8 @@ fn told(
             }
             if !maker.status().is_running()
                 && let Some(record) = &record
-                && let Err(error) = record.keep(&maker).await
             {
-                return Some((Err(error), (events, maker, None)));
+                record.keep_made(&mut maker).await;
             }
             Some((Ok(maker.events()), (events, maker, record)))
         });
@@ -213,6 +202,7 @@ fn told(
 /// Begins to make an answer that goes on though the client leaves; tells how it stands, or all of it as it comes.
 async fn background(
     app: &AppState,
+    place: Place,
     generation: Metered,
     mut maker: Maker,
     record: Keeping,
@@ -221,10 +211,10 @@ async fn background(
     let (queued, interruption) = (maker.body(), generation.interruption().clone());
     maker.announce();
     let is_heard = maker.is_heard();
-    let (id, responses) = (record.id, record.responses);
-    let work = app.background().begin(&id.clone(), is_heard, move |work| async move {
-        let mut maker = go_on(&work, &id, &responses, generation, maker).await;
-        finish(&id, &responses, &maker).await;
+    let (id, responses, limit) = (record.id, record.responses, app.settings().request_timeout);
+    let work = app.background().begin(place, &id.clone(), is_heard, move |work| async move {
+        let mut maker = go_on(&work, (&id, &responses), generation, maker, limit).await;
+        keeping::finish(&id, &responses, &maker).await;
         say(&work, maker.events());
     });
     if is_heard {
@@ -248,18 +238,24 @@ fn say(work: &Work, events: Vec<Value>) {
     work.say(events.into_iter().map(|event| event.to_string()));
 }
 
+/// Makes the answer. It waits as long as it must, and has so much time from when it is begun.
 async fn go_on(
     work: &Work,
-    id: &str,
-    responses: &OwnResponses,
+    (id, responses): (&str, &OwnResponses),
     mut generation: Metered,
     mut maker: Maker,
+    limit: Duration,
 ) -> Maker {
+    let mut deadline = None;
     loop {
         let event = tokio::select! {
             biased;
             () = work.cancelled() => {
                 maker.cancel(generation.cancelled().await);
+                return maker;
+            }
+            () = passed(deadline) => {
+                maker.time_out(generation.timed_out().await);
                 return maker;
             }
             event = generation.next() => event,
@@ -274,6 +270,7 @@ async fn go_on(
             return maker;
         }
         if was != maker.status() {
+            deadline = Some(Instant::now() + limit);
             // Only shown; that it was taken back elsewhere is found with the next beat.
             let begun = responses.begun(id).await;
             if let Err(error) = begun {
@@ -284,19 +281,9 @@ async fn go_on(
     }
 }
 
-/// Writes how an answer ended, even if the database is away for a moment.
-async fn finish(id: &str, responses: &OwnResponses, maker: &Maker) {
-    let body = maker.body();
-    for number in 1..=TRIES {
-        match responses.finish(id, maker.status(), &body).await {
-            Ok(()) => return,
-            Err(error) if number == TRIES => {
-                tracing::error!(%error, id, "an answer cannot be written; it is lost")
-            }
-            Err(error) => {
-                tracing::warn!(%error, id, "an answer cannot be written; it is tried again");
-                tokio::time::sleep(PAUSE).await;
-            }
-        }
+async fn passed(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
     }
 }

@@ -38,6 +38,8 @@ const BUILT_IN: [&str; 19] = [
 pub struct Tools {
     /// What the model is told.
     pub used: ToolUse,
+    /// Most calls of tools that a server runs.
+    pub most_calls: Option<u32>,
     /// `tools` as it is shown.
     pub shown: Value,
     /// `tool_choice` as it is shown.
@@ -64,9 +66,9 @@ impl Tools {
         let parallel = fields.boolean("parallel_tool_calls")?.unwrap_or(true);
         let (choice, shown_choice) = choice(fields, &tools)?;
         // Of the tools that are run by a server: none is, so that the bound always holds.
-        fields.small_integer("max_tool_calls", 1..=u32::MAX)?;
+        let most_calls = fields.small_integer("max_tool_calls", 1..=u32::MAX)?;
         let shown = tools.iter().map(shown).collect();
-        Ok(Self { used: ToolUse { tools, choice, parallel }, shown, choice: shown_choice })
+        Ok(Self { used: ToolUse { tools, choice, parallel }, most_calls, shown, choice: shown_choice })
     }
 }
 

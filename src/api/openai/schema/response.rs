@@ -72,10 +72,10 @@ pub struct ResponseRequest {
     #[schema(example = "user-1234")]
     user: Option<String>,
     /// The newer name of `user`; shown again, without other effect.
-    #[schema(example = "user-1234")]
+    #[schema(max_length = 64, example = "user-1234")]
     safety_identifier: Option<String>,
     /// Shown again, without other effect: the cache finds by itself what begins alike.
-    #[schema(example = "my-prompts")]
+    #[schema(max_length = 512, example = "my-prompts")]
     prompt_cache_key: Option<String>,
 }
 
@@ -223,7 +223,9 @@ fn truncation() -> Schema {
 }
 
 fn service_tier() -> Schema {
-    choice_of(&["auto", "default"], "There is one tier.")
+    let description = "Who goes first where not all can: `flex` after all others, `priority` before them, which needs the \
+        permission `models:manage`. What is made in the background comes after all others in any case.";
+    choice_of(&["auto", "default", "flex", "priority"], description)
 }
 
 fn format() -> Schema {
@@ -235,7 +237,7 @@ fn format() -> Schema {
 fn metadata() -> Schema {
     written(json!({"type": ["object", "null"], "maxProperties": 16, "example": {"job": "nightly"},
         "additionalProperties": {"type": "string", "maxLength": 512},
-        "description": "Shown again, without other effect. Keys have 64 characters at most."}))
+        "description": "Shown again, without other effect. Keys have 1 to 64 characters."}))
 }
 
 /// An answer, as far as it is made.
