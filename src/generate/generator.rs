@@ -51,8 +51,10 @@ impl Generator {
         prompt::check_ids(&biased, vocabulary, Some("logit_bias"))?;
         prompt::check_ids(&request.stop_token_ids, vocabulary, Some("stop_token_ids"))?;
 
+        // What is wrong with it is told before the prompt, which shows it, is found too long.
+        let wanted = constraint(&request, &lease)?;
         let Prepared { ids, is_thinking, .. } = prompt::prepare(&request, &lease, self.workers()).await?;
-        let guide = match constraint(&request, &lease)? {
+        let guide = match wanted {
             // A thought that the prompt began is not held to anything.
             Some(constraint) => {
                 let thought = prompt::format_of(&lease).and_then(|format| format.thought_marks());

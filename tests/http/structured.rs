@@ -122,7 +122,6 @@ async fn what_has_no_first_token_is_refused_in_words_that_name_it() {
         ("guided_json", circle, "$ref"),
         ("guided_json", json!({"type": "object", "properties": optional}), "too complex"),
         ("guided_json", patterns, "`minProperties`"),
-        ("guided_regex", json!("(a{1,1000}){1,1000}"), "too complex"),
         ("guided_regex", json!("a\\"), "escape"),
     ] {
         for stream in [false, true] {
@@ -190,7 +189,7 @@ async fn what_cannot_be_honoured_is_blamed_on_what_was_sent() {
     let messages = json!([{"role": "user", "content": "x"}]);
     let good = json!({"type": "object", "properties": {"a": {"type": "string"}}});
     let tool = |name: &str, schema: &Value| json!({"type": "function", "function": {"name": name, "parameters": schema, "strict": true}});
-    let named = |name: &str, schema: &Value| json!({"name": name, "parameters": schema});
+    let named = |name: &str, schema: &Value| json!({"name": name, "parameters": schema, "strict": true});
     let flat = |name: &str, schema: &Value| json!({"type": "function", "name": name, "parameters": schema, "strict": true});
     let chat_with = |members: Value| with(with(chat("x"), "tools", members), "tool_choice", "required");
     let legacy = with(
@@ -344,7 +343,9 @@ async fn a_bomb_is_refused_by_a_limit_or_answered_and_others_are_served() {
             200 | 413 => {}
             400 => {
                 let error: Value = serde_json::from_str(&text).expect("it is JSON");
-                assert_eq!(error["error"]["param"], name, "{shown}");
+                // What becomes too much in the middle of an answer is told without a name.
+                let is_late = text.contains("became too complex");
+                assert!(is_late || error["error"]["param"] == name, "{shown}");
                 let message = error["error"]["message"].as_str().unwrap_or_default();
                 refused += usize::from(LIMITS.iter().any(|limit| message.contains(limit)));
             }
