@@ -1,17 +1,14 @@
 //! What a grammar has to say in a sequence: which tokens may come next, which must, and when the answer is whole.
 //!
 //! A [`Guide`] goes with its sequence. While a pass runs nobody needs it, so it is lent to a thread that works out what
-//! may come after each token of the step ([`MaskThread`]); what that did not get to is worked out when it is asked for,
-//! with the same result. The one thing to know: tokens that must come are taken together with the one before them, and
-//! depend on the answer alone; so an answer is the same whatever else runs and however many tokens a step brings.
+//! may come after each token of the step ([`MaskThread`](crate::engine::masks::MaskThread)). One that is not back when
+//! the pass is through misses the step, and its sequence says nothing in it; nobody waits for it but that sequence. The one
+//! thing to know: tokens that must come are taken together with the one before them, and depend on the answer alone; so an
+//! answer is the same whatever else runs and however many tokens a step brings.
 
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use sconce_models::grammar::{Allowed, Matcher, MatcherError};
-
-use crate::engine::worker;
 
 /// A grammar in an answer.
 #[derive(Debug, Clone)]
@@ -79,7 +76,12 @@ impl Guide {
         } else {
             without(allowed, stops);
         }
-        Ok(if allowed.is_empty() { Next::End } else { Next::Among(allowed) })
+        match (allowed.is_empty(), allowed.may_end) {
+            (false, _) => Ok(Next::Among(allowed)),
+            // It is whole and may end, but there is no token to say so with, or it is too short.
+            (true, true) => Ok(Next::End),
+            (true, false) => Err(MatcherError::dead_end()),
+        }
     }
 
     /// Takes the token that was said; `tokens` is the answer with it. Gives the tokens that must follow and are to be
@@ -120,10 +122,18 @@ impl Guide {
         self.after.is_none() && self.forced.is_empty() && self.matcher.is_complete()
     }
 
+    /// Whether what may come next is known, or takes no work.
+    pub(super) fn is_ready(&self) -> bool {
+        self.after.is_some()
+            || !self.forced.is_empty()
+            || self.is_broken
+            || !self.ready.is_empty()
+            || self.matcher.is_complete()
+    }
+
     /// Works out what may come next, and after each of these guesses as long as they may come at all.
-    fn prepare(&mut self, guesses: &[u32]) -> Result<(), MatcherError> {
-        self.ready.clear();
-        if self.after.is_some() || !self.forced.is_empty() || self.matcher.is_complete() {
+    pub(super) fn prepare(&mut self, guesses: &[u32]) -> Result<(), MatcherError> {
+        if self.is_ready() {
             return Ok(());
         }
         self.ready.push_back(self.matcher.allowed()?);
@@ -143,8 +153,7 @@ impl Guide {
         self.matcher.take_back(taken)
     }
 
-    /// As if the thread that works for it had fallen over.
-    #[cfg(test)]
+    /// The thread that works for it fell over.
     pub(super) fn break_it(&mut self) {
         self.is_broken = true;
     }
@@ -152,6 +161,11 @@ impl Guide {
     /// Forgets what was worked out for guesses.
     pub(super) fn forget(&mut self) {
         self.ready.clear();
+    }
+
+    /// Forgets what was worked out for guesses of a step that it missed; what may come next still holds.
+    pub(super) fn keep_next(&mut self) {
+        self.ready.truncate(1);
     }
 }
 
@@ -161,57 +175,5 @@ fn without(allowed: &mut Allowed, stops: &[u32]) {
     had.iter().for_each(|&id| allowed.remove(id));
     if allowed.is_empty() {
         had.iter().for_each(|&id| allowed.insert(id));
-    }
-}
-
-/// A guide that is away from its sequence while a pass runs.
-pub(super) struct Lent {
-    /// Index of the sequence among the running ones.
-    pub(super) sequence: usize,
-    pub(super) guide: Box<Guide>,
-    /// The guesses of the step.
-    pub(super) guesses: Vec<u32>,
-}
-
-impl Lent {
-    pub(super) fn prepare(&mut self) {
-        let prepared = catch_unwind(AssertUnwindSafe(|| self.guide.prepare(&self.guesses)));
-        // An error shows again when the guide is asked.
-        self.guide.is_broken |= prepared.is_err();
-    }
-}
-
-/// Works out what may come next while the engine's thread runs the model.
-pub(super) struct MaskThread {
-    /// The engine sends what is to be worked out, at most one step's at a time; the thread ends when it is dropped.
-    jobs: SyncSender<Vec<Lent>>,
-    /// The thread sends it back.
-    done: Receiver<Vec<Lent>>,
-}
-
-impl MaskThread {
-    /// Starts it; none if there can be no thread.
-    pub(super) fn spawn() -> Option<Self> {
-        let (jobs, received) = sync_channel::<Vec<Lent>>(1);
-        let (sender, done) = sync_channel(1);
-        let body = move || {
-            for mut lent in received {
-                lent.iter_mut().for_each(Lent::prepare);
-                if sender.send(lent).is_err() {
-                    return;
-                }
-            }
-        };
-        worker::spawn("masks", body).ok().map(|()| Self { jobs, done })
-    }
-
-    /// Begins to work; gives it back if nobody can.
-    pub(super) fn begin(&self, lent: Vec<Lent>) -> Result<(), Vec<Lent>> {
-        self.jobs.send(lent).map_err(|error| error.0)
-    }
-
-    /// Waits for what was begun.
-    pub(super) fn finish(&self) -> Vec<Lent> {
-        self.done.recv().unwrap_or_default()
     }
 }

@@ -21,6 +21,7 @@ mod fairness;
 mod grammar;
 mod handle;
 mod lookup;
+mod masks;
 mod pace;
 mod prefix;
 mod request;

@@ -143,6 +143,7 @@ impl Scheduler {
             seed: request.sampling.seed.unwrap_or(self.seeds),
             root,
             is_guided: guide.is_some(),
+            living: Arc::new(()),
             started: false,
             prefilled: false,
             cached_tokens: 0,

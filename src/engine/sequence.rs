@@ -4,6 +4,7 @@
 //! is `Prefilling` or `Decoding`, and until its prompt has run the sequence of choice 0 stands for all choices.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Instant;
 
 use sconce_models::KvCache;
@@ -66,6 +67,8 @@ pub(super) struct Group {
     pub(super) root: PrefixHash,
     /// Whether its answers have a grammar.
     pub(super) is_guided: bool,
+    /// Held as long as the request is: whoever works for it sees when it is gone.
+    pub(super) living: Arc<()>,
     /// Whether it has had its first step.
     pub(super) started: bool,
     /// Whether the prompt has run and the caller been told.
@@ -154,7 +157,7 @@ pub(super) struct Sequence {
     pub(super) drafts: Vec<u32>,
     /// Where the guesses come from, once it decodes and guesses are wanted.
     pub(super) lookup: Option<Lookup>,
-    /// Its grammar, if it has one; away while a pass runs.
+    /// Its grammar, if it has one; away while it is worked on, and the sequence says nothing meanwhile.
     pub(super) guide: Option<Box<Guide>>,
     /// Tokens that are left of its thought; none: it does not think now, or as long as it likes.
     pub(super) thought_left: Option<u32>,

@@ -4,12 +4,12 @@
 //! the requests of that step and no others; the thread goes on with the weights it has.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use sconce_models::{KvCache, Model};
 use tokio::sync::{mpsc, watch};
 
-use crate::engine::grammar::{Lent, MaskThread};
+use crate::engine::masks::{MaskThread, ThreadGone};
 use crate::engine::pace::Pace;
 use crate::engine::sampler::Sampler;
 use crate::engine::scheduler::{Scheduler, Step};
@@ -18,6 +18,9 @@ use crate::engine::{EngineError, EngineStats};
 
 /// Grammars are walked on these threads, as deep as they could be compiled. What is not used takes no memory.
 const STACK_BYTES: usize = 64 << 20;
+/// How long a step waits for grammars that are not ready when its pass is through: this much, or this share of the pass.
+const LEAST_PATIENCE: Duration = Duration::from_millis(2);
+const PATIENCE_SHARE: u32 = 4;
 
 /// What the engine thread owns. Fields are dropped in this order: the memory is free before `stats` says that the
 /// thread has ended.
@@ -42,8 +45,15 @@ impl Worker {
             let now = Instant::now();
             self.scheduler.release_abandoned();
             self.scheduler.expire(now);
-            if let Some(step) = self.scheduler.plan(now) {
-                self.run_step(&step);
+            while self.return_guide(Some(Duration::ZERO)) {}
+            if self.masks.is_none() {
+                self.scheduler.lose_guides();
+            }
+            match self.scheduler.plan(now) {
+                Some(step) => self.run_step(&step),
+                // All there is waits for a grammar.
+                None if self.scheduler.has_guides_away() => drop(self.return_guide(None)),
+                None => {}
             }
             self.stats.send_replace(self.scheduler.stats());
         }
@@ -63,11 +73,9 @@ impl Worker {
 
     fn run_step(&mut self, step: &Step) {
         let started = Instant::now();
-        let is_away = self.begin_masks(step);
+        self.begin_masks(step);
         let outcome = forward(self.model.as_ref(), &mut self.cache, step);
-        if let (true, Some(masks)) = (is_away, &self.masks) {
-            self.scheduler.return_guides(masks.finish());
-        }
+        self.await_masks(step, started.elapsed());
         match outcome {
             Ok((vocab, mut logits)) => self.scheduler.commit(step, &mut logits, vocab, &mut self.sampler),
             Err(reason) => {
@@ -85,19 +93,47 @@ impl Worker {
 }
 
 impl Worker {
-    /// Has the grammars of the step worked on beside the pass; whether they are away for it.
-    fn begin_masks(&mut self, step: &Step) -> bool {
-        let lent: Vec<Lent> = self.scheduler.lend_guides(step);
-        if lent.is_empty() {
-            return false;
+    /// Has the grammars of the step worked on beside the pass.
+    fn begin_masks(&mut self, step: &Step) {
+        for lent in self.scheduler.lend_guides(step) {
+            self.masks = self.masks.take().or_else(MaskThread::spawn);
+            let begun = match &self.masks {
+                Some(masks) => masks.begin(lent),
+                None => Err(lent),
+            };
+            // What cannot be worked on beside the pass is worked on after it.
+            if let Err(lent) = begun {
+                self.scheduler.return_guide(lent);
+            }
         }
-        self.masks = self.masks.take().or_else(MaskThread::spawn);
-        let begun = match &self.masks {
-            Some(masks) => masks.begin(lent),
-            None => Err(lent),
-        };
-        // What cannot be worked on beside the pass is worked on after it.
-        begun.map_err(|lent| self.scheduler.return_guides(lent)).is_ok()
+    }
+
+    /// Waits for the grammars of a step, for a short while where others can go on without them.
+    fn await_masks(&mut self, step: &Step, passed: Duration) {
+        let until = Instant::now() + LEAST_PATIENCE.max(passed / PATIENCE_SHARE);
+        while self.scheduler.misses_guides(step) {
+            let patience = until.saturating_duration_since(Instant::now());
+            let has_others = self.scheduler.has_others(step);
+            if !self.return_guide(has_others.then_some(patience)) {
+                return;
+            }
+        }
+    }
+
+    /// Takes a grammar back that has been worked on; whether there was one.
+    fn return_guide(&mut self, patience: Option<Duration>) -> bool {
+        let Some(masks) = &self.masks else { return false };
+        match masks.next(patience) {
+            Ok(Some(lent)) => {
+                self.scheduler.return_guide(lent);
+                true
+            }
+            Ok(None) => false,
+            Err(ThreadGone) => {
+                self.masks = None;
+                false
+            }
+        }
     }
 }
 

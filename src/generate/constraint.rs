@@ -83,18 +83,18 @@ impl Refusal {
     }
 }
 
-/// Which of the functions' schemas cannot be had, if it is one alone: each is tried, until one is refused or all take too
-/// long together. Asked only once all of them together are refused.
+/// Which of the functions' schemas cannot be had and why, if it is one alone: each is tried, until one is refused or all
+/// take too long together. Asked only once all of them together are refused.
 pub(super) async fn at_fault(
     tools: &[Tool],
     lease: &ModelLease,
     compilers: &Arc<Semaphore>,
-) -> Option<usize> {
+) -> Option<(usize, Refusal)> {
     let search = async {
         for (number, tool) in tools.iter().enumerate() {
             let Some(schema) = tool.parameters.clone() else { continue };
-            if guide(Constraint::JsonSchema(schema), None, lease, compilers).await.is_err() {
-                return Some(number);
+            if let Err(refusal) = guide(Constraint::JsonSchema(schema), None, lease, compilers).await {
+                return Some((number, refusal));
             }
         }
         None

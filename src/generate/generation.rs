@@ -42,6 +42,8 @@ pub(super) struct Reading {
     pub(super) is_thinking: bool,
     /// Whether a choice may have several calls.
     pub(super) parallel: bool,
+    /// Whether an answer is calls and no text.
+    pub(super) must_call: bool,
 }
 
 impl Reading {
@@ -79,6 +81,8 @@ pub struct Generation {
     parallel: bool,
     /// As [`Presentation::blame`].
     blame: &'static str,
+    /// Whether an answer is calls and no text: what of one was cut short is not shown as text.
+    must_call: bool,
     meter: Meter,
     lease: ModelLease,
 }
@@ -136,6 +140,7 @@ impl Generation {
             logprobs: presentation.logprobs,
             parallel: reading.is_none_or(|reading| reading.parallel),
             blame: presentation.blame,
+            must_call: reading.is_some_and(|reading| reading.must_call),
             meter: Meter::new(&lease.id, prompt_tokens, extent.max_new_tokens),
             lease,
         }
@@ -205,6 +210,8 @@ impl Generation {
         let stopped = piece.stopped;
         self.show(index, piece);
         let choice = &mut self.choices[index as usize];
+        // A call is not ended by words in its arguments.
+        choice.text.look_for_stops(choice.calls_begun() == choice.calls_ended());
         choice.thought += u32::from(choice.reader.as_ref().is_some_and(Reader::is_thinking));
         if let Some(stop) = stopped {
             self.read_to_end(index);
@@ -257,7 +264,7 @@ impl Generation {
         let parts = reader.finish();
         self.tell(index, calls, parts);
         let tokens = std::mem::take(&mut self.choices[index as usize].unread);
-        if !tokens.is_empty() && self.choices[index as usize].calls_begun() == 0 {
+        if !tokens.is_empty() && !self.must_call && self.choices[index as usize].calls_begun() == 0 {
             self.ready.push_back(GenerationEvent::Text { choice: index, text: String::new(), tokens });
         }
     }
@@ -268,7 +275,7 @@ impl Generation {
             let unread = &mut self.choices[index as usize].unread;
             let event = match part {
                 Part::CallBegun(_) if calls > 0 && !self.parallel => return,
-                Part::Text(_) if calls > 0 && !self.parallel => continue,
+                Part::Text(_) if self.must_call || (calls > 0 && !self.parallel) => continue,
                 Part::Text(text) => {
                     GenerationEvent::Text { choice: index, text, tokens: std::mem::take(unread) }
                 }

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use sconce_models::ModelKind;
+use sconce_models::grammar::{self, Language};
 use tokio::sync::Semaphore;
 
 use crate::engine::{EngineHandle, SequenceRequest, ThoughtLimit};
-use crate::generate::constraint::{at_fault, guide};
+use crate::generate::constraint::{Refusal, at_fault, guide};
 use crate::generate::generation::{Echo, Extent, Presentation, Reading};
 use crate::generate::prompt::Prepared;
 use crate::generate::{
-    Account, Constraint, GenerateError, GenerateRequest, Generation, GenerationBatch, Prompt, ToolChoice,
-    conversation, format, prompt,
+    Account, Constraint, GenerateError, GenerateRequest, Generation, GenerationBatch, Prompt, Tool,
+    ToolChoice, conversation, format, prompt,
 };
 use crate::manager::{ModelLease, Runner};
 
@@ -50,8 +51,10 @@ impl Generator {
         prompt::check_ids(&biased, vocabulary, Some("logit_bias"))?;
         prompt::check_ids(&request.stop_token_ids, vocabulary, Some("stop_token_ids"))?;
 
+        // What is wrong with it is told before the prompt, which shows it, is found too long.
+        let wanted = constraint(&request, &lease)?;
         let Prepared { ids, is_thinking, .. } = prompt::prepare(&request, &lease, self.workers()).await?;
-        let guide = match constraint(&request, &lease)? {
+        let guide = match wanted {
             // A thought that the prompt began is not held to anything.
             Some(constraint) => {
                 let thought = prompt::format_of(&lease).and_then(|format| format.thought_marks());
@@ -60,8 +63,7 @@ impl Generator {
                 match guide(constraint, after, &lease, &self.compilers).await {
                     Ok(guide) => Some(guide),
                     Err(refusal) if is_of_tools => {
-                        let blame = self.blame(&request, &lease).await;
-                        return Err(refusal.of(|| blame));
+                        return Err(self.blame(&request, &lease, refusal).await);
                     }
                     Err(refusal) => return Err(refusal.of(|| request.names.constraint.to_owned())),
                 }
@@ -71,9 +73,12 @@ impl Generator {
         let most = lease.spec.context_length;
         let context = request.context.map_or(most, |context| most.min(context as usize));
         let max_new_tokens = room(ids.len(), context, request.max_new_tokens)?;
+        let must_call = matches!(request.tools.choice, ToolChoice::Required(_));
+        let is_held = guide.is_some() && (request.constraint.is_some() || must_call);
         let prediction: Arc<[u32]> = prompt::predicted(&request, &lease, self.workers()).await?.into();
         let presentation = Presentation {
-            stop: request.stop.as_slice().into(),
+            // What an answer is held to is whole or cut short by its length, and not by words in the middle of it.
+            stop: if is_held { Arc::default() } else { request.stop.as_slice().into() },
             show_special_tokens: request.show_special_tokens,
             logprobs: request.sampling.logprobs.is_some(),
             echo: echo(&request, &lease, &ids)?,
@@ -93,16 +98,19 @@ impl Generator {
         Ok(Generation::new(lease, tokens, &extent, presentation))
     }
 
-    /// The name of what is wrong where the grammar of functions, and of the answer beside them, is refused.
-    async fn blame(&self, request: &GenerateRequest, lease: &ModelLease) -> String {
+    /// What is wrong where the grammar of functions, and of the answer beside them, is refused: told by the part of it that
+    /// was sent and is at fault, since nobody sent the whole.
+    async fn blame(&self, request: &GenerateRequest, lease: &ModelLease, refusal: Refusal) -> GenerateError {
         let names = &request.names;
         if let Some(own) = request.constraint.clone()
-            && guide(own, None, lease, &self.compilers).await.is_err()
+            && let Err(refusal) = guide(own, None, lease, &self.compilers).await
         {
-            return names.constraint.to_owned();
+            return refusal.of(|| names.constraint.to_owned());
         }
-        let number = at_fault(&request.tools.tools, lease, &self.compilers).await;
-        number.map_or_else(|| names.tools.to_owned(), |number| names.schema_of(number))
+        match at_fault(&request.tools.tools, lease, &self.compilers).await {
+            Some((number, refusal)) => refusal.of(|| names.schema_of(number)),
+            None => refusal.of(|| names.tools.to_owned()),
+        }
     }
 
     /// Tokens of a request's prompt. Nothing is generated.
@@ -252,16 +260,47 @@ fn constraint(request: &GenerateRequest, lease: &ModelLease) -> Result<Option<Co
         let reason = "a grammar of its own cannot be had together with tools; use a JSON schema".to_owned();
         return Err(GenerateError::Unsupported { param: request.names.tools, reason });
     }
+    if let (true, Some(Constraint::Regex(_) | Constraint::Choice(_) | Constraint::Grammar(_))) =
+        (must_call && !tools.is_empty(), &own)
+    {
+        let reason = "a call must come, and leaves no text to hold to it".to_owned();
+        return Err(GenerateError::Unsupported { param: request.names.constraint, reason });
+    }
     let special = |mark: &str| lease.tokenizer.token_to_id(mark).filter(|&id| lease.tokenizer.is_special(id));
     let calls = format.call_grammar(&tools, &request.tools, &special, answer.flatten().as_deref());
+    if calls.is_some() {
+        check_parts(request, &tools)?;
+    }
     Ok(calls.map(Constraint::Grammar).or(own))
+}
+
+/// Holds each part of a grammar of calls to the limits that it has where it stands alone.
+fn check_parts(request: &GenerateRequest, offered: &[Tool]) -> Result<(), GenerateError> {
+    let names = &request.names;
+    if let Some(own) = request.constraint.clone() {
+        let refused = |error| GenerateError::Constraint { param: names.constraint.to_owned(), error };
+        grammar::check(&own.into()).map_err(refused)?;
+    }
+    for (number, tool) in request.tools.tools.iter().enumerate() {
+        let Some(schema) = tool.parameters.clone().filter(|_| offered.contains(tool)) else { continue };
+        let checked = if tool.strict {
+            grammar::check(&Language::JsonSchema(schema))
+        } else {
+            grammar::check_lenient(&schema)
+        };
+        checked.map_err(|error| GenerateError::Constraint { param: names.schema_of(number), error })?;
+    }
+    Ok(())
 }
 
 /// How the answer to a conversation is read; none for what continues a text.
 fn reading(request: &GenerateRequest, lease: &ModelLease, is_thinking: bool) -> Option<Reading> {
     let Prompt::Chat { .. } = request.prompt else { return None };
     let tools = conversation::offered(&request.tools).into();
-    Some(Reading { format: prompt::format_of(lease)?, tools, is_thinking, parallel: request.tools.parallel })
+    let must_call =
+        matches!(request.tools.choice, ToolChoice::Required(_)) && !request.tools.tools.is_empty();
+    let parallel = request.tools.parallel;
+    Some(Reading { format: prompt::format_of(lease)?, tools, is_thinking, parallel, must_call })
 }
 
 fn sequence(

@@ -50,6 +50,11 @@ impl ChoiceText {
         Ok(self.shown.push(&text, described))
     }
 
+    /// Whether stop strings count from here on.
+    pub fn look_for_stops(&mut self, wanted: bool) {
+        self.shown.is_looking = wanted;
+    }
+
     /// The engine is done with this choice: gives what was held back.
     pub fn finish(&mut self) -> Piece {
         let rest = self.decoder.take().map(TextDecoder::finish).unwrap_or_default();
@@ -64,11 +69,20 @@ struct ShownText {
     released: usize,
     tokens: VecDeque<(usize, TextToken)>,
     stopped: bool,
+    /// Whether stop strings count.
+    is_looking: bool,
 }
 
 impl ShownText {
     fn new(stop: Arc<[String]>) -> Self {
-        Self { stop, held: String::new(), released: 0, tokens: VecDeque::new(), stopped: false }
+        Self {
+            stop,
+            held: String::new(),
+            released: 0,
+            tokens: VecDeque::new(),
+            stopped: false,
+            is_looking: true,
+        }
     }
 
     fn push(&mut self, text: &str, token: Option<TextToken>) -> Piece {
@@ -79,6 +93,9 @@ impl ShownText {
         self.held.push_str(text);
         if let Some(token) = token {
             self.tokens.push_back((begins_at, token));
+        }
+        if !self.is_looking {
+            return self.release(self.held.len());
         }
         match self.first_stop() {
             Some((stop, position)) => self.cut(stop, position),
@@ -196,6 +213,17 @@ mod tests {
         assert_eq!(shown.push("cxy", Some(token(4))).tokens.len(), 1);
         let last = shown.push("z", Some(token(5)));
         assert!(last.stopped.is_some() && last.tokens.is_empty());
+    }
+
+    #[test]
+    fn where_stop_strings_do_not_count_all_is_shown() {
+        let mut shown = ShownText::new(stops(&["END"]));
+        assert_eq!(shown.push("E", None).text, "");
+        shown.is_looking = false;
+        let piece = shown.push("ND", None);
+        assert_eq!((piece.text.as_str(), piece.stopped), ("END", None));
+        shown.is_looking = true;
+        assert_eq!(shown.push("x END", None).stopped, Some(0));
     }
 
     #[test]

@@ -11,7 +11,7 @@ pub struct Tool {
     pub name: String,
     /// What it is for, in words for the model.
     pub description: Option<String>,
-    /// JSON Schema of its arguments, an object; none: it takes none, or whatever the model thinks of.
+    /// JSON Schema of its arguments, an object; none: it takes none.
     pub parameters: Option<Value>,
     /// Arguments are held to the schema while they are made.
     pub strict: bool,

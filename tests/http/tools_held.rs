@@ -151,6 +151,28 @@ async fn the_older_words_are_answered_in_the_older_words() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_cut_short_is_no_text() {
+    let app = start().await;
+    for length in [1, 2, 4] {
+        let body = with(with(ask("The weather?"), "tool_choice", "required"), "max_tokens", length);
+        let answer = app.ask(PATH, &body).await;
+        assert!(answer["choices"][0]["message"]["content"].is_null(), "{answer}");
+        assert_eq!(answer["choices"][0]["finish_reason"], "length", "{answer}");
+        assert_eq!(app.events(PATH, &with(body, "stream", true)).await.text(0), "");
+    }
+}
+
+#[tokio::test]
+async fn a_call_is_not_ended_by_words_in_it_and_has_no_arguments_that_nobody_asked_for() {
+    let app = start().await;
+    let now = json!([{"type": "function", "function": {"name": "now"}}]);
+    let body = with(with(with(ask("The time?"), "tools", now), "tool_choice", "required"), "stop", "name");
+    let answer = app.ask(PATH, &with(body, "parallel_tool_calls", false)).await;
+    assert_eq!(calls(&answer), [("now".to_owned(), json!({}))]);
+    assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls");
+}
+
+#[tokio::test]
 async fn strict_functions_may_be_called_or_not_but_only_rightly() {
     let app = start().await;
     for question in ["Say hello.", "What is the weather in Oslo? Call get_weather."] {

@@ -7,7 +7,7 @@ use llguidance::{JsonCompileOptions, ParserFactory, regex_to_lark};
 use serde_json::{Value, json};
 
 use super::limits::parser_limits;
-use super::{GrammarError, Language, Matcher};
+use super::{GrammarError, Language, Matcher, MatcherError};
 
 /// Stack of the thread that compiles: parts of it are recursive, as deep as a grammar is long. Only what is used of it is
 /// ever memory.
@@ -32,7 +32,7 @@ pub(super) fn compile(
     let grammar = preceded(grammar(language)?, after);
     let name = name(language);
     let compile = || match factory.create_parser(grammar) {
-        Ok(parser) => Matcher::new(parser),
+        Ok(parser) => Matcher::new(parser).and_then(|matcher| begun(name, matcher)),
         Err(error) => Err(GrammarError::from_compiler(name, &format!("{error:#}"))),
     };
     std::thread::scope(|scope| {
@@ -42,6 +42,25 @@ pub(super) fn compile(
             running.map_err(|error| GrammarError::TooMuch(format!("no thread for {name}: {error}")))?;
         running.join().unwrap_or_else(|_| Err(GrammarError::Invalid(format!("{name} cannot be compiled"))))
     })
+}
+
+/// Takes the first step, so that what fails at its beginning is refused before anything is generated.
+fn begun(name: &'static str, mut matcher: Matcher) -> Result<Matcher, GrammarError> {
+    let mut first_step = || -> Result<(), MatcherError> {
+        // What it finds out about the beginning it keeps.
+        matcher.allowed()?;
+        let mut copy = matcher.clone();
+        copy.consume_forced()?;
+        if copy.is_complete() {
+            return Ok(());
+        }
+        let allowed = copy.allowed()?;
+        if allowed.is_empty() && !allowed.may_end { Err(MatcherError::dead_end()) } else { Ok(()) }
+    };
+    match first_step() {
+        Ok(()) => Ok(matcher),
+        Err(error) => Err(GrammarError::from_matcher(name, &error)),
+    }
 }
 
 /// What messages call it.

@@ -11,10 +11,34 @@ use super::GrammarError;
 #[error("{0}")]
 pub struct MatcherError(String);
 
+/// What llguidance says, a part of it, and what that means to whoever sent the grammar.
+const MEANINGS: [(&str, &str); 5] = [
+    ("current row has", "too many alternatives are open at one place: it is too complex"),
+    ("too many items", "too many alternatives are open at one place: it is too complex"),
+    ("fuel", "a step takes too much work: it is too complex"),
+    ("states", "it has too many states: it is too complex"),
+    (
+        "noextensionbias",
+        "it admits no answer here: a rule or a `$ref` leads back to itself, or parts exclude each other",
+    ),
+];
+
 impl MatcherError {
+    /// What llguidance said; what is not known is not shown, it may quote the grammar.
+    fn of(error: &str) -> Self {
+        let lower = error.to_lowercase();
+        let meaning = MEANINGS.iter().find(|(said, _)| lower.contains(said));
+        Self(meaning.map_or("the grammar cannot be followed any further", |(_, meaning)| meaning).to_owned())
+    }
+
     /// The matcher fell over.
     pub fn broken() -> Self {
         Self("the grammar's state is lost".to_owned())
+    }
+
+    /// The answer is not whole, and no token can follow.
+    pub fn dead_end() -> Self {
+        Self("the answer cannot be completed: the grammar has a dead end here".to_owned())
     }
 }
 
@@ -84,12 +108,20 @@ impl Matcher {
     /// # Errors
     /// [`MatcherError`] if finding out takes too much; the matcher is of no use then.
     pub fn allowed(&mut self) -> Result<Allowed, MatcherError> {
-        let mut bits = self.inner.compute_mask_or_eos().map_err(|error| MatcherError(error.to_string()))?;
-        let may_end = self.inner.is_accepting().map_err(|error| MatcherError(error.to_string()))?;
-        for &id in &self.end_token_ids {
-            if (id as usize) < bits.len() {
-                bits.disallow_token(id);
-            }
+        let mut bits =
+            self.inner.compute_mask_or_eos().map_err(|error| MatcherError::of(&error.to_string()))?;
+        let mut may_end = self.inner.is_accepting().map_err(|error| MatcherError::of(&error.to_string()))?;
+        let is_known = |id: &u32| (*id as usize) < bits.len();
+        let ends: Vec<u32> = self.end_token_ids.iter().copied().filter(is_known).collect();
+        let had: Vec<u32> = ends.iter().copied().filter(|&id| bits.get(id as usize)).collect();
+        ends.iter().for_each(|&id| bits.disallow_token(id));
+        // An end token of the grammar's own is an end where nothing else can come and nothing more after it.
+        if !may_end && bits.is_zero() {
+            may_end = had.into_iter().any(|id| {
+                let mut ahead = self.inner.deep_clone();
+                let is_taken = ahead.consume_token(id).is_ok();
+                is_taken && (ahead.is_accepting().unwrap_or(false) || ahead.is_stopped())
+            });
         }
         Ok(Allowed { bits, may_end })
     }
@@ -99,7 +131,7 @@ impl Matcher {
     /// # Errors
     /// [`MatcherError`] if it is not, or takes too much.
     pub fn consume(&mut self, id: u32) -> Result<(), MatcherError> {
-        self.inner.consume_token(id).map_err(|error| MatcherError(error.to_string()))
+        self.inner.consume_token(id).map_err(|error| MatcherError::of(&error.to_string()))
     }
 
     /// Takes all tokens that must come now, whatever the model thinks, and gives them.
@@ -111,12 +143,12 @@ impl Matcher {
         while !self.is_complete() {
             let more = self.inner.compute_ff_tokens();
             if let Some(error) = self.inner.get_error() {
-                return Err(MatcherError(error));
+                return Err(MatcherError::of(&error));
             }
             if more.is_empty() {
                 break;
             }
-            self.inner.consume_tokens(&more).map_err(|error| MatcherError(error.to_string()))?;
+            self.inner.consume_tokens(&more).map_err(|error| MatcherError::of(&error.to_string()))?;
             forced.extend(more);
         }
         Ok(forced)
@@ -127,12 +159,14 @@ impl Matcher {
     /// # Errors
     /// As [`Matcher::consume`].
     pub fn take_back(&mut self, tokens: usize) -> Result<(), MatcherError> {
-        self.inner.rollback(tokens).map_err(|error| MatcherError(error.to_string()))
+        self.inner.rollback(tokens).map_err(|error| MatcherError::of(&error.to_string()))
     }
 
     /// Whether the answer is whole and nothing can follow.
     pub fn is_complete(&self) -> bool {
-        self.inner.stop_reason() != StopReason::NotStopped && !self.inner.is_error()
+        // It also stops where it finds no way on.
+        !matches!(self.inner.stop_reason(), StopReason::NotStopped | StopReason::NoExtensionBias)
+            && !self.inner.is_error()
     }
 }
 

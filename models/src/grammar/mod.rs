@@ -38,6 +38,27 @@ pub enum Language {
     Lark(String),
 }
 
+/// A regular expression as a rule of a Lark grammar.
+pub fn regex_rule(regex: &str) -> String {
+    format!("/{}/", llguidance::regex_to_lark(regex, ""))
+}
+
+/// Refuses what is too much before anything is done with it.
+///
+/// # Errors
+/// [`GrammarError`] for what is wrong with the language, or too much in it.
+pub fn check(language: &Language) -> Result<(), GrammarError> {
+    limits::check(language)
+}
+
+/// The same for a schema of which what cannot be honoured is passed over.
+///
+/// # Errors
+/// As [`check`].
+pub fn check_lenient(schema: &Value) -> Result<(), GrammarError> {
+    limits::check_schema(schema, true)
+}
+
 /// The grammars of one model. Making one costs nothing; the vocabulary is laid out when the first grammar is compiled.
 pub struct Grammars {
     tokenizer: Tokenizer,

@@ -1,5 +1,7 @@
 //! Why a language cannot be had, in words for whoever sent it.
 
+use super::MatcherError;
+
 /// A language that is refused. The text names the keyword at fault, or what was too much.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum GrammarError {
@@ -22,11 +24,22 @@ const TOO_MUCH: [&str; 8] =
     ["fuel", "too large", "too complex", "too big", "limit", "exceed", "too many", "stack level"];
 
 impl GrammarError {
+    /// What came of a language's first step.
+    pub(super) fn from_matcher(what: &str, error: &MatcherError) -> Self {
+        let text = error.to_string();
+        match text.contains("too complex") {
+            true => Self::TooMuch(format!("{what} cannot be used: {text}")),
+            false => Self::Invalid(format!("{what} cannot be used: {text}")),
+        }
+    }
+
     /// What llguidance said about a language.
     pub(super) fn from_compiler(what: &str, error: &str) -> Self {
         let text: String =
             error.split("<state>").next().unwrap_or_default().trim().chars().take(LONGEST).collect();
         if let Some(keys) = text.split("Unimplemented keys: ").nth(1) {
+            // The source that follows is not among them.
+            let keys = keys.split(']').next().unwrap_or_default();
             let names: Vec<&str> = keys.split('"').skip(1).step_by(2).collect();
             let names = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
             return Self::Invalid(format!("{names} is not supported in a schema"));

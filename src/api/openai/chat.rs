@@ -368,7 +368,7 @@ impl ChatWriter {
         }
         let message = Message {
             role: "assistant",
-            content: Some(choice.text).filter(|text| !has_calls || !text.is_empty()),
+            content: Some(choice.text).filter(|text| !(has_calls || self.must_call) || !text.is_empty()),
             refusal: None,
             reasoning_content: Some(choice.reasoning).filter(|thought| !thought.is_empty()),
             tool_calls,

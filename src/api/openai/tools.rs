@@ -31,6 +31,7 @@ pub fn take(fields: &mut Fields) -> Result<Tools, ParameterError> {
     let function_call = fields.take("function_call");
     if functions.is_empty() && function_call.as_ref().is_none_or(|call| *call == "none" || *call == "auto") {
         let tools = numbered(tools, "tools", tool)?;
+        check_names(&tools, |number| format!("tools[{number}].function.name"))?;
         let choice = choice.map_or(Ok(ToolChoice::Auto), |choice| tool_choice(choice, &tools))?;
         return Ok(Tools { tool_use: ToolUse { tools, choice, parallel }, legacy: false });
     }
@@ -38,6 +39,7 @@ pub fn take(fields: &mut Fields) -> Result<Tools, ParameterError> {
         return Err(ParameterError::invalid("functions", "is the older name of `tools`; send one of them"));
     }
     let functions = numbered(functions, "functions", function)?;
+    check_names(&functions, |number| format!("functions[{number}].name"))?;
     let choice = function_call.map_or(Ok(ToolChoice::Auto), |call| legacy_choice(call, &functions))?;
     // An answer in the older words has room for one call.
     Ok(Tools { tool_use: ToolUse { tools: functions, choice, parallel: false }, legacy: true })
@@ -50,6 +52,15 @@ fn numbered(
 ) -> Result<Vec<Tool>, ParameterError> {
     let each = values.into_iter().enumerate();
     each.map(|(number, value)| read(Fields::of(value, format!("{name}[{number}]"))?)).collect()
+}
+
+/// No two functions may have one name: a call of it would be a call of either.
+fn check_names(tools: &[Tool], path: impl Fn(usize) -> String) -> Result<(), ParameterError> {
+    let is_second = |&number: &usize| tools[..number].iter().any(|tool| tool.name == tools[number].name);
+    match (0..tools.len()).find(is_second) {
+        Some(number) => Err(ParameterError::invalid(path(number), "is the name of another function too")),
+        None => Ok(()),
+    }
 }
 
 fn tool(mut fields: Fields) -> Result<Tool, ParameterError> {
@@ -69,7 +80,13 @@ pub fn function(mut fields: Fields) -> Result<Tool, ParameterError> {
     let description = fields.string("description")?;
     let parameters = match fields.take("parameters") {
         None => None,
-        Some(schema @ Value::Object(_)) => Some(schema),
+        Some(schema @ Value::Object(_)) => {
+            if schema.get("type").is_some_and(|kind| kind != "object") {
+                let path = format!("{}.type", fields.path("parameters"));
+                return Err(ParameterError::invalid(path, "must be `object`: arguments have names"));
+            }
+            Some(schema)
+        }
         Some(other) => {
             let reason = format!("must be a JSON Schema, an object, not {}", kind(&other));
             return Err(ParameterError::invalid(fields.path("parameters"), reason));
@@ -261,6 +278,11 @@ mod tests {
                 json!({"tools": [{"type": "function", "function": {"name": "a", "more": 1}}]}),
                 "tools[0].function.more",
             ),
+            (
+                json!({"tools": [{"type": "function", "function": {"name": "a", "parameters": {"type": "string"}}}]}),
+                "tools[0].function.parameters.type",
+            ),
+            (json!({"tools": [offered()[1], offered()[1]]}), "tools[1].function.name"),
             (json!({"tool_choice": "required"}), "tool_choice"),
             (json!({"tools": offered(), "tool_choice": "perhaps"}), "tool_choice"),
             (

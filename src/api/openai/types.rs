@@ -368,22 +368,63 @@ impl TextLogprobs {
     /// how many alternatives were asked for.
     pub fn new(tokens: Vec<TextToken>, mut offset: usize, top: usize) -> (Self, usize) {
         let mut logprobs = Self { top_logprobs: (top > 0).then(Vec::new), ..Self::default() };
+        // Of a character that several tokens make.
+        let mut begun: Vec<u8> = Vec::new();
         for token in tokens {
             logprobs.text_offset.push(offset);
-            offset += token.text.chars().count();
+            offset += characters(&mut begun, &token.bytes);
             logprobs.token_logprobs.push(token.logprob.as_ref().map(|found| finite_logprob(found.logprob)));
             if let Some(all) = &mut logprobs.top_logprobs {
                 let found = token.logprob.map(|found| {
                     let alternatives = token.alternatives.into_iter().zip(found.top).take(top);
-                    let entry = |((text, _), (_, logprob)): ((String, Vec<u8>), (u32, f32))| {
-                        (text, finite_logprob(logprob).into())
+                    let entry = |((text, bytes), (_, logprob)): ((String, Vec<u8>), (u32, f32))| {
+                        (token_name(text, &bytes), finite_logprob(logprob).into())
                     };
                     alternatives.map(entry).collect()
                 });
                 all.push(found);
             }
-            logprobs.tokens.push(token.text);
+            logprobs.tokens.push(token_name(token.text, &token.bytes));
         }
         (logprobs, offset)
+    }
+}
+
+/// What a token is called: its text, or its bytes where they are a part of a character, so that no two have one name.
+fn token_name(text: String, bytes: &[u8]) -> String {
+    if std::str::from_utf8(bytes).is_ok() {
+        return text;
+    }
+    bytes.iter().fold("bytes:".to_owned(), |name, byte| format!("{name}\\x{byte:02x}"))
+}
+
+/// How many characters are shown once these bytes have come after those that have `begun` one.
+fn characters(begun: &mut Vec<u8>, bytes: &[u8]) -> usize {
+    begun.extend(bytes);
+    let whole = match std::str::from_utf8(begun) {
+        Err(error) if error.error_len().is_none() => error.valid_up_to(),
+        _ => begun.len(),
+    };
+    let shown: Vec<u8> = begun.drain(..whole).collect();
+    String::from_utf8_lossy(&shown).chars().count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_of_a_character_have_names_of_their_own_and_count_once_they_are_one() {
+        let token = |bytes: &[u8]| TextToken {
+            id: 0,
+            text: String::from_utf8_lossy(bytes).into_owned(),
+            bytes: bytes.to_vec(),
+            logprob: None,
+            alternatives: Vec::new(),
+        };
+        let tokens = vec![token(b"ab"), token(b"\xe6\x97"), token(b"\xa5"), token(b"c")];
+        let (logprobs, end) = TextLogprobs::new(tokens, 0, 0);
+        assert_eq!(logprobs.tokens, ["ab", "bytes:\\xe6\\x97", "bytes:\\xa5", "c"]);
+        assert_eq!((logprobs.text_offset, end), (vec![0, 2, 2, 3], 4));
     }
 }

@@ -65,12 +65,14 @@ impl Scheduler {
     /// Counts the tokens of the step as cached and names the blocks that are full now. Guesses do not count yet.
     fn advance(&mut self) {
         for index in 0..self.running.len() {
+            // Who cannot say what comes after the last token runs that again.
+            let again = usize::from(self.is_missed(index));
             let sequence = &mut self.running[index];
             if sequence.scheduled == 0 {
                 continue;
             }
             self.figures.drafted_tokens += sequence.drafts.len() as u64;
-            let run = sequence.scheduled - sequence.drafts.len();
+            let run = sequence.scheduled - sequence.drafts.len() - again;
             let done = sequence.computed() + run;
             sequence.behind -= sequence.behind.min(run);
             if sequence.is_prefilling() {
@@ -100,18 +102,25 @@ impl Scheduler {
         forked: &mut Vec<Sequence>,
     ) -> Result<(), Fault> {
         if row.is_draft {
-            if !self.running[row.sequence].has_said(row.token, row.position) {
+            let sequence = &self.running[row.sequence];
+            // What may come after it is not worked out here: the step would wait for it.
+            let is_ready = sequence.guide.as_ref().is_none_or(|guide| guide.is_ready());
+            if !is_ready || !sequence.has_said(row.token, row.position) {
                 return Ok(());
             }
             self.figures.accepted_tokens += 1;
             self.name_blocks(row.sequence, row.position + 1);
         }
+        let is_away = self.is_away(&self.running[row.sequence]);
         let sequence = &mut self.running[row.sequence];
         let group = self.groups.get_mut(sequence.group);
         if let Some(&next) = sequence.tokens.get(row.position + 1) {
             let top = group.request.prompt_logprobs.unwrap_or(0);
             let found = sampler.logprob(values, next, top)?;
             group.prompt_logprobs.push((found.logprob, found.top));
+            return Ok(());
+        }
+        if is_away {
             return Ok(());
         }
         let is_first = !group.prefilled;

@@ -1,13 +1,16 @@
 //! What a sequence says next: a token is drawn, within its grammar if it has one, and whatever must follow comes with it.
 
+use std::sync::Arc;
+
 use sconce_models::grammar::MatcherError;
 
-use crate::engine::grammar::{Lent, Next};
+use crate::engine::grammar::Next;
+use crate::engine::masks::Lent;
 use crate::engine::sampler::{Draw, NotFinite, Sampled, Sampler};
 use crate::engine::scheduler::Scheduler;
 use crate::engine::scheduler::plan::Step;
 use crate::engine::sequence::{Group, Phase, Sequence};
-use crate::engine::{FinishReason, TokenEvent, TokenLogprob};
+use crate::engine::{EngineError, FinishReason, TokenEvent, TokenLogprob};
 
 /// Why a request cannot go on.
 pub(super) enum Fault {
@@ -39,35 +42,84 @@ pub(super) struct Said {
 }
 
 impl Scheduler {
-    /// Hands out the grammars that the step will ask, to be prepared while the pass runs.
+    /// Hands out the grammars that the step will ask and that are not ready, to be prepared while the pass runs.
     pub(in crate::engine) fn lend_guides(&mut self, step: &Step) -> Vec<Lent> {
         let mut lent: Vec<Lent> = Vec::new();
         for row in &step.rows {
             let sequence = &mut self.running[row.sequence];
-            let draws = row.is_draft || row.position + 1 == sequence.tokens.len();
-            if !draws {
+            if row.position + 1 < sequence.tokens.len() {
                 continue;
             }
-            if let Some(guide) = sequence.guide.take() {
-                lent.push(Lent { sequence: row.sequence, guide, guesses: sequence.drafts.clone() });
+            if let Some(guide) = sequence.guide.take_if(|guide| !guide.is_ready()) {
+                let group = self.groups.get(sequence.group);
+                lent.push(Lent {
+                    owner: (group.serial, sequence.choice),
+                    tenant: group.request.tenant,
+                    guide,
+                    guesses: sequence.drafts.clone(),
+                    request: Arc::downgrade(&group.living),
+                });
             }
         }
         lent
     }
 
-    /// Takes them back, before the step is committed or given up.
-    pub(in crate::engine) fn return_guides(&mut self, lent: Vec<Lent>) {
-        for lent in lent {
-            self.running[lent.sequence].guide = Some(lent.guide);
+    /// Takes one back, wherever its sequence is now; of a sequence that is gone it is let go.
+    pub(in crate::engine) fn return_guide(&mut self, mut lent: Lent) {
+        let owner = lent.owner;
+        let groups = &self.groups;
+        let mut sequences = self.running.iter_mut().chain(&mut self.waiting);
+        let Some(sequence) = sequences.find(|s| (groups.get(s.group).serial, s.choice) == owner) else {
+            return;
+        };
+        if lent.guesses != sequence.drafts {
+            lent.guide.keep_next();
+        }
+        sequence.guide = Some(lent.guide);
+    }
+
+    /// Whether any grammar is away.
+    pub(in crate::engine) fn has_guides_away(&self) -> bool {
+        self.running.iter().chain(&self.waiting).any(|sequence| self.is_away(sequence))
+    }
+
+    /// Whether the grammar of a sequence is away, so that it can say nothing now.
+    pub(super) fn is_away(&self, sequence: &Sequence) -> bool {
+        sequence.guide.is_none() && self.groups.get(sequence.group).is_guided
+    }
+
+    /// Whether a grammar that the step will ask is away.
+    pub(in crate::engine) fn misses_guides(&self, step: &Step) -> bool {
+        step.rows.iter().any(|row| self.is_missed(row.sequence))
+    }
+
+    /// Whether the step brings anything without the grammars that are away.
+    pub(in crate::engine) fn has_others(&self, step: &Step) -> bool {
+        let missed = step.rows.iter().filter(|row| self.is_missed(row.sequence)).count();
+        step.batch.tokens() > missed
+    }
+
+    /// Whether a sequence has its last token in the step, and nobody can say what may come after it.
+    pub(super) fn is_missed(&self, index: usize) -> bool {
+        let sequence = &self.running[index];
+        let run = sequence.scheduled - sequence.drafts.len();
+        run > 0 && sequence.computed() + run == sequence.tokens.len() && self.is_away(sequence)
+    }
+
+    /// The thread that had them is gone: their requests end.
+    pub(in crate::engine) fn lose_guides(&mut self) {
+        while let Some(group) =
+            self.running.iter().chain(&self.waiting).find(|s| self.is_away(s)).map(|s| s.group)
+        {
+            let reason = MatcherError::broken().to_string();
+            self.refuse_group(group, EngineError::Grammar { reason });
         }
     }
 
-    /// What was worked out for a step holds for that step.
+    /// What was worked out for a step holds for that step; for a sequence that had no part in it, it holds on.
     pub(super) fn forget_guesses(&mut self) {
-        self.running
-            .iter_mut()
-            .filter_map(|sequence| sequence.guide.as_mut())
-            .for_each(|guide| guide.forget());
+        let those = self.running.iter_mut().filter(|sequence| sequence.scheduled > 0);
+        those.filter_map(|sequence| sequence.guide.as_mut()).for_each(|guide| guide.forget());
     }
 }
 

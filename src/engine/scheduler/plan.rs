@@ -73,7 +73,10 @@ impl Scheduler {
         }
         self.schedule_drafts();
         self.build(&mut step);
-        debug_assert!(step.batch.tokens() > 0 || self.is_idle(), "something runs as long as something waits");
+        debug_assert!(
+            step.batch.tokens() > 0 || self.is_idle() || self.has_guides_away(),
+            "something runs as long as something waits"
+        );
         (step.batch.tokens() > 0).then_some(step)
     }
 
@@ -89,7 +92,8 @@ impl Scheduler {
         let mut spare = self.limits.max_batch_tokens.saturating_sub(decoding).min(self.limits.prefill_chunk);
         let mut index = 0;
         while index < self.running.len() {
-            if self.running[index].is_decoding() && self.has_turn(index) {
+            let is_away = self.is_away(&self.running[index]);
+            if self.running[index].is_decoding() && !is_away && self.has_turn(index) {
                 let more = self.running[index].behind.min(spare);
                 while index < self.running.len() && !self.make_writable(index, 1 + more, copies) {
                     self.preempt(self.running.len() - 1);
@@ -162,8 +166,11 @@ impl Scheduler {
         if !self.running[index].is_prefilling() || self.yields(&self.running[index]) {
             return;
         }
+        // After the last token something is said.
+        let kept = usize::from(self.is_away(&self.running[index]));
         let sequence = &mut self.running[index];
         let mut chunk = (sequence.remaining() - sequence.scheduled)
+            .saturating_sub(kept)
             .min(most.saturating_sub(sequence.scheduled))
             .min(left.tokens);
         if self.groups.get(sequence.group).needs_whole_prompt() {

@@ -6,6 +6,7 @@ use sconce_models::Model;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::engine::masks::Lent;
 use crate::engine::sampler::Sampler;
 use crate::engine::sequence::Event;
 use crate::engine::tab::{Bill, Spent, Tab};
@@ -35,6 +36,12 @@ struct Simulation {
     clients: Vec<Client>,
     last_step: Option<Step>,
     prepares: bool,
+    /// Grammars that are late, and for how many steps.
+    late: Vec<(usize, Lent)>,
+    /// Random numbers for who is late; 0: nobody is.
+    lateness: u64,
+    /// Whoever is lent out stays out.
+    is_never_back: bool,
 }
 
 fn limits(cache_blocks: usize) -> EngineLimits {
@@ -55,6 +62,9 @@ impl Simulation {
             clients: Vec::new(),
             last_step: None,
             prepares: false,
+            late: Vec::new(),
+            lateness: 0,
+            is_never_back: false,
             model,
             now,
         }
@@ -75,17 +85,26 @@ impl Simulation {
         self.now += Duration::from_millis(10);
         self.scheduler.release_abandoned();
         self.scheduler.expire(self.now);
+        self.bring_the_late();
         self.last_step = self.scheduler.plan(self.now);
         self.check();
         if let Some(step) = &self.last_step {
             for &(from, to) in &step.copies {
                 self.cache.copy_block(from, to).unwrap();
             }
-            // Some of what grammars say is worked out beside the pass, the rest when it is asked for.
-            let mut lent = self.scheduler.lend_guides(step);
+            // Some of what grammars say is worked out beside the pass, some is late, the rest comes when it is asked for.
             self.prepares = !self.prepares;
-            lent.iter_mut().filter(|_| self.prepares).for_each(crate::engine::grammar::Lent::prepare);
-            self.scheduler.return_guides(lent);
+            for mut lent in self.scheduler.lend_guides(step) {
+                if self.prepares {
+                    lent.prepare();
+                }
+                self.lateness = self.lateness.wrapping_mul(6_364_136_223_846_793_005);
+                match (self.lateness >> 33) % 8 {
+                    _ if self.is_never_back => self.late.push((1, lent)),
+                    steps @ 1..=3 => self.late.push((steps as usize, lent)),
+                    _ => self.scheduler.return_guide(lent),
+                }
+            }
             let result = crate::engine::worker::guarded(|| self.model.forward(&step.batch, &mut self.cache));
             match result {
                 Ok(logits) => {
@@ -99,6 +118,17 @@ impl Simulation {
         self.check();
         self.check_cache();
         self.clients.iter_mut().for_each(Client::read);
+    }
+
+    fn bring_the_late(&mut self) {
+        if self.is_never_back {
+            return;
+        }
+        self.late.iter_mut().for_each(|(steps, _)| *steps -= 1);
+        let (come, late) = std::mem::take(&mut self.late).into_iter().partition(|(steps, _)| *steps == 0);
+        self.late = late;
+        let come: Vec<(usize, Lent)> = come;
+        come.into_iter().for_each(|(_, lent)| self.scheduler.return_guide(lent));
     }
 
     fn run(&mut self) {
@@ -357,6 +387,7 @@ proptest! {
         let context_length = scenario.limits.cache_blocks * 32;
         let model = || FakeModel { memory: scenario.memory, ..FakeModel::new(context_length) };
         let mut simulation = Simulation::with(model(), scenario.limits.clone());
+        simulation.lateness = 1;
         let mut clients = vec![None; scenario.arrivals.len()];
         for step in 0..120 {
             for (arrival, client) in scenario.arrivals.iter().zip(&mut clients) {

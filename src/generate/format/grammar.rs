@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use sconce_models::grammar::regex_rule;
 use serde_json::{Map, Value, json};
 
 use crate::generate::format::Format;
@@ -43,7 +44,7 @@ pub fn rule_of(constraint: &Constraint) -> Option<String> {
     Some(match constraint {
         Constraint::JsonObject => format!("%json {}", on_one_line(json!({"type": "object"}), false)),
         Constraint::JsonSchema(schema) => format!("%json {}", on_one_line(schema.clone(), false)),
-        Constraint::Regex(regex) => format!("/{}/", regex.replace('/', "\\/")),
+        Constraint::Regex(regex) => regex_rule(regex),
         Constraint::Choice(texts) => texts.iter().map(|text| literal(text)).collect::<Vec<_>>().join(" | "),
         Constraint::Grammar(_) => return None,
     })
@@ -251,7 +252,11 @@ fn escaped(text: &str) -> String {
 /// far as it can be.
 fn schema(tool: &Tool) -> Value {
     let Some(Value::Object(mut schema)) = tool.parameters.clone() else {
-        return on_one_line(json!({"type": "object"}), true);
+        // It takes none, and so is given none.
+        return on_one_line(
+            json!({"type": "object", "properties": {}, "additionalProperties": false}),
+            false,
+        );
     };
     schema.entry("type").or_insert(json!("object"));
     on_one_line(Value::Object(schema), !tool.strict)

@@ -175,10 +175,14 @@ impl JsonCall {
     }
 }
 
-/// Arguments that are no object: the text of one, or nothing at all.
+fn is_object(text: &str) -> bool {
+    serde_json::from_str::<serde_json::Map<String, serde_json::Value>>(text).is_ok()
+}
+
+/// Arguments that are no object: the text of one, or nothing at all; anything else stays the JSON that it is.
 fn as_object(value: &str) -> String {
     match serde_json::from_str(value) {
-        Ok(serde_json::Value::String(text)) => text,
+        Ok(serde_json::Value::String(text)) if is_object(&text) => text,
         Ok(serde_json::Value::Null) => "{}".to_owned(),
         _ => value.to_owned(),
     }

@@ -230,7 +230,19 @@ fn lists_may_be_as_long_as_the_reader_takes_them() {
                 }
                 items => sample(schemas, items),
             };
-            let list = |length: u64| json!((0..length).map(|_| element.clone()).collect::<Vec<_>>());
+            // No two functions have one name.
+            let numbered = |number: u64| {
+                let mut element = element.clone();
+                for place in
+                    ["/name", "/function/name"].iter().filter(|_| ["tools", "functions"].contains(&name))
+                {
+                    if let Some(Value::String(function)) = element.pointer_mut(place) {
+                        *function = format!("{function}_{number}");
+                    }
+                }
+                element
+            };
+            let list = |length: u64| json!((0..length).map(numbered).collect::<Vec<_>>());
             request.accepts(name, &list(most));
             request.refuses(name, &list(most + 1));
             limits += 1;

@@ -78,6 +78,18 @@ fn ask(limits: EngineLimits, request: &SequenceRequest) -> (EngineStats, Answer)
     (simulation.scheduler.figures, simulation.clients[client].answer())
 }
 
+/// What is said in place of an answer.
+fn ask_for_error(request: &SequenceRequest) -> (EngineStats, String) {
+    let mut simulation = Simulation::with(FakeModel::repetitive(CONTEXT, 1), limits(64));
+    let client = simulation.submit(request.clone());
+    simulation.run();
+    simulation.assert_all_free();
+    match simulation.clients[client].received.last() {
+        Some(Err(EngineError::Grammar { reason })) => (simulation.scheduler.figures, reason.clone()),
+        other => panic!("{other:?}"),
+    }
+}
+
 fn speculating(speculation: Speculation) -> EngineLimits {
     EngineLimits { speculation, ..limits(64) }
 }
@@ -218,6 +230,48 @@ fn a_grammar_that_fails_ends_its_own_request_alone() {
     simulation.assert_all_free();
     assert!(matches!(simulation.clients[client].received.last(), Some(Err(EngineError::Grammar { .. }))));
     assert_eq!(simulation.clients[other].answer(), alone(&greedy(prompt(0, 0, 1, 20), 30), CONTEXT));
+}
+
+#[test]
+fn a_grammar_that_is_late_holds_up_nobody_else() {
+    let mut simulation = Simulation::new(limits(64), CONTEXT);
+    let free = greedy(prompt(0, 0, 1, 20), 30);
+    let slow = guided(1, &language("[a-z]{30}"));
+    let (other, client) = (simulation.submit(free.clone()), simulation.submit(slow.clone()));
+    simulation.is_never_back = true;
+    for _ in 0..32 {
+        simulation.step();
+    }
+    assert_eq!(simulation.clients[other].answer(), alone(&free, CONTEXT));
+    assert_eq!((simulation.late.len(), simulation.clients[client].first_token_seen()), (1, false));
+    assert!(simulation.last_step.is_none(), "nothing runs for who cannot go on");
+    simulation.is_never_back = false;
+    simulation.run();
+    simulation.assert_all_free();
+    assert_eq!(simulation.clients[client].answer(), alone(&slow, CONTEXT));
+}
+
+#[test]
+fn whose_grammar_is_lost_gets_an_error_and_others_go_on() {
+    let mut simulation = Simulation::new(limits(64), CONTEXT);
+    let free = greedy(prompt(0, 0, 1, 20), 30);
+    let (other, client) =
+        (simulation.submit(free.clone()), simulation.submit(guided(1, &language("[a-z]{30}"))));
+    simulation.is_never_back = true;
+    simulation.step();
+    simulation.late.clear();
+    simulation.scheduler.lose_guides();
+    simulation.run();
+    simulation.assert_all_free();
+    assert!(matches!(simulation.clients[client].received.last(), Some(Err(EngineError::Grammar { .. }))));
+    assert_eq!(simulation.clients[other].answer(), alone(&free, CONTEXT));
+}
+
+#[test]
+fn a_dead_end_is_no_answer() {
+    let form = Language::Lark("start: \"ab\" /[a-c]/ (\"0\" | \"1\") \"é\"".to_owned());
+    let (_, reason) = ask_for_error(&guided(1, &form));
+    assert!(reason.contains("cannot") || reason.contains("no answer"), "{reason}");
 }
 
 #[test]
