@@ -26,7 +26,7 @@ pub enum Constraint {
     Grammar(String),
 }
 
-/// How long a constraint may be worked on before it counts as too complex.
+/// How long a constraint may wait for its turn, and how long it may be worked on before it counts as too complex.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Makes what the engine follows. With `after`, the constraint holds for what comes after this text, and anything may come
@@ -40,7 +40,8 @@ pub(super) async fn guide(
     lease: &ModelLease,
     compilers: &Arc<Semaphore>,
 ) -> Result<Box<Guide>, Refusal> {
-    let permit = compilers.clone().acquire_owned().await.map_err(|_| Refusal::Ours)?;
+    let permit = tokio::time::timeout(PATIENCE, compilers.clone().acquire_owned()).await;
+    let permit = permit.map_err(|_| Refusal::Busy)?.map_err(|_| Refusal::Ours)?;
     let grammars = lease.grammars.clone();
     // A token of its own is looked for by the engine, which costs nothing; other text is a part of the grammar.
     let token = after.as_ref().and_then(|after| lease.tokenizer.token_to_id(after));
@@ -63,6 +64,8 @@ pub(super) async fn guide(
 pub(super) enum Refusal {
     /// The constraint is wrong, too much, or not for this model.
     Grammar(GrammarError),
+    /// Others are being worked on.
+    Busy,
     /// A task of ours died.
     Ours,
 }
@@ -78,6 +81,7 @@ impl Refusal {
     pub(super) fn of(self, param: impl FnOnce() -> String) -> GenerateError {
         match self {
             Self::Grammar(error) => GenerateError::Constraint { param: param(), error },
+            Self::Busy => GenerateError::CompilersBusy { retry_after: PATIENCE },
             Self::Ours => GenerateError::Preparation,
         }
     }

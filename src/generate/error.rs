@@ -87,6 +87,12 @@ pub enum GenerateError {
     /// The tokenizer failed.
     #[error("the text could not be tokenised")]
     Tokenizer(#[source] sconce_models::Error),
+    /// As many constraints as may be are being worked on, and none of them was done in time.
+    #[error("too many grammars are being compiled; try again in {} s", retry_after.as_secs().max(1))]
+    CompilersBusy {
+        /// When to try again.
+        retry_after: Duration,
+    },
     /// A task of ours died.
     #[error("the prompt could not be prepared")]
     Preparation,
@@ -117,6 +123,7 @@ impl Failure for GenerateError {
             Self::ContextLength { .. } => Code::ContextLengthExceeded,
             Self::Unsupported { .. } => Code::UnsupportedParameter,
             Self::Template(_) => Code::TemplateError,
+            Self::CompilersBusy { .. } => Code::ModelOverloaded,
             Self::Tokenizer(_) | Self::Preparation => Code::Internal,
             Self::Engine(error) => error.code(),
         }
@@ -137,6 +144,7 @@ impl Failure for GenerateError {
     fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Engine(error) => error.retry_after(),
+            Self::CompilersBusy { retry_after } => Some(*retry_after),
             _ => None,
         }
     }

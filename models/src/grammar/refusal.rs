@@ -54,8 +54,12 @@ impl GrammarError {
             return Self::TooMuch(format!("{what} is too complex: {text}"));
         }
         // What the compiler says of these does not name the keyword.
-        const KEYWORDS: [(&str, &str); 3] =
-            [("reference segment", "$ref"), ("regex parse error", "pattern"), ("multiple of", "multipleOf")];
+        const KEYWORDS: [(&str, &str); 4] = [
+            ("reference segment", "$ref"),
+            ("regex parse error", "pattern"),
+            ("multiple of", "multipleOf"),
+            ("unknown format", "format"),
+        ];
         let keyword = KEYWORDS.iter().find(|(said, _)| what == "the schema" && lower.contains(said));
         Self::Invalid(match keyword {
             Some((_, keyword)) => format!("{what} cannot be used: `{keyword}`: {text}"),
