@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use criterion::{Criterion, criterion_group, criterion_main};
 use futures_util::StreamExt;
-use sconce::engine::{Engine, EngineHandle, EngineLimits, Guide, SequenceRequest, TokenEvent};
+use sconce::engine::{Engine, EngineHandle, EngineLimits, Guide, SequenceRequest, Speculation, TokenEvent};
 use sconce_models::grammar::{Grammars, Language};
 use sconce_models::{Device, DeviceSpec, LoadOptions, LoadedModel, ModelFiles, Tokenizer, load};
 use serde_json::{Value, json};
@@ -37,7 +37,9 @@ impl Rig {
             |id: &u32| loaded.tokenizer.token_bytes(*id).is_some_and(|bytes| bytes.contains(&b'}'));
         let closing = (0..rows).filter(has_bracket).map(|id| (id, -100.0)).collect();
         let grammars = Grammars::new(loaded.tokenizer.clone(), loaded.defaults.end_token_ids);
-        let engine = Engine::spawn(model, &Device::cpu(), EngineLimits::default()).expect("an engine");
+        // How many guesses are right depends on what is said, and that on the constraint.
+        let limits = EngineLimits { speculation: Speculation::Off, ..EngineLimits::default() };
+        let engine = Engine::spawn(model, &Device::cpu(), limits).expect("an engine");
         Self { engine, tokenizer: loaded.tokenizer, grammars, closing }
     }
 
