@@ -14,6 +14,12 @@ use sconce_models::grammar::{Allowed, Matcher, MatcherError};
 #[derive(Debug, Clone)]
 pub struct Guide {
     matcher: Matcher,
+    /// As it was at the beginning, for where a guess has led it astray.
+    beginning: Matcher,
+    /// What it has taken since.
+    taken: Vec<u32>,
+    /// Whether guesses are walked: not any more once one has led astray.
+    walks: bool,
     /// The grammar begins after these tokens of the answer; none: it has begun.
     after: Option<Vec<u32>>,
     /// What may come next, then what may come after each guess of the step, as far as it was worked out.
@@ -40,7 +46,16 @@ pub enum Next<'a> {
 impl Guide {
     /// A grammar that the whole answer belongs to.
     pub fn new(matcher: Matcher) -> Self {
-        Self { matcher, after: None, ready: VecDeque::new(), forced: VecDeque::new(), is_broken: false }
+        Self {
+            beginning: matcher.clone(),
+            matcher,
+            taken: Vec::new(),
+            walks: true,
+            after: None,
+            ready: VecDeque::new(),
+            forced: VecDeque::new(),
+            is_broken: false,
+        }
     }
 
     /// A grammar that what comes after the first of these tokens' occurrences belongs to; before that anything may be
@@ -100,8 +115,10 @@ impl Guide {
             return Ok(Vec::new());
         } else if let Some(&id) = tokens.last() {
             self.matcher.consume(id)?;
+            self.taken.push(id);
         }
         let forced = self.matcher.consume_forced()?;
+        self.taken.extend(&forced);
         if !forced.is_empty() {
             self.ready.clear();
         }
@@ -137,20 +154,34 @@ impl Guide {
             return Ok(());
         }
         self.ready.push_back(self.matcher.allowed()?);
-        // The matcher goes ahead and comes back: a copy of it would copy all that its lexer has found out.
-        let mut taken = 0;
+        if self.walks && self.walk(guesses).is_err() {
+            // Not every grammar can be taken back in, and a guess that the model would never say may be too much for it.
+            // Guesses may not change an answer: it is as if there had been none.
+            self.walks = false;
+            self.ready.truncate(1);
+            self.matcher = self.beginning.clone();
+            for &id in &self.taken {
+                self.matcher.consume(id)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The matcher goes ahead and comes back: a copy of it would copy all that its lexer has found out.
+    fn walk(&mut self, guesses: &[u32]) -> Result<(), MatcherError> {
+        let mut steps = 0;
         for &guess in guesses {
             if !self.ready.back().is_some_and(|allowed| allowed.contains(guess)) {
                 break;
             }
             self.matcher.consume(guess)?;
-            taken += 1;
+            steps += 1;
             if self.matcher.is_complete() {
                 break;
             }
             self.ready.push_back(self.matcher.allowed()?);
         }
-        self.matcher.take_back(taken)
+        self.matcher.take_back(steps)
     }
 
     /// The thread that works for it fell over.
@@ -175,5 +206,50 @@ fn without(allowed: &mut Allowed, stops: &[u32]) {
     had.iter().for_each(|&id| allowed.remove(id));
     if allowed.is_empty() {
         had.iter().for_each(|&id| allowed.insert(id));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sconce_models::Tokenizer;
+    use sconce_models::grammar::{Grammars, Language};
+
+    use super::*;
+
+    const VOCABULARY: u32 = 512;
+
+    /// Ten tokens, each the first that may come; before each, guesses of the same kind were walked if there are to be any.
+    fn said(guide: &mut Guide, guesses: usize) -> Vec<u32> {
+        let mut tokens = Vec::new();
+        while tokens.len() < 10 {
+            let next = match guide.next(&[], false).expect("it can be followed") {
+                Next::Among(allowed) => (0..VOCABULARY).find(|&id| allowed.contains(id)).expect("a token"),
+                Next::Only(id) => id,
+                Next::Any | Next::End => break,
+            };
+            tokens.push(next);
+            guide.take(&tokens, true).expect("it is allowed");
+            guide.prepare(&vec![next; guesses]).expect("it can go on");
+        }
+        tokens
+    }
+
+    #[test]
+    fn guesses_lead_no_grammar_astray() {
+        let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tests/golden");
+        let tokenizer = Tokenizer::from_file(&golden.join("llama/tokenizer.json"), VOCABULARY as usize)
+            .expect("it is sound");
+        let grammars = Grammars::new(tokenizer, vec![2]);
+        // In a text of so many tokens nothing can be taken back.
+        let cannot_go_back = "start: text /[0-9]{20}/\ntext[max_tokens=3]: /[a-z]*/";
+        for grammar in ["start: /[a-z]{40}/", cannot_go_back] {
+            let language = Language::Lark(grammar.to_owned());
+            let guide = || Guide::new(grammars.compile(&language, None).expect("it is sound"));
+            let alone = said(&mut guide(), 0);
+            assert!(!alone.is_empty());
+            let mut guided = guide();
+            assert_eq!(said(&mut guided, 3), alone, "{grammar}");
+            assert_eq!(guided.walks, grammar != cannot_go_back);
+        }
     }
 }

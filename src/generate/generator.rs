@@ -102,6 +102,9 @@ impl Generator {
     /// was sent and is at fault, since nobody sent the whole.
     async fn blame(&self, request: &GenerateRequest, lease: &ModelLease, refusal: Refusal) -> GenerateError {
         let names = &request.names;
+        if !matches!(refusal, Refusal::Grammar(_)) {
+            return refusal.of(|| names.tools.to_owned());
+        }
         if let Some(own) = request.constraint.clone()
             && let Err(refusal) = guide(own, None, lease, &self.compilers).await
         {
