@@ -38,12 +38,6 @@ pub(crate) trait Lanes: Copy {
     fn max(self, other: Self) -> Self;
     /// Sum of the lanes, halves onto halves.
     fn sum(self) -> f32;
-
-    /// [`Lanes::sum`] of each; the first four of the result are of `values[0]`.
-    #[inline(always)]
-    fn sums(values: [[Self; 4]; 4]) -> [[f32; 4]; 4] {
-        values.map(|values| values.map(Self::sum))
-    }
 }
 
 /// A kernel over lanes; `run` must be `#[inline(always)]`.
@@ -154,8 +148,7 @@ mod x86 {
         _mm512_add_ps, _mm512_castps_si512, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
         _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
         _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps,
-        _mm512_mul_ps, _mm512_set1_ps, _mm512_shuffle_f32x4, _mm512_shuffle_ps, _mm512_slli_epi32,
-        _mm512_storeu_ps, _mm512_sub_ps,
+        _mm512_mul_ps, _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
     };
 
     use half::{bf16, f16};
@@ -389,45 +382,6 @@ mod x86 {
                     _mm512_extractf32x8_ps::<1>(self.0),
                 ))
             }
-        }
-
-        /// As a tree of whole registers: each level adds two shuffles of two registers, where [`Lanes::sum`] shuffles and adds
-        /// ever smaller parts of one. The operands of every addition are the same.
-        #[inline(always)]
-        fn sums(values: [[Self; 4]; 4]) -> [[f32; 4]; 4] {
-            let mut sums = [[0f32; 4]; 4];
-            // SAFETY: inside `run_avx512`; `sums` has room for sixteen.
-            unsafe {
-                // Parts of 128 bits hold what is left of `values[group][part]`.
-                let fours = values.map(|[a, b, c, d]| {
-                    let halves = |a, b| {
-                        let (low, high) = (
-                            _mm512_shuffle_f32x4::<0b01_00_01_00>(a, b),
-                            _mm512_shuffle_f32x4::<0b11_10_11_10>(a, b),
-                        );
-                        _mm512_add_ps(low, high)
-                    };
-                    let (ab, cd) = (halves(a.0, b.0), halves(c.0, d.0));
-                    let (even, odd) = (
-                        _mm512_shuffle_f32x4::<0b10_00_10_00>(ab, cd),
-                        _mm512_shuffle_f32x4::<0b11_01_11_01>(ab, cd),
-                    );
-                    _mm512_add_ps(even, odd)
-                });
-                let pairs = |a, b| {
-                    let (low, high) =
-                        (_mm512_shuffle_ps::<0b01_00_01_00>(a, b), _mm512_shuffle_ps::<0b11_10_11_10>(a, b));
-                    _mm512_add_ps(low, high)
-                };
-                let (first, second) = (pairs(fours[0], fours[1]), pairs(fours[2], fours[3]));
-                let (even, odd) = (
-                    _mm512_shuffle_ps::<0b10_00_10_00>(first, second),
-                    _mm512_shuffle_ps::<0b11_01_11_01>(first, second),
-                );
-                // Part `p`, lane `g`, is the sum of `values[g][p]`.
-                _mm512_storeu_ps(sums.as_mut_ptr().cast(), _mm512_add_ps(even, odd));
-            }
-            std::array::from_fn(|group| std::array::from_fn(|part| sums[part][group]))
         }
     }
 

@@ -179,13 +179,6 @@ fn tile<L: Lanes, W: Weight, const R: usize, const T: usize>(
         }
     }
     let mut totals = [[0f32; T]; R];
-    if R == 4 && T == 4 {
-        let sums = L::sums(std::array::from_fn(|row| std::array::from_fn(|token| sums[row][token])));
-        for (totals, sums) in totals.iter_mut().zip(sums) {
-            totals.copy_from_slice(&sums);
-        }
-        return totals;
-    }
     for row in 0..R {
         for token in 0..T {
             totals[row][token] = sums[row][token].sum();
