@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::app::golden;
@@ -25,6 +25,19 @@ fn copy(from: &Path, to: &Path) {
             std::fs::copy(entry.path(), &target).expect("there is room");
         }
     }
+}
+
+/// A model that knows the marks of a gap to fill.
+pub fn coder() -> TempDir {
+    let coder = copied("qwen2");
+    alter(&coder, "tokenizer.json", |tokenizer| {
+        let tokens = tokenizer["added_tokens"].as_array_mut().expect("tokens");
+        for (id, name) in (512..).zip(["<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"]) {
+            tokens.push(json!({"id": id, "content": name, "single_word": false, "lstrip": false,
+                "rstrip": false, "normalized": false, "special": true}));
+        }
+    });
+    coder
 }
 
 /// Changes a JSON file of a copy; one that is not there begins as `null`.

@@ -3,7 +3,7 @@
 use reqwest::Response;
 use serde_json::{Value, json};
 
-use crate::altered::{alter, copied, named};
+use crate::altered::{coder, named};
 use crate::app::{CHAT, EMBED, TestApp, golden, with};
 
 fn chat(content: &str) -> Value {
@@ -240,14 +240,7 @@ async fn models_are_listed_and_described() {
 
 #[tokio::test]
 async fn a_gap_is_filled_by_a_model_that_can() {
-    let coder = copied("qwen2");
-    alter(&coder, "tokenizer.json", |tokenizer| {
-        let tokens = tokenizer["added_tokens"].as_array_mut().expect("tokens");
-        for (id, name) in (512..).zip(["<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"]) {
-            tokens.push(json!({"id": id, "content": name, "single_word": false, "lstrip": false,
-                "rstrip": false, "normalized": false, "special": true}));
-        }
-    });
+    let coder = coder();
     let thinker = format!("thinker={}", golden("qwen3").display());
     let app = TestApp::start_with(&[("model", &named("coder", &coder)), ("model", &thinker)]).await;
     let shown = app.ask("/api/show", &json!({"model": "coder"})).await;

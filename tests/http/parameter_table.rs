@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Map, Value, json};
 use tempfile::TempDir;
 
-use crate::altered::{alter, copied, named};
+use crate::altered::{alter, coder, copied, named};
 use crate::api::Api;
 use crate::app::{Events, TestApp, golden, with};
 
@@ -42,14 +42,7 @@ fn text<'a>(row: &'a Value, name: &str) -> &'a str {
 
 /// The server with the models that the tables name beside the usual ones.
 async fn server() -> (TestApp, Vec<TempDir>) {
-    let coder = copied("qwen2");
-    alter(&coder, "tokenizer.json", |tokenizer| {
-        let tokens = tokenizer["added_tokens"].as_array_mut().expect("tokens");
-        for (id, name) in (512..).zip(["<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>"]) {
-            tokens.push(json!({"id": id, "content": name, "single_word": false, "lstrip": false,
-                "rstrip": false, "normalized": false, "special": true}));
-        }
-    });
+    let coder = coder();
     let cut = copied("bert");
     alter(&cut, "config.json", |config| config["matryoshka_dimensions"] = json!([16, 32]));
     let talker = copied("qwen2");
