@@ -7,6 +7,7 @@
 //! answer is the same whatever else runs and however many tokens a step brings.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use sconce_models::grammar::{Allowed, Matcher, MatcherError};
 
@@ -14,8 +15,8 @@ use sconce_models::grammar::{Allowed, Matcher, MatcherError};
 #[derive(Debug, Clone)]
 pub struct Guide {
     matcher: Matcher,
-    /// As it was at the beginning, for where a guess has led it astray.
-    beginning: Matcher,
+    /// As it was at the beginning, for where a guess has led it astray; shared by the answers of a request.
+    beginning: Arc<Matcher>,
     /// What it has taken since.
     taken: Vec<u32>,
     /// Whether guesses are walked: not any more once one has led astray.
@@ -47,7 +48,7 @@ impl Guide {
     /// A grammar that the whole answer belongs to.
     pub fn new(matcher: Matcher) -> Self {
         Self {
-            beginning: matcher.clone(),
+            beginning: Arc::new(matcher.clone()),
             matcher,
             taken: Vec::new(),
             walks: true,
@@ -159,7 +160,7 @@ impl Guide {
             // Guesses may not change an answer: it is as if there had been none.
             self.walks = false;
             self.ready.truncate(1);
-            self.matcher = self.beginning.clone();
+            self.matcher = Matcher::clone(&self.beginning);
             for &id in &self.taken {
                 self.matcher.consume(id)?;
             }
