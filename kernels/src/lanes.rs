@@ -38,6 +38,20 @@ pub(crate) trait Lanes: Copy {
     fn max(self, other: Self) -> Self;
     /// Sum of the lanes, halves onto halves.
     fn sum(self) -> f32;
+    /// Lanes of both by turns: of the first halves, then of the second.
+    fn interleave(self, other: Self) -> (Self, Self);
+}
+
+/// Lane `c` of row `r` becomes lane `r` of row `c`.
+#[inline(always)]
+pub(crate) fn transpose<L: Lanes>(square: &mut [L; LANES]) {
+    // Number and lane of a cell are eight bits; each round rotates them by one.
+    for _ in 0..LANES.ilog2() {
+        let rows = *square;
+        for row in 0..LANES / 2 {
+            (square[2 * row], square[2 * row + 1]) = rows[row].interleave(rows[row + LANES / 2]);
+        }
+    }
 }
 
 /// A kernel over lanes; `run` must be `#[inline(always)]`.
@@ -132,6 +146,17 @@ impl Lanes for [f32; LANES] {
     fn sum(self) -> f32 {
         sum_lanes(self)
     }
+
+    #[inline(always)]
+    fn interleave(self, other: Self) -> (Self, Self) {
+        let half = |first: usize| {
+            std::array::from_fn(|lane| {
+                let from = if lane % 2 == 0 { self } else { other };
+                from[first + lane / 2]
+            })
+        };
+        (half(0), half(LANES / 2))
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -144,11 +169,13 @@ mod x86 {
         _mm256_add_ps, _mm256_andnot_ps, _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps,
         _mm256_cmp_ps, _mm256_cvtepi8_epi32, _mm256_cvtepi32_ps, _mm256_cvtepu16_epi32, _mm256_cvtph_ps,
         _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_loadu_ps, _mm256_loadu_si256, _mm256_max_ps,
-        _mm256_mul_ps, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps, _mm256_sub_ps, _mm512_add_epi32,
-        _mm512_add_ps, _mm512_castps_si512, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
+        _mm256_mul_ps, _mm256_permute2f128_ps, _mm256_set1_ps, _mm256_slli_epi32, _mm256_storeu_ps,
+        _mm256_sub_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps, _mm512_add_epi32, _mm512_add_ps,
+        _mm512_castps_si512, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cmp_ps_mask,
         _mm512_cvtepi8_epi32, _mm512_cvtepi32_ps, _mm512_cvtepu16_epi32, _mm512_cvtph_ps,
         _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_maskz_mov_ps, _mm512_max_ps,
-        _mm512_mul_ps, _mm512_set1_ps, _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
+        _mm512_mul_ps, _mm512_permutex2var_ps, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setr_epi32,
+        _mm512_slli_epi32, _mm512_storeu_ps, _mm512_sub_ps,
     };
 
     use half::{bf16, f16};
@@ -278,6 +305,12 @@ mod x86 {
             // SAFETY: inside `run_avx2`.
             unsafe { sum_of_eight(_mm256_add_ps(self.0, self.1)) }
         }
+
+        #[inline(always)]
+        fn interleave(self, other: Self) -> (Self, Self) {
+            // SAFETY: inside `run_avx2`.
+            unsafe { (interleave_eight(self.0, other.0), interleave_eight(self.1, other.1)) }
+        }
     }
 
     impl Lanes for Avx512 {
@@ -383,6 +416,19 @@ mod x86 {
                 ))
             }
         }
+
+        #[inline(always)]
+        fn interleave(self, other: Self) -> (Self, Self) {
+            // SAFETY: inside `run_avx512`.
+            unsafe {
+                let first = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+                let second = _mm512_add_epi32(first, _mm512_set1_epi32(8));
+                (
+                    Self(_mm512_permutex2var_ps(self.0, first, other.0)),
+                    Self(_mm512_permutex2var_ps(self.0, second, other.0)),
+                )
+            }
+        }
     }
 
     /// The lowest bits of `shifted` added to the exponents.
@@ -391,6 +437,15 @@ mod x86 {
     fn with_exponent(values: __m256, shifted: __m256) -> __m256 {
         let exponent = _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted));
         _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(values), exponent))
+    }
+
+    /// Lanes of both by turns.
+    #[inline]
+    #[target_feature(enable = "avx2,fma,f16c")]
+    fn interleave_eight(one: __m256, other: __m256) -> Avx2 {
+        // Pairs 0, 1, 4, 5 and 2, 3, 6, 7, as the instructions work within halves.
+        let (outer, inner) = (_mm256_unpacklo_ps(one, other), _mm256_unpackhi_ps(one, other));
+        Avx2(_mm256_permute2f128_ps::<0x20>(outer, inner), _mm256_permute2f128_ps::<0x31>(outer, inner))
     }
 
     #[inline]

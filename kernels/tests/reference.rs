@@ -136,8 +136,8 @@ proptest! {
 
     #[test]
     fn dense_linear_is_the_product_with_its_weights(
-        dtype in select(vec![DType::F32, DType::F16, DType::BF16]), seed in any::<u64>(), out in 1usize..40,
-        inner in 1usize..100, tokens in 1usize..20,
+        dtype in select(vec![DType::F32, DType::F16, DType::BF16]), seed in any::<u64>(), out in 1usize..120,
+        inner in 1usize..100, tokens in 1usize..100,
     ) {
         let mut noise = Noise(seed);
         let weight = noise.tensor(&[out, inner]).to_dtype(dtype).unwrap();

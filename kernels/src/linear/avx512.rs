@@ -5,13 +5,12 @@
 
 use std::arch::x86_64::{
     __m128i, __m256i, __m512, __m512i, _MM_HINT_T0, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_prefetch,
-    _mm_storeu_si128, _mm256_loadu_si256, _mm512_add_epi32, _mm512_and_si512, _mm512_castps_si512,
-    _mm512_castsi512_ps, _mm512_cvtepi8_epi32, _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps,
-    _mm512_cvtepu8_epi32, _mm512_cvtph_ps, _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps,
-    _mm512_loadu_si512, _mm512_maskz_cvtps_epi32, _mm512_max_epu32, _mm512_mul_ps, _mm512_or_si512,
-    _mm512_reduce_add_epi32, _mm512_reduce_max_epu32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_sll_epi16, _mm512_sll_epi32, _mm512_srl_epi16,
-    _mm512_storeu_ps, _mm512_xor_si512,
+    _mm_storeu_si128, _mm256_loadu_si256, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
+    _mm512_cvtepi8_epi32, _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtph_ps,
+    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_cvtps_epi32,
+    _mm512_max_epu32, _mm512_mul_ps, _mm512_or_si512, _mm512_reduce_add_epi32, _mm512_reduce_max_epu32,
+    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
+    _mm512_sll_epi16, _mm512_sll_epi32, _mm512_srl_epi16, _mm512_storeu_ps, _mm512_xor_si512,
 };
 use std::mem::MaybeUninit;
 use std::ops::Range;
@@ -115,21 +114,19 @@ fn prefetch(bytes: &[u8]) {
     }
 }
 
-/// Integer products of one block's groups with 32 codes, less the offset's part; two chains to hide latency.
+/// Integer products of one block's groups with 32 codes, less the offset's part. One chain: those of other rows hide its latency.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
 fn dot<K: Kind>(weights: &[__m512i; 8], span: Range<usize>, codes: &[i8], negated_sum: i32) -> __m512i {
-    let mut even = if K::OFFSET_SHIFT == 0 {
+    let mut sum = if K::OFFSET_SHIFT == 0 {
         _mm512_setzero_si512()
     } else {
         _mm512_sll_epi32(_mm512_set1_epi32(negated_sum), _mm_cvtsi32_si128(K::OFFSET_SHIFT as i32))
     };
-    let mut odd = _mm512_setzero_si512();
-    for pair in span.step_by(2) {
-        even = _mm512_dpbusd_epi32(even, weights[pair], four_codes(codes, pair));
-        odd = _mm512_dpbusd_epi32(odd, weights[pair + 1], four_codes(codes, pair + 1));
+    for group in span {
+        sum = _mm512_dpbusd_epi32(sum, weights[group], four_codes(codes, group));
     }
-    _mm512_add_epi32(even, odd)
+    sum
 }
 
 #[inline]

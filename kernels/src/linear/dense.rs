@@ -23,9 +23,17 @@ pub(super) enum Rows<'a> {
 }
 
 /// A weight type that widens to f32 exactly.
-trait Weight: Copy {
+pub(super) trait Weight: Copy {
     const ZERO: Self;
     fn widen<L: Lanes>(values: &[Self]) -> L;
+
+    /// Up to sixteen values, filled up with zeros.
+    #[inline(always)]
+    fn widen_rest<L: Lanes>(values: &[Self]) -> L {
+        let mut filled = [Self::ZERO; LANES];
+        filled[..values.len()].copy_from_slice(values);
+        Self::widen(&filled)
+    }
 }
 
 impl Weight for f32 {
@@ -169,10 +177,10 @@ fn tile<L: Lanes, W: Weight, const R: usize, const T: usize>(
     if whole < length {
         let mut loaded = [L::splat(0.0); T];
         for (loaded, x) in loaded.iter_mut().zip(x) {
-            *loaded = L::load(&filled_up(&x[whole..], 0.0));
+            *loaded = f32::widen_rest(&x[whole..]);
         }
         for row in 0..R {
-            let weights: L = W::widen(&filled_up(&weights[row][whole..], W::ZERO));
+            let weights: L = W::widen_rest(&weights[row][whole..]);
             for token in 0..T {
                 sums[row][token] = weights.mul_add(loaded[token], sums[row][token]);
             }
@@ -185,11 +193,4 @@ fn tile<L: Lanes, W: Weight, const R: usize, const T: usize>(
         }
     }
     totals
-}
-
-#[inline(always)]
-fn filled_up<T: Copy>(values: &[T], zero: T) -> [T; LANES] {
-    let mut filled = [zero; LANES];
-    filled[..values.len()].copy_from_slice(values);
-    filled
 }

@@ -6,6 +6,7 @@ use candle_core::Tensor;
 
 use super::activations::{Activations, Builder};
 use super::format::BLOCK;
+use super::turned::{self, Turned};
 use super::{Linear, Weights};
 use crate::view::{is_cpu, with_f32};
 use crate::{Cpu, Error, Result};
@@ -24,6 +25,7 @@ pub(super) struct Rows<'a> {
     pub inner: usize,
     plain: &'a [f32],
     rounded: Option<Cow<'a, Activations>>,
+    turned: Option<Turned>,
 }
 
 impl Rows<'_> {
@@ -35,6 +37,11 @@ impl Rows<'_> {
     /// `[tokens, inner]`, for dense weights.
     pub(super) fn plain(&self) -> &[f32] {
         self.plain
+    }
+
+    /// For dense weights, if there are many rows.
+    pub(super) fn turned(&self) -> Option<&Turned> {
+        self.turned.as_ref()
     }
 }
 
@@ -90,13 +97,21 @@ impl LinearInput {
             Form::Plain(x) => with_f32("linear", x, |plain| {
                 let rounds = linears.iter().any(|linear| linear.is_packed());
                 let rounded = rounds.then(|| Cow::Owned(Activations::round(cpu, plain, inner)));
-                body(&Rows { tokens, inner, plain, rounded })
+                let turns = tokens >= turned::FEWEST && linears.iter().any(|linear| linear.is_dense());
+                let turned = turns.then(|| Turned::of(cpu, plain, inner));
+                body(&Rows { tokens, inner, plain, rounded, turned })
             }),
             Form::Rounded { activations, .. } => {
                 if !linears.iter().all(|linear| linear.is_packed()) {
                     return Err(Error::shape("linear", "rows were rounded for other weights"));
                 }
-                body(&Rows { tokens, inner, plain: &[], rounded: Some(Cow::Borrowed(activations)) })
+                body(&Rows {
+                    tokens,
+                    inner,
+                    plain: &[],
+                    rounded: Some(Cow::Borrowed(activations)),
+                    turned: None,
+                })
             }
         }
     }
@@ -106,6 +121,10 @@ impl Linear {
     /// Whether activations are rounded for this layer.
     pub(crate) fn is_packed(&self) -> bool {
         matches!(self.0.weights, Weights::Packed(_))
+    }
+
+    fn is_dense(&self) -> bool {
+        matches!(self.0.weights, Weights::Dense(_))
     }
 }
 

@@ -21,6 +21,7 @@ mod product;
 mod scalar;
 mod slab;
 mod target;
+mod turned;
 
 use std::fmt;
 use std::sync::Arc;
@@ -150,6 +151,20 @@ impl Linear {
     /// [`Error::Shape`] if `x` is not `[t, in]`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         let mut results = Self::forward_all(&[self], x)?;
+        results.pop().ok_or_else(|| Error::shape("linear", "no result"))
+    }
+
+    /// [`Linear::forward`], its result on the host: `[t · out]`. On the CPU nothing is copied.
+    ///
+    /// # Errors
+    /// As [`Linear::forward`].
+    pub fn forward_to_host(&self, x: &Tensor) -> Result<Vec<f32>> {
+        if self.is_composed() {
+            return Ok(self.forward_composed(x)?.flatten_all()?.to_vec1()?);
+        }
+        let cpu = Cpu::host();
+        let x = LinearInput::from(x.clone());
+        let mut results = x.lend(cpu, &[self], |rows| multiply_all(cpu, &[self], rows))?;
         results.pop().ok_or_else(|| Error::shape("linear", "no result"))
     }
 

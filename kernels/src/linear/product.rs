@@ -12,7 +12,7 @@ use super::format::{Kind, with_kind};
 use super::input::Rows;
 use super::panels::{Panels, ROWS};
 use super::target::Target;
-use super::{Linear, Weights, dense, scalar};
+use super::{Linear, Weights, dense, scalar, turned};
 #[cfg(target_arch = "x86_64")]
 use super::{amx, avx2, avx512};
 use crate::fresh::Fresh;
@@ -72,9 +72,12 @@ fn multiply_into<'a>(
         units += out.div_ceil(ROWS);
     }
     // A tile of activations stays in the second-level cache while the weights stream past it.
-    let tile = ((256 << 10) / x.inner.max(1)).clamp(16, 512).next_multiple_of(16);
-    let tiles = x.tokens.div_ceil(tile);
+    let most_cells = if x.turned().is_some() { 512 << 10 } else { 256 << 10 };
+    let most_rows = (most_cells / x.inner.max(1)).clamp(16, 512).next_multiple_of(16);
+    let tile = x.tokens.div_ceil(x.tokens.div_ceil(most_rows).max(1)).next_multiple_of(16);
+    let tiles = x.tokens.div_ceil(tile.max(1));
     let chunk = units.div_ceil(cpu.pool().threads() * 4).clamp(1, MOST_UNITS);
+    let chunk = if x.turned().is_some() { chunk.next_multiple_of(turned::PANELS) } else { chunk };
     let chunks = units.div_ceil(chunk);
     cpu.pool().run(tiles * chunks, &|task| {
         let (tile_index, chunk_index) = (task / chunks, task % chunks);
@@ -103,6 +106,12 @@ fn multiply_units(cpu: Cpu, job: &Job<'_>, x: &Rows<'_>, units: Range<usize>, to
             let Some(weights) = dense_rows(weight, storage) else {
                 return;
             };
+            if let Some(turned) = x.turned() {
+                let span = turned::Span { rows: weights, units, x: turned, inner: x.inner };
+                // SAFETY: these units and tokens belong to one task.
+                unsafe { span.multiply(cpu.level(), tokens, &job.target) };
+                return;
+            }
             for unit in units {
                 let span = unit * ROWS..job.out.min((unit + 1) * ROWS);
                 // SAFETY: this unit and these tokens belong to one task.
