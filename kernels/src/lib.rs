@@ -14,6 +14,7 @@ pub mod attention;
 mod cache_write;
 mod cpu;
 mod error;
+mod freed_memory;
 mod fresh;
 mod huge_pages;
 mod lanes;

@@ -11,6 +11,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::freed_memory;
+
 /// How long a thread spins before it sleeps: longer than what a pass does between two jobs, much shorter than what a
 /// neighbour would notice. To sleep and to be woken takes about as long as a small job.
 const PATIENCE: Duration = Duration::from_micros(100);
@@ -61,7 +63,10 @@ impl Pool {
     /// The pool of this process: one thread per physical core it may use, the caller included.
     pub fn global() -> &'static Pool {
         static GLOBAL: OnceLock<Pool> = OnceLock::new();
-        GLOBAL.get_or_init(|| Pool::new(available_cores()))
+        GLOBAL.get_or_init(|| {
+            freed_memory::keep();
+            Pool::new(available_cores())
+        })
     }
 
     /// A pool in which `threads` threads work, the caller of [`Pool::run`] being one of them. A worker that

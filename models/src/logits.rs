@@ -22,15 +22,9 @@ impl Logits {
         Self { vocab, rows: Rows::Host(data) }
     }
 
-    /// Logits as the model's last tensor, `[rows, vocab]`, f32.
-    pub(crate) fn from_tensor(tensor: candle_core::Tensor) -> Result<Self, Error> {
-        let (_, vocab) = tensor.dims2()?;
-        let rows = if tensor.device().is_cpu() {
-            Rows::Host(tensor.flatten_all()?.to_vec1::<f32>()?)
-        } else {
-            Rows::Device(tensor)
-        };
-        Ok(Self { vocab, rows })
+    /// Logits on another device, `[rows, vocab]`, f32.
+    pub(crate) fn from_device(vocab: usize, tensor: candle_core::Tensor) -> Self {
+        Self { vocab, rows: Rows::Device(tensor) }
     }
 
     /// Width of a row.

@@ -8,8 +8,9 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::attention::format::{GROUP, piece_mut, piece_words, round};
 use crate::attention::format_on;
+use crate::pool::SharedSlice;
 use crate::view::is_cpu;
-use crate::{Error, PagedBatch, Result};
+use crate::{Cpu, Error, PagedBatch, Result};
 
 /// Writes `k` and `v` `[t, kv, d]` f32 to `batch`'s slots of `keys` and `values`, which are as a
 /// [`CacheFormat`](crate::CacheFormat) says.
@@ -46,6 +47,9 @@ fn check(new: [&Tensor; 2], cache: [&Tensor; 2], batch: &PagedBatch) -> Result<(
     }
     Ok(())
 }
+
+/// Fewer rows than this are not worth a task of their own.
+const FEWEST: usize = 4;
 
 /// Where new rows go.
 #[derive(Clone, Copy)]
@@ -88,23 +92,40 @@ impl InplaceOp2 for Rows<'_> {
 }
 
 impl Rows<'_> {
-    /// Slots lie in the cache: the batch was checked against its size.
-    fn write<T: Copy + Default>(&self, rows: &[f32], cache: &mut [T], convert: impl Fn(&mut [T], &[f32])) {
+    /// Slots lie in the cache, and no two are the same: the batch was checked.
+    fn write<T: Copy + Default + Send>(
+        &self,
+        rows: &[f32],
+        cache: &mut [T],
+        convert: impl Fn(&mut [T], &[f32]) + Sync,
+    ) {
         let &Self { block_size, kv_heads, width, .. } = self;
-        let mut converted = vec![T::default(); kv_heads * width];
-        for (slot, row) in self.slots.iter().zip(rows.chunks_exact(kv_heads * width)) {
-            convert(&mut converted, row);
-            let (block, position) = (*slot as usize / block_size, *slot as usize % block_size);
-            let heads = cache[block * block_size * kv_heads * width..].chunks_exact_mut(block_size * width);
-            for (cells, head) in heads.zip(converted.chunks_exact(width)) {
-                if self.turned {
-                    let column = cells[position..].iter_mut().step_by(block_size);
-                    column.zip(head).for_each(|(to, cell)| *to = *cell);
-                } else {
-                    cells[position * width..(position + 1) * width].copy_from_slice(head);
+        let row = kv_heads * width;
+        let cache = SharedSlice::new(cache);
+        // What is written lies scattered: the threads wait for memory side by side.
+        Cpu::host().pool().for_each_chunk(self.slots.len(), FEWEST, &|tokens| {
+            let mut converted = vec![T::default(); row];
+            for (slot, values) in
+                self.slots[tokens.clone()].iter().zip(rows[tokens.start * row..].chunks(row))
+            {
+                convert(&mut converted, values);
+                let (block, position) = (*slot as usize / block_size, *slot as usize % block_size);
+                for (head, values) in converted.chunks_exact(width).enumerate() {
+                    let cells = (block * kv_heads + head) * block_size * width;
+                    if self.turned {
+                        for (dimension, value) in values.iter().enumerate() {
+                            // SAFETY: a slot's cells belong to the one task that has the slot.
+                            let cell = unsafe { cache.range(cells + dimension * block_size + position, 1) };
+                            cell[0] = *value;
+                        }
+                    } else {
+                        // SAFETY: as above.
+                        let row = unsafe { cache.range(cells + position * width, width) };
+                        row.copy_from_slice(values);
+                    }
                 }
             }
-        }
+        });
     }
 
     /// As [`Rows::write`], rounded to codes.

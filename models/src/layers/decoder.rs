@@ -215,6 +215,9 @@ impl Model for CausalDecoder {
             return Ok(Logits::from_host(self.spec.vocab_size, Vec::new()));
         }
         let hidden = self.decoder.final_rows(&x, &batch.sample_rows)?;
-        Logits::from_tensor(self.head.forward(&hidden)?)
+        if hidden.device().is_cpu() {
+            return Ok(Logits::from_host(self.spec.vocab_size, self.head.forward_to_host(&hidden)?));
+        }
+        Ok(Logits::from_device(self.spec.vocab_size, self.head.forward(&hidden)?))
     }
 }
