@@ -32,7 +32,7 @@ fn taken() -> Vec<(&'static str, Value, Vec<Value>)> {
         ("n", json!(2), vec![json!(0), json!(-1), json!(65), json!(1.5), json!("2")]),
         ("max_tokens", json!(3), vec![json!(-1), json!(1.5), json!("3"), json!(4_294_967_296_u64)]),
         ("min_tokens", json!(1), vec![json!(-1), json!("1")]),
-        ("seed", json!(7), vec![json!(-1), json!(1.5), json!(18_446_744_073_709_551_616.0), json!("7")]),
+        ("seed", json!(-7), vec![json!(-1.5), json!(1.5), json!(18_446_744_073_709_551_616.0), json!("7")]),
         (
             "stop",
             json!(["a", "b"]),

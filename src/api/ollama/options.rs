@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::api::openai::fields::{Fields, ParameterError, string};
+use crate::api::openai::fields::{self, Fields, ParameterError, string};
 use crate::api::openai::sampling::AnswerOptions;
 use crate::generate::{Constraint, Effort, GenerateRequest, Names, Prompt, Reasoning, Sampling, ToolUse};
 
@@ -129,14 +129,10 @@ fn has_penalty(sampling: &Sampling) -> bool {
         || sampling.frequency_penalty != 0.0
 }
 
-/// Any whole number; below 0, which is a matter of chance, it is as if it were not there.
+/// Any whole number; -1, which is Ollama's for a matter of chance, is as if it were not there.
 fn seed(options: &mut Fields) -> Result<Option<u64>, ParameterError> {
-    match options.take("seed") {
-        None => Ok(None),
-        Some(Value::Number(seed)) if seed.as_i64().is_some_and(|seed| seed < 0) => Ok(None),
-        Some(Value::Number(seed)) if seed.is_u64() => Ok(seed.as_u64()),
-        Some(_) => Err(ParameterError::invalid(options.path("seed"), "must be a whole number")),
-    }
+    let given = options.take("seed").filter(|value| value.as_i64() != Some(-1));
+    given.map(|value| fields::seed(&value, || options.path("seed"))).transpose()
 }
 
 /// Most tokens of the answer; -1, -2 and 0 mean as many as the context has room for.
@@ -265,6 +261,14 @@ mod tests {
         assert_eq!((read.options.stop.len(), read.stream), (2, false));
         assert_eq!(read.constraint, Some(Constraint::JsonObject));
         assert_eq!(read.reasoning.effort, Some(Effort::High));
+    }
+
+    #[test]
+    fn a_seed_below_zero_is_one_but_for_minus_one() {
+        let seed =
+            |seed: i64| read(json!({"options": {"seed": seed}})).map(|read| read.options.sampling.seed);
+        assert_eq!((seed(-1), seed(0)), (Ok(None), Ok(Some(0))));
+        assert_eq!(seed(-2), Ok(Some(u64::MAX - 1)));
     }
 
     #[test]

@@ -279,6 +279,20 @@ pub fn integer(
     }
 }
 
+/// A seed: any whole number that has 64 bits, with a sign or without. Those below 0 are told apart by the same bits.
+///
+/// # Errors
+/// If it is something else.
+pub fn seed(value: &Value, path: impl FnOnce() -> String) -> Result<u64, ParameterError> {
+    let exact =
+        |number: f64| whole(-number).and_then(|number| i64::try_from(number).ok()).map(|number| -number);
+    let signed = value.as_i64().or_else(|| value.as_f64().and_then(exact));
+    match signed {
+        Some(below_zero @ ..0) => Ok(below_zero.cast_unsigned()),
+        _ => integer(value, 0..=u64::MAX, path),
+    }
+}
+
 /// The number without its fraction of zero, where that is exact.
 fn whole(number: f64) -> Option<u64> {
     const EXACT: f64 = 9_007_199_254_740_992.0; // 2^53
@@ -401,6 +415,20 @@ mod tests {
         assert!(fields.integer("c", 0..=9).is_err());
         assert_eq!(fields.integer("d", 0..=u64::MAX), Ok(Some(u64::MAX)));
         assert!(fields.integer("e", 0..=u64::MAX).is_err());
+    }
+
+    #[test]
+    fn a_seed_is_any_whole_number_of_64_bits_and_each_is_another() {
+        let read = |value: Value| seed(&value, || "seed".to_owned()).ok();
+        assert_eq!(
+            (read(json!(7)), read(json!(-1)), read(json!(-1.0))),
+            (Some(7), Some(u64::MAX), Some(u64::MAX))
+        );
+        assert_eq!((read(json!(0)), read(json!(-0.0)), read(json!(3.0))), (Some(0), Some(0), Some(3)));
+        assert_eq!((read(json!(i64::MIN)), read(json!(u64::MAX))), (Some(1 << 63), Some(u64::MAX)));
+        for wrong in [json!(-1.5), json!(1.5), json!("7"), json!(1e30), json!(-1e30), json!(true)] {
+            assert_eq!(read(wrong.clone()), None, "{wrong}");
+        }
     }
 
     #[test]

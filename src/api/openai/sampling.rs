@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use crate::api::openai::constraint;
-use crate::api::openai::fields::{Fields, ParameterError, integer, number, string};
+use crate::api::openai::fields::{Fields, ParameterError, integer, number, seed, string};
 use crate::generate::{
     Attribution, Constraint, GenerateRequest, Names, Priority, Prompt, Reasoning, Sampling, ToolUse,
 };
@@ -135,7 +135,7 @@ fn sampling(fields: &mut Fields) -> Result<Sampling, ParameterError> {
         presence_penalty: fields.number("presence_penalty", -2.0..=2.0)?.unwrap_or(0.0),
         frequency_penalty: fields.number("frequency_penalty", -2.0..=2.0)?.unwrap_or(0.0),
         logit_bias: logit_bias(fields)?,
-        seed: fields.integer("seed", 0..=u64::MAX)?,
+        seed: fields.take("seed").map(|value| seed(&value, || fields.path("seed"))).transpose()?,
         logprobs: None,
     })
 }

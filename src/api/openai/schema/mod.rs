@@ -74,8 +74,8 @@ pub(super) struct AnswerParameters {
     #[schema(schema_with = logit_bias)]
     logit_bias: Option<BTreeMap<String, f32>>,
     /// The same request with the same seed has the same answer.
-    #[schema(minimum = 0, example = 42)]
-    seed: Option<u64>,
+    #[schema(example = 42)]
+    seed: Option<i64>,
     /// Answers wanted.
     #[schema(minimum = 1, maximum = 64, default = 1, example = 1)]
     n: Option<u32>,
