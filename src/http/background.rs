@@ -1,11 +1,13 @@
 //! Work that goes on though its client has left: it is found again by its id, can be taken back, and may be followed.
 //!
 //! The one thing to know: the end of the server waits for it as for a request, and cuts it as one. One owner has only so
-//! much of it, so that there is room for others', and only so many bytes of what it said are remembered.
+//! much of it, so that there is room for others', and only so many bytes of what it said are remembered: of what goes on the
+//! beginning is forgotten where that is too much, so that the work itself need not end.
+
+mod said;
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use futures_util::{Stream, stream};
@@ -15,6 +17,8 @@ use tokio_util::task::TaskTracker;
 use tracing::Instrument;
 
 use crate::error::Code;
+pub use crate::http::background::said::Forgotten;
+use crate::http::background::said::Said;
 use crate::http::{ApiError, RequestContext};
 
 /// Work that is over and can still be followed from its beginning, at most.
@@ -55,26 +59,68 @@ struct All {
     running: HashMap<String, Work>,
     /// The latest is the last.
     over: VecDeque<Work>,
+    /// Bytes that are kept of what was said: of each owner, and of all together.
+    bytes: HashMap<String, usize>,
+    total: usize,
 }
 
 impl All {
-    /// The bytes of what was said by all work, or by one owner's.
-    fn bytes(&self, owner: Option<&str>) -> usize {
-        let all = self.running.values().chain(&self.over);
-        let of_owner = all.filter(|work| owner.is_none_or(|owner| work.0.owner == owner));
-        of_owner.map(Work::bytes).sum()
+    fn count_said(&mut self, owner: &str, bytes: usize) {
+        self.total += bytes;
+        match self.bytes.get_mut(owner) {
+            Some(counted) => *counted += bytes,
+            None => drop(self.bytes.insert(owner.to_owned(), bytes)),
+        }
     }
 
-    /// Forgets work that is over until there is no more than may be: first the owner's who has too much.
-    fn shrink(&mut self, owner: &str, bounds: &Bounds) {
-        while self.bytes(Some(owner)) > bounds.bytes.0 {
-            let Some(oldest) = self.over.iter().position(|work| work.0.owner == owner) else { break };
-            self.over.remove(oldest);
+    fn count_forgotten(&mut self, owner: &str, bytes: usize) {
+        self.total -= bytes;
+        if let Some(counted) = self.bytes.get_mut(owner) {
+            *counted -= bytes;
+            if *counted == 0 {
+                self.bytes.remove(owner);
+            }
         }
-        while self.over.len() > MOST_REMEMBERED || self.bytes(None) > bounds.bytes.1 {
-            if self.over.pop_front().is_none() {
+    }
+
+    /// Forgets what was said until no more is kept than may be: first of the owner's who has too much.
+    fn shrink(&mut self, owner: &str, bounds: &Bounds) {
+        loop {
+            let kept = self.bytes.get(owner).copied().unwrap_or(0);
+            if kept <= bounds.bytes.0 || !self.forget_some(Some(owner), kept - bounds.bytes.0) {
                 break;
             }
+        }
+        while self.over.len() > MOST_REMEMBERED {
+            self.forget_over(0);
+        }
+        while self.total > bounds.bytes.1 && self.forget_some(None, self.total - bounds.bytes.1) {}
+    }
+
+    /// Forgets the oldest work that is over, or so many bytes from the beginning of that which said the most; whether there
+    /// was anything.
+    fn forget_some(&mut self, owner: Option<&str>, excess: usize) -> bool {
+        let is_meant = |work: &&Work| owner.is_none_or(|owner| work.0.owner == owner) && work.bytes() > 0;
+        if let Some(oldest) = self.over.iter().position(|work| is_meant(&work)) {
+            // Whoever still listens is told: what they hold would be counted by nobody.
+            let forgotten = self.over[oldest].forget(usize::MAX);
+            let owner = self.over[oldest].0.owner.clone();
+            self.count_forgotten(&owner, forgotten);
+            self.over.remove(oldest);
+            return true;
+        }
+        let Some(longest) = self.running.values().filter(is_meant).max_by_key(|work| work.bytes()).cloned()
+        else {
+            return false;
+        };
+        let forgotten = longest.forget(excess);
+        self.count_forgotten(&longest.0.owner, forgotten);
+        true
+    }
+
+    fn forget_over(&mut self, place: usize) {
+        if let Some(work) = self.over.remove(place) {
+            self.count_forgotten(&work.0.owner, work.bytes());
         }
     }
 }
@@ -87,7 +133,7 @@ pub struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut all = self.background.all();
+        let mut all = self.background.0.all();
         if let Some(taken) = all.places.get_mut(&self.owner) {
             *taken -= 1;
             if *taken == 0 {
@@ -104,11 +150,11 @@ pub struct Work(Arc<Piece>);
 struct Piece {
     id: String,
     owner: String,
-    bytes: AtomicUsize,
+    background: Weak<Inner>,
     cancelled: CancellationToken,
     over: CancellationToken,
     /// None: it cannot be followed.
-    said: Option<watch::Sender<Vec<Arc<str>>>>,
+    said: Option<watch::Sender<Said>>,
 }
 
 impl Background {
@@ -126,19 +172,13 @@ impl Background {
     /// # Errors
     /// 429 `rate_limit_exceeded` while they have as many as one may have, or all together have.
     pub fn place(&self, owner: &str) -> Result<Place, ApiError> {
-        let Bounds { running, bytes } = self.0.bounds;
-        let mut all = self.all();
+        let Bounds { running, .. } = self.0.bounds;
+        let mut all = self.0.all();
         let (own, total) = (all.places.get(owner).copied().unwrap_or(0), all.places.values().sum::<usize>());
         if own >= running.0 {
             return Err(full(format!(
                 "`background`: {own} of your responses are being made, the most at once"
             )));
-        }
-        let said: usize = all.running.values().filter(|work| work.0.owner == owner).map(Work::bytes).sum();
-        if said >= bytes.0 {
-            return Err(full(
-                "`background`: your responses that are being made take all their memory".to_owned(),
-            ));
         }
         if total >= running.1 {
             return Err(full(format!("`background`: {total} responses are being made, the most at once")));
@@ -155,12 +195,12 @@ impl Background {
         let work = Work(Arc::new(Piece {
             id: id.to_owned(),
             owner: place.owner.clone(),
-            bytes: AtomicUsize::new(0),
+            background: Arc::downgrade(&self.0),
             cancelled: CancellationToken::new(),
             over: CancellationToken::new(),
             said: can_be_followed.then(watch::Sender::default),
         }));
-        self.all().running.insert(id.to_owned(), work.clone());
+        self.0.all().running.insert(id.to_owned(), work.clone());
         let ending = Ending { background: self.clone(), work: work.clone(), place: Some(place) };
         let running = run(work.clone());
         let task = async move {
@@ -173,19 +213,22 @@ impl Background {
 
     /// Work that goes on here, or went on here lately.
     pub fn find(&self, id: &str) -> Option<Work> {
-        let all = self.all();
+        let all = self.0.all();
         let over = all.over.iter().rev().find(|work| work.0.id == id);
         all.running.get(id).or(over).cloned()
     }
 
     /// The ids of all that goes on.
     pub fn running(&self) -> Vec<String> {
-        self.all().running.keys().cloned().collect()
+        self.0.all().running.keys().cloned().collect()
     }
 
     /// Forgets work that is over.
     pub fn forget(&self, id: &str) {
-        self.all().over.retain(|work| work.0.id != id);
+        let mut all = self.0.all();
+        while let Some(place) = all.over.iter().position(|work| work.0.id == id) {
+            all.forget_over(place);
+        }
     }
 
     /// Waits until nothing goes on.
@@ -193,9 +236,11 @@ impl Background {
         self.0.tasks.close();
         self.0.tasks.wait().await;
     }
+}
 
+impl Inner {
     fn all(&self) -> MutexGuard<'_, All> {
-        self.0.all.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -212,7 +257,7 @@ struct Ending {
 
 impl Drop for Ending {
     fn drop(&mut self) {
-        let mut all = self.background.all();
+        let mut all = self.background.0.all();
         all.running.remove(&self.work.0.id);
         if self.work.0.said.is_some() {
             all.over.push_back(self.work.clone());
@@ -248,37 +293,49 @@ impl Work {
 
     /// Says something to those who follow.
     pub fn say(&self, texts: impl IntoIterator<Item = String>) {
-        if let Some(said) = &self.0.said {
-            let count = |text: String| {
-                self.0.bytes.fetch_add(text.len(), Ordering::Relaxed);
-                Arc::from(text)
-            };
-            said.send_modify(|all| all.extend(texts.into_iter().map(count)));
-        }
+        let (Some(said), Some(background)) = (&self.0.said, self.0.background.upgrade()) else { return };
+        let texts: Vec<Arc<str>> = texts.into_iter().map(Arc::from).collect();
+        let mut all = background.all();
+        all.count_said(&self.0.owner, texts.iter().map(|text| text.len()).sum());
+        said.send_modify(|said| said.extend(texts));
+        all.shrink(&self.0.owner, &background.bounds);
+    }
+
+    /// How many of the first things that it said are not kept any longer.
+    pub fn forgotten(&self) -> usize {
+        self.0.said.as_ref().map_or(0, |said| said.borrow().forgotten())
     }
 
     /// How many bytes are kept of what it said.
     fn bytes(&self) -> usize {
-        self.0.bytes.load(Ordering::Relaxed)
+        self.0.said.as_ref().map_or(0, |said| said.borrow().bytes())
     }
 
-    /// What it said and will say, without the first so many; ends with it.
-    pub fn follow(&self, skipped: usize) -> impl Stream<Item = Arc<str>> + Send + 'static {
+    /// Forgets so many bytes from the beginning, or a little more; how many they were.
+    fn forget(&self, bytes: usize) -> usize {
+        let mut forgotten = 0;
+        if let Some(said) = &self.0.said {
+            said.send_modify(|said| forgotten = said.forget(bytes));
+        }
+        forgotten
+    }
+
+    /// What it said and will say, without the first so many; ends with it, or with what it said and is not kept any longer.
+    pub fn follow(&self, skipped: usize) -> impl Stream<Item = Result<Arc<str>, Forgotten>> + Send + 'static {
         let heard = self.0.said.as_ref().map(watch::Sender::subscribe);
-        let work = self.clone();
-        stream::unfold((heard, work, skipped), |(mut heard, work, next)| async move {
-            let said = heard.as_mut()?;
+        stream::unfold((heard, self.clone(), skipped), |(heard, work, next)| async move {
+            let mut heard = heard?;
             loop {
                 let is_over = work.0.over.is_cancelled();
-                let text = said.borrow_and_update().get(next).cloned();
-                if let Some(text) = text {
-                    return Some((text, (heard, work, next + 1)));
-                }
-                if is_over {
-                    return None;
+                let text = heard.borrow_and_update().get(next);
+                match text {
+                    Ok(Some(text)) => return Some((Ok(text), (Some(heard), work, next + 1))),
+                    Err(forgotten) => return Some((Err(forgotten), (None, work, next))),
+                    Ok(None) if is_over => return None,
+                    Ok(None) => {}
                 }
                 tokio::select! {
-                    _ = said.changed() => {}
+                    _ = heard.changed() => {}
                     () = work.over() => {}
                 }
             }
@@ -287,101 +344,4 @@ impl Work {
 }
 
 #[cfg(test)]
-mod tests {
-    use futures_util::StreamExt;
-    use tokio::sync::oneshot;
-
-    use super::*;
-
-    fn place(background: &Background) -> Place {
-        background.place("owner").map_err(|error| error.number()).expect("there is room")
-    }
-
-    #[tokio::test]
-    async fn work_is_found_followed_and_over() {
-        let background = Background::new(128);
-        let (more, go_on) = oneshot::channel::<()>();
-        let work = background.begin(place(&background), "a", true, |work| async move {
-            work.say(["1".to_owned(), "2".to_owned()]);
-            go_on.await.expect("the test sends it");
-            work.say(["3".to_owned()]);
-        });
-        let mut followed = Box::pin(background.find("a").expect("it goes on").follow(1));
-        assert_eq!(followed.next().await.as_deref(), Some("2"));
-        assert_eq!(background.running(), ["a"]);
-        more.send(()).expect("it waits");
-        assert_eq!(followed.next().await.as_deref(), Some("3"));
-        assert_eq!(followed.next().await, None);
-        work.over().await;
-        assert!(background.running().is_empty());
-        let again: Vec<_> = background.find("a").expect("it was here lately").follow(0).collect().await;
-        assert_eq!(again.len(), 3);
-        background.finished().await;
-        background.forget("a");
-        assert!(background.find("a").is_none());
-    }
-
-    #[tokio::test]
-    async fn work_that_is_taken_back_or_panics_is_over() {
-        let background = Background::new(128);
-        let cancelled =
-            background.begin(place(&background), "a", false, |work| async move { work.cancelled().await });
-        cancelled.cancel();
-        cancelled.over().await;
-        let broken =
-            background.begin(place(&background), "b", true, |_| async { panic!("forced by the test") });
-        broken.over().await;
-        assert!(background.find("a").is_none() && background.running().is_empty());
-        assert_eq!(broken.follow(0).count().await, 0);
-    }
-
-    #[tokio::test]
-    async fn only_the_latest_are_remembered() {
-        let background = Background::new(128);
-        for number in 0..=MOST_REMEMBERED {
-            background.begin(place(&background), &number.to_string(), true, |_| async {}).over().await;
-        }
-        assert!(background.find("0").is_none() && background.find("1").is_some());
-    }
-
-    #[tokio::test]
-    async fn one_owner_leaves_room_for_others() {
-        let background = Background::within(Bounds { running: (2, 3), bytes: (100, 100) });
-        let (first, _second) = (place(&background), place(&background));
-        let refused = background.place("owner").map(|_| ()).expect_err("they have two");
-        assert_eq!((refused.number(), refused.message().contains("`background`")), (42901, true));
-        let _third = background.place("another").map_err(|error| error.number()).expect("it is another's");
-        assert!(background.place("a third").is_err(), "there are three");
-        drop(first);
-        assert!(background.place("a third").is_ok());
-    }
-
-    #[tokio::test]
-    async fn what_was_said_is_remembered_up_to_so_many_bytes_and_ones_own_goes_first() {
-        let background = Background::within(Bounds { running: (9, 9), bytes: (100, 150) });
-        let say = async |owner: &str, id: &str, bytes: usize| {
-            let place = background.place(owner).map_err(|error| error.number()).expect("there is room");
-            let text = "x".repeat(bytes);
-            background.begin(place, id, true, |work| async move { work.say([text]) }).over().await;
-        };
-        let known = |id: &str| background.find(id).is_some();
-        say("other", "other", 60).await;
-        say("owner", "1", 50).await;
-        say("owner", "2", 40).await;
-        assert!(known("other") && known("1") && known("2"));
-        say("owner", "3", 20).await;
-        assert!(known("other") && !known("1") && known("2") && known("3"), "their own oldest went");
-        say("third", "third", 60).await;
-        assert!(!known("other") && known("2") && known("third"), "there was too much of all");
-        say("owner", "4", 101).await;
-        assert!(!known("4"), "it is too much by itself");
-        let busy = background.begin(place(&background), "5", true, |work| async move {
-            work.say(["x".repeat(100)]);
-            work.cancelled().await;
-        });
-        let mut heard = Box::pin(busy.follow(0));
-        heard.next().await.expect("it is said");
-        assert!(background.place("owner").is_err(), "what goes on is counted, too");
-        busy.cancel();
-    }
-}
+mod tests;

@@ -122,6 +122,9 @@ pub async fn retrieve(
     let skipped = query.starting_after.map_or(0, |number| number.saturating_add(1));
     let first = skipped;
     let skipped = usize::try_from(skipped).unwrap_or(usize::MAX);
+    if skipped < work.forgotten() {
+        return Err(run::forgotten(&work).into());
+    }
     let interruption = Interruption::of_request(user.caller(), ModelUser::PERMISSION, app.shutdown());
     let events = run::followed(&work, skipped);
     Ok(sse::named_events_from(&app, interruption, events, run::error_event, first))

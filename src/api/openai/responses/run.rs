@@ -18,7 +18,7 @@ use crate::auth::responses::OwnResponses;
 use crate::auth::{AuthError, ModelUser, new_id};
 use crate::error::Code;
 use crate::generate::GenerationEvent;
-use crate::http::background::{Place, Work};
+use crate::http::background::{Forgotten, Place, Work};
 use crate::http::metered::Metered;
 use crate::http::state::Models;
 use crate::http::{ApiError, AppState, sse};
@@ -228,10 +228,24 @@ pub fn followed(
     work: &Work,
     skipped: usize,
 ) -> impl Stream<Item = Result<Vec<Value>, ApiError>> + Send + 'static {
-    work.follow(skipped).map(|text| match serde_json::from_str(&text) {
-        Ok(event) => Ok(vec![event]),
-        Err(_) => Err(ApiError::internal()),
+    let followed = work.clone();
+    work.follow(skipped).map(move |text| match text.map(|text| serde_json::from_str(&text)) {
+        Ok(Ok(event)) => Ok(vec![event]),
+        Ok(Err(_)) => Err(ApiError::internal()),
+        Err(Forgotten) => Err(forgotten(&followed)),
     })
+}
+
+/// What is said to those who want to hear what is not kept any longer.
+pub fn forgotten(work: &Work) -> ApiError {
+    const NAME: &str = "starting_after";
+    // The events are numbered from 0.
+    let last = work.forgotten().saturating_sub(1);
+    let message = format!(
+        "`{NAME}` must be {last} at least: the events up to that were too many to be kept. Without `stream` the response \
+         is shown whole"
+    );
+    ApiError::new(Code::InvalidValue, message).or_param(NAME)
 }
 
 fn say(work: &Work, events: Vec<Value>) {
