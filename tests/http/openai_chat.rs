@@ -14,7 +14,10 @@ fn keys(value: &Value) -> Vec<&str> {
 async fn a_whole_answer_has_the_shape_clients_know() {
     let app = TestApp::start().await;
     let answer = app.ask(PATH, &chat("Hello")).await;
-    assert_eq!(keys(&answer), ["id", "object", "created", "model", "system_fingerprint", "choices", "usage"]);
+    assert_eq!(
+        keys(&answer),
+        ["id", "object", "created", "model", "system_fingerprint", "service_tier", "choices", "usage"]
+    );
     assert!(answer["id"].as_str().is_some_and(|id| id.starts_with("chatcmpl-")));
     assert_eq!((answer["object"].as_str(), answer["model"].as_str()), (Some("chat.completion"), Some(CHAT)));
     let choice = &answer["choices"][0];
@@ -35,7 +38,10 @@ async fn a_stream_begins_with_the_role_and_ends_with_a_reason_and_done() {
     let events = app.events(PATH, &with(body, "stream", true)).await;
     assert!(events.done);
     let first = &events.data[0];
-    assert_eq!(keys(first), ["id", "object", "created", "model", "system_fingerprint", "choices"]);
+    assert_eq!(
+        keys(first),
+        ["id", "object", "created", "model", "system_fingerprint", "service_tier", "choices"]
+    );
     assert_eq!(first["object"], "chat.completion.chunk");
     assert_eq!(first["choices"][0]["delta"], json!({"role": "assistant", "content": "", "refusal": null}));
     assert!(first["choices"][0]["finish_reason"].is_null());

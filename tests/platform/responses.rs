@@ -243,6 +243,8 @@ async fn what_is_made_in_the_background_is_there_when_it_is_done() {
     assert_eq!((&queued["status"], &queued["background"]), (&json!("queued"), &json!(true)));
     let found = over(&app, &id(&queued)).await;
     assert_eq!((&found["status"], text(&found)), (&json!("incomplete"), text(&whole)));
+    let tiers = (&whole["service_tier"], &queued["service_tier"], &found["service_tier"]);
+    assert_eq!(tiers, (&json!("default"), &json!("flex"), &json!("flex")), "nobody waits for it");
     // It is over: that it is taken back changes nothing.
     let cancelled = app.ask(&format!("{PATH}/{}/cancel", id(&queued)), &json!({})).await;
     assert_eq!(cancelled, found);

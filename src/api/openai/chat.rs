@@ -12,11 +12,11 @@ use crate::api::openai::tools::{self, Tools};
 use crate::api::openai::types::{
     Call, CallDelta, ChatChoice, ChatLogprobs, ChunkChoice, Delta, Envelope, Head, Message, finish_reason,
 };
-use crate::api::openai::{error_event, messages, schema};
+use crate::api::openai::{error_event, messages, schema, service_tier};
 use crate::auth::ModelUser;
 use crate::generate::{
-    Answer, AnswerChoice, Effort, EndReason, GenerateRequest, GenerationEvent, Priority, Prompt, Reasoning,
-    TextToken, ToolChoice, Verbosity,
+    Answer, AnswerChoice, Effort, EndReason, GenerateRequest, GenerationEvent, Prompt, Reasoning, TextToken,
+    ToolChoice, Verbosity,
 };
 use crate::http::metered::Metered;
 use crate::http::state::Models;
@@ -107,8 +107,10 @@ async fn begin(
     let object = if stream.stream { "chat.completion.chunk" } else { "chat.completion" };
     let (model, logprobs) = (generate.model.clone(), generate.sampling.logprobs.is_some());
     let must_call = matches!(generate.tools.choice, ToolChoice::Required(_));
+    let tier = service_tier::used(generate.priority, models);
     let generation = inference::start(app, models, vec![generate], ENDPOINT).await?;
-    let head = Head::new("chatcmpl", object, model, generation.fingerprint());
+    let mut head = Head::new("chatcmpl", object, model, generation.fingerprint());
+    head.service_tier = Some(tier);
     let writer = ChatWriter { head, logprobs, include_usage: stream.include_usage, legacy, must_call };
     Ok((generation, writer))
 }
@@ -143,7 +145,7 @@ impl ChatRequest {
         let (metadata, safety_identifier) =
             (metadata(&mut fields)?, end_user(&mut fields, "safety_identifier")?);
         options.end_user = safety_identifier.or(options.end_user);
-        let priority = service_tier(&mut fields)?;
+        let priority = service_tier::take(&mut fields)?;
         check_fixed_values(&mut fields)?;
         fields.accept(WITHOUT_EFFECT);
         fields.refuse(REFUSED)?;
@@ -192,22 +194,6 @@ fn metadata(fields: &mut Fields) -> Result<Map<String, Value>, ParameterError> {
                  {MAX_NOTE_NAME} characters"
             );
             Err(ParameterError::invalid("metadata", reason))
-        }
-    }
-}
-
-/// Who goes first.
-///
-/// # Errors
-/// For a tier that is not there.
-pub(in crate::api::openai) fn service_tier(fields: &mut Fields) -> Result<Priority, ParameterError> {
-    match fields.string("service_tier")?.as_deref() {
-        None | Some("auto" | "default") => Ok(Priority::Normal),
-        Some("flex") => Ok(Priority::Batch),
-        Some("priority") => Ok(Priority::High),
-        Some(_) => {
-            let reason = "there are the tiers `auto`, `default`, `flex` and `priority`";
-            Err(ParameterError::unsupported("service_tier", reason))
         }
     }
 }

@@ -15,6 +15,7 @@ pub mod rerank;
 pub mod responses;
 pub(in crate::api) mod sampling;
 pub mod schema;
+mod service_tier;
 pub mod tokenize;
 mod tools;
 pub(in crate::api) mod types;

@@ -109,6 +109,9 @@ pub struct Head {
     pub model: String,
     /// Same fingerprint, same request and seed: same answer.
     pub system_fingerprint: String,
+    /// Who went first; only chats tell.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<&'static str>,
 }
 
 impl Head {
@@ -120,6 +123,7 @@ impl Head {
             created: inference::now(),
             model,
             system_fingerprint: fingerprint.to_owned(),
+            service_tier: None,
         }
     }
 }

@@ -40,22 +40,24 @@ pub struct Maker {
     sequence: u64,
 }
 
-/// What holds where the request says nothing.
+/// What holds where the request says nothing, or whatever it says.
 #[derive(Debug, Clone, Copy)]
 pub struct Effective {
     /// How much chance there is.
     pub temperature: f64,
     /// Among how likely tokens.
     pub top_p: f64,
+    /// Who goes first.
+    pub service_tier: &'static str,
 }
 
 impl Effective {
     /// What the model's files and its administrator say, else what is usual.
-    pub fn of(defaults: &GenerationDefaults) -> Self {
+    pub fn of(defaults: &GenerationDefaults, service_tier: &'static str) -> Self {
         // By its digits: the same number with more of them is another.
         let number =
             |number: Option<f32>| number.and_then(|number| number.to_string().parse().ok()).unwrap_or(1.0);
-        Self { temperature: number(defaults.temperature), top_p: number(defaults.top_p) }
+        Self { temperature: number(defaults.temperature), top_p: number(defaults.top_p), service_tier }
     }
 }
 
@@ -402,7 +404,7 @@ impl Maker {
             "prompt_cache_key": echoed("prompt_cache_key"),
             "reasoning": echoed("reasoning"),
             "safety_identifier": echoed("safety_identifier"),
-            "service_tier": echoed("service_tier"),
+            "service_tier": self.effective.service_tier,
             "store": self.is_stored,
             "temperature": or("temperature", self.effective.temperature),
             "text": echoed("text"),

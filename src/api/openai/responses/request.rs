@@ -2,13 +2,13 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::api::openai::chat::service_tier;
 use crate::api::openai::fields::{Fields, ParameterError, kind, number, string};
 use crate::api::openai::responses::conversation;
 use crate::api::openai::responses::included::Included;
 use crate::api::openai::responses::item::{self, Item};
 use crate::api::openai::responses::tools::{Tools, is_name};
 use crate::api::openai::sampling::end_user;
+use crate::api::openai::service_tier;
 use crate::generate::{
     Attribution, Constraint, Effort, GenerateRequest, Names, Priority, Prompt, Reasoning, Sampling, Verbosity,
 };
@@ -107,9 +107,8 @@ impl ResponseRequest {
     pub fn read(body: Value) -> Result<Self, ParameterError> {
         let mut fields = Fields::of(body, "")?;
         let question = Question::take(&mut fields)?;
-        let priority = service_tier(&mut fields)?;
+        let priority = service_tier::take(&mut fields)?;
         let mut echoed = Echoed::take(&mut fields, &question)?;
-        echoed.put("service_tier", tier(priority));
         let (thoughts, wants_logprobs) = include(&mut fields)?;
         let mut sampling = sampling(&mut fields, &mut echoed)?;
         if wants_logprobs {
@@ -284,15 +283,6 @@ fn input(fields: &mut Fields, goes_on: bool) -> Result<Vec<Item>, ParameterError
     }
     let given = fields.take("input").filter(|value| !is_empty(value));
     given.map_or_else(|| Ok(Vec::new()), item::read_input)
-}
-
-/// What a priority is called.
-const fn tier(priority: Priority) -> &'static str {
-    match priority {
-        Priority::Batch => "flex",
-        Priority::Normal => "default",
-        Priority::High => "priority",
-    }
 }
 
 fn within(text: Option<String>, name: &str, most: usize) -> Result<Option<String>, ParameterError> {

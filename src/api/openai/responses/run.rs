@@ -14,6 +14,7 @@ use crate::api::openai::responses::item::{self, Item};
 use crate::api::openai::responses::keeping::{self, Keeping};
 use crate::api::openai::responses::maker::{Effective, Maker};
 use crate::api::openai::responses::request::{Question, ResponseRequest};
+use crate::api::openai::service_tier;
 use crate::auth::responses::OwnResponses;
 use crate::auth::{AuthError, ModelUser, new_id};
 use crate::error::Code;
@@ -88,7 +89,7 @@ async fn begin(
     // Held until the generation holds it.
     let lease = models.lease(&request.question.model).await?;
     let id = new_id("resp");
-    let effective = Effective::of(lease.defaults());
+    let effective = Effective::of(lease.defaults(), service_tier::used(request.priority, models));
     let maker = Maker::new(&id, request, effective, retention.is_some());
     let record = retention.map(|retention| Keeping {
         responses: user.responses(),

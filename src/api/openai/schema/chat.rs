@@ -316,6 +316,7 @@ fn metadata() -> Schema {
     "created": 1_677_652_288,
     "model": "gpt-4o",
     "system_fingerprint": "fp_4c3f2a1b0d9e8f70",
+    "service_tier": "default",
     "choices": [{
         "index": 0,
         "message": {"role": "assistant", "content": "Hello there! How can I help you today?", "refusal": null},
@@ -343,6 +344,9 @@ pub struct OpenAiChatCompletion {
     /// Same fingerprint, same request and seed: same answer.
     #[schema(example = "fp_4c3f2a1b0d9e8f70")]
     system_fingerprint: String,
+    /// Who went first where not all could: `default`, `flex` or `priority`.
+    #[schema(example = "default")]
+    service_tier: String,
     /// As many as were asked for by `n`.
     choices: Vec<ChatChoice>,
     usage: Usage,
@@ -357,6 +361,7 @@ pub struct OpenAiChatCompletion {
     "created": 1_694_268_190,
     "model": "gpt-4o",
     "system_fingerprint": "fp_4c3f2a1b0d9e8f70",
+    "service_tier": "default",
     "choices": [{"index": 0, "delta": {"content": "Hello"}, "logprobs": null, "finish_reason": null}]
 }))]
 pub struct OpenAiChatCompletionChunk {
@@ -375,6 +380,9 @@ pub struct OpenAiChatCompletionChunk {
     /// Same fingerprint, same request and seed: same answer.
     #[schema(example = "fp_4c3f2a1b0d9e8f70")]
     system_fingerprint: String,
+    /// Who went first where not all could: `default`, `flex` or `priority`.
+    #[schema(example = "default")]
+    service_tier: String,
     /// One, or none in the piece that tells the usage.
     choices: Vec<ChunkChoice>,
     /// Only with `stream_options.include_usage`: in the last piece, and null in all others.

@@ -12,7 +12,7 @@ fn request(body: Value) -> ResponseRequest {
 }
 
 fn made(request: &ResponseRequest, events: Vec<GenerationEvent>) -> (Maker, Vec<Value>) {
-    let effective = Effective { temperature: 1.0, top_p: 0.9 };
+    let effective = Effective { temperature: 1.0, top_p: 0.9, service_tier: "flex" };
     let mut request = request.clone();
     request.stream = true;
     let mut maker = Maker::new("resp_1", &request, effective, true);
@@ -170,12 +170,12 @@ fn what_is_cut_breaks_or_is_taken_back_says_so() {
 
 #[test]
 fn numbers_are_shown_as_they_were_sent() {
-    let sent = json!({"temperature": 0.9, "max_tool_calls": 3, "service_tier": "flex"});
+    let sent = json!({"temperature": 0.9, "max_tool_calls": 3});
     let body = made(&request(sent), Vec::new()).0.body();
     assert_eq!((&body["temperature"], &body["top_p"]), (&json!(0.9), &json!(0.9)));
     assert_eq!((&body["max_tool_calls"], &body["service_tier"]), (&json!(3), &json!("flex")));
     let defaults = GenerationDefaults { temperature: Some(0.6), ..GenerationDefaults::default() };
-    let effective = Effective::of(&defaults);
+    let effective = Effective::of(&defaults, "default");
     assert_eq!((json!(effective.temperature), json!(effective.top_p)), (json!(0.6), json!(1.0)));
 }
 
