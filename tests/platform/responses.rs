@@ -391,6 +391,7 @@ async fn every_parameter_is_honoured_or_refused_by_its_name() {
         ("prompt_cache_key", json!("mine")),
         ("instructions", json!("Be brief.")),
         ("truncation", json!("disabled")),
+        ("truncation", json!("auto")),
         ("parallel_tool_calls", json!(false)),
         ("temperature", json!(0.9)),
         ("top_p", json!(0.1)),
@@ -404,7 +405,7 @@ async fn every_parameter_is_honoured_or_refused_by_its_name() {
     for (name, value, param) in [
         ("conversation", json!("conv_1"), "conversation"),
         ("prompt", json!({"id": "pmpt_1"}), "prompt"),
-        ("truncation", json!("auto"), "truncation"),
+        ("truncation", json!("always"), "truncation"),
         ("service_tier", json!("scale"), "service_tier"),
         ("metadata", json!({"": "x"}), "metadata"),
         ("safety_identifier", json!("s".repeat(65)), "safety_identifier"),
@@ -425,6 +426,56 @@ async fn every_parameter_is_honoured_or_refused_by_its_name() {
         let (status, error) = app.refused(PATH, &with(ask("Hello"), name, value.clone())).await;
         assert_eq!((status, &error["param"]), (400, &json!(param)), "{name} {value}: {error}");
     }
+}
+
+#[tokio::test]
+async fn a_conversation_that_is_too_long_loses_its_oldest_turns_where_it_may() {
+    let app = TestApp::start().await;
+    let said = |role: &str, text: &str| json!({"role": role, "content": text});
+    let turn =
+        |number: usize| [said("user", &format!("{number} {}", "word ".repeat(5))), said("assistant", "Yes.")];
+    let talk = |turns: std::ops::Range<usize>| -> Value {
+        let rules = [said("developer", "Be good.")];
+        rules.into_iter().chain(turns.flat_map(turn)).chain([said("user", "Well?")]).collect()
+    };
+    let asked = with(ask(talk(0..40)), "instructions", "Be brief.");
+    let (status, error) = app.refused(PATH, &asked).await;
+    assert_eq!((status, &error["code"]), (400, &json!("context_length_exceeded")));
+    let cut = app.ask(PATH, &with(asked.clone(), "truncation", "auto")).await;
+    assert_eq!(cut["truncation"], "auto");
+    let tokens = cut["usage"]["input_tokens"].as_u64().expect("a count");
+    assert!(tokens <= 256 - 8, "there is room for the answer: {tokens}");
+    // As if only so much had been sent: a turn more would be too much.
+    let mut first = 39;
+    let shorter = loop {
+        let shorter = app
+            .ask(PATH, &with(with(ask(talk(first..40)), "instructions", "Be brief."), "store", false))
+            .await;
+        if shorter["usage"]["input_tokens"] == tokens {
+            break shorter;
+        }
+        first -= 1;
+    };
+    assert_eq!(text(&shorter), text(&cut));
+    let count = |turns| {
+        with(
+            with(json!({"model": CHAT, "input": talk(turns)}), "instructions", "Be brief."),
+            "truncation",
+            "disabled",
+        )
+    };
+    let longer = app.post("/v1/responses/input_tokens", &count(first - 1..40)).await;
+    let longer: Value = longer.json().await.expect("it is JSON");
+    assert!(longer["input_tokens"].as_u64().is_none_or(|longer| longer > 256 - 8), "{longer}");
+    // What was sent is kept whole, and may be gone on from.
+    let items = get(&app, &format!("{PATH}/{}/input_items?limit=100", id(&cut))).await.1;
+    assert_eq!(items["data"].as_array().map(Vec::len), Some(82));
+    let next = with(ask("And?"), "previous_response_id", id(&cut));
+    assert_eq!(app.refused(PATH, &next).await.1["code"], "context_length_exceeded");
+    app.ask(PATH, &with(next, "truncation", "auto")).await;
+    // Nothing can go of what is said last.
+    let (status, error) = app.refused(PATH, &with(ask("word ".repeat(400)), "truncation", "auto")).await;
+    assert_eq!((status, &error["code"]), (400, &json!("context_length_exceeded")), "{error}");
 }
 
 #[tokio::test]

@@ -177,7 +177,7 @@ class Errors(unittest.TestCase):
             ({"temperature": 9}, "temperature"),
             ({"tools": [{"type": "web_search"}]}, "tools[0].type"),
             ({"conversation": "conv_1"}, "conversation"),
-            ({"truncation": "auto"}, "truncation"),
+            ({"truncation": "always"}, "truncation"),
             ({"extra_body": {"no_such_parameter": 1}}, "no_such_parameter"),
             ({"question": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "input[0].content[0].type"),
         ]:

@@ -9,6 +9,7 @@ mod maker;
 pub(in crate::api::openai) mod request;
 mod run;
 mod tools;
+mod truncation;
 
 use axum::Json;
 use axum::extract::State;
@@ -245,9 +246,10 @@ pub async fn input_tokens(
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, OpenAiError> {
     let question = Question::read(body)?;
-    let before = run::before(&app, &user, &question).await?;
+    let items = run::items(&app, &user, &question).await?;
     let lease = app.models(&user).lease(&question.model).await?;
-    let counted = app.generator().prompt_tokens(&lease, question.generate(&before)).await;
+    let items = run::fitting(&app, &lease, &question, items, None).await?;
+    let counted = app.generator().prompt_tokens(&lease, question.generate(&items)).await;
     let tokens = counted.map_err(|error| ApiError::from(error).or_param("input"))?;
     Ok(Json(json!({"object": "response.input_tokens", "input_tokens": tokens})))
 }

@@ -82,6 +82,8 @@ pub struct Question {
     pub constraint: Option<Constraint>,
     /// How much is said.
     pub verbosity: Option<Verbosity>,
+    /// What becomes of a conversation that is too long: `disabled`, `auto`.
+    truncation: &'static str,
     /// `reasoning` and `text` as they are shown.
     shown: (Value, Value),
 }
@@ -140,14 +142,14 @@ impl ResponseRequest {
         })
     }
 
-    /// What is to be generated, after these items; nobody's yet.
-    pub fn generate(&self, before: &[Item]) -> GenerateRequest {
+    /// What is to be generated of these items; nobody's yet.
+    pub fn generate(&self, items: &[Item]) -> GenerateRequest {
         GenerateRequest {
             sampling: self.sampling.clone(),
             max_new_tokens: self.max_output_tokens,
             attribution: self.echoed.attribution(),
             priority: self.priority,
-            ..self.question.generate(before)
+            ..self.question.generate(items)
         }
     }
 }
@@ -176,7 +178,6 @@ impl Question {
             ("conversation", "use `previous_response_id`, or send the items"),
             ("personality", "say it in `instructions`"),
         ])?;
-        truncation(&mut fields)?;
         fields.finish()?;
         Ok(question)
     }
@@ -197,15 +198,21 @@ impl Question {
             reasoning,
             constraint,
             verbosity,
+            truncation: truncation(fields)?,
             shown: (shown_reasoning, shown_text),
         })
     }
 
-    /// What is to be generated, after these items, in the usual way.
-    pub fn generate(&self, before: &[Item]) -> GenerateRequest {
+    /// Whether the oldest may go where the whole is too long.
+    pub fn is_cut(&self) -> bool {
+        self.truncation == "auto"
+    }
+
+    /// What is to be generated of these items, in the usual way.
+    pub fn generate(&self, items: &[Item]) -> GenerateRequest {
         GenerateRequest {
             model: self.model.clone(),
-            prompt: self.prompt(before),
+            prompt: self.prompt(items),
             sampling: Sampling::default(),
             constraint: self.constraint.clone(),
             tools: self.tools.used.clone(),
@@ -230,10 +237,9 @@ impl Question {
         }
     }
 
-    fn prompt(&self, before: &[Item]) -> Prompt {
-        let items: Vec<Item> = before.iter().chain(&self.input).cloned().collect();
+    fn prompt(&self, items: &[Item]) -> Prompt {
         Prompt::Chat {
-            messages: conversation::messages(self.instructions.as_deref(), &items),
+            messages: conversation::messages(self.instructions.as_deref(), items),
             variables: Map::new(),
             add_generation_prompt: true,
             continue_final_message: false,
@@ -259,7 +265,7 @@ impl Echoed {
         echoed.put("safety_identifier", within(asking, "safety_identifier", LONGEST_SAFETY_IDENTIFIER)?);
         let key = fields.string("prompt_cache_key")?;
         echoed.put("prompt_cache_key", within(key, "prompt_cache_key", LONGEST_CACHE_KEY)?);
-        echoed.put("truncation", truncation(fields)?);
+        echoed.put("truncation", question.truncation);
         Ok(echoed)
     }
 
@@ -317,10 +323,8 @@ fn metadata(fields: &mut Fields) -> Result<Value, ParameterError> {
 fn truncation(fields: &mut Fields) -> Result<&'static str, ParameterError> {
     match fields.string("truncation")?.as_deref() {
         None | Some("disabled") => Ok("disabled"),
-        Some("auto") => {
-            Err(ParameterError::unsupported("truncation", "a conversation is never cut: `disabled`"))
-        }
-        Some(_) => Err(ParameterError::invalid("truncation", "must be `disabled`")),
+        Some("auto") => Ok("auto"),
+        Some(_) => Err(ParameterError::invalid("truncation", "must be `auto` or `disabled`")),
     }
 }
 

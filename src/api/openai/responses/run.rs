@@ -14,15 +14,17 @@ use crate::api::openai::responses::item::{self, Item};
 use crate::api::openai::responses::keeping::{self, Keeping};
 use crate::api::openai::responses::maker::{Effective, Maker};
 use crate::api::openai::responses::request::{Question, ResponseRequest};
+use crate::api::openai::responses::truncation::{self, Cutting};
 use crate::api::openai::service_tier;
 use crate::auth::responses::OwnResponses;
 use crate::auth::{AuthError, ModelUser, new_id};
 use crate::error::Code;
-use crate::generate::GenerationEvent;
+use crate::generate::{GenerateError, GenerationEvent};
 use crate::http::background::{Forgotten, Place, Work};
 use crate::http::metered::Metered;
 use crate::http::state::Models;
 use crate::http::{ApiError, AppState, sse};
+use crate::manager::ModelLease;
 
 /// Its URL.
 pub const PATH: &str = "/v1/responses";
@@ -85,7 +87,7 @@ async fn begin(
 ) -> Result<(Metered, Maker, Option<Keeping>), ApiError> {
     let retention = keeping(request, app.settings().response_retention)?;
     inference::refuse_while_draining(app)?;
-    let before = before(app, user, &request.question).await?;
+    let items = items(app, user, &request.question).await?;
     // Held until the generation holds it.
     let lease = models.lease(&request.question.model).await?;
     let id = new_id("resp");
@@ -101,7 +103,8 @@ async fn begin(
     if let Some(record) = &record {
         record.check_size(&maker)?;
     }
-    let generation = inference::start(app, models, vec![request.generate(&before)], ENDPOINT).await?;
+    let items = fitting(app, &lease, &request.question, items, request.max_output_tokens).await?;
+    let generation = inference::start(app, models, vec![request.generate(&items)], ENDPOINT).await?;
     drop(lease);
     Ok((generation, maker, record))
 }
@@ -119,11 +122,11 @@ fn keeping(request: &ResponseRequest, retention: Option<Duration>) -> Result<Opt
     }
 }
 
-/// The conversation that the question goes on from.
+/// The conversation that the question goes on from, and what is new.
 ///
 /// # Errors
 /// 400 if it is not there, 409 while it goes on; and for calls and outputs that do not belong together.
-pub async fn before(app: &AppState, user: &ModelUser, question: &Question) -> Result<Vec<Item>, ApiError> {
+pub async fn items(app: &AppState, user: &ModelUser, question: &Question) -> Result<Vec<Item>, ApiError> {
     const NAME: &str = "previous_response_id";
     let mut items = Vec::new();
     if let Some(previous) = &question.previous {
@@ -147,9 +150,36 @@ pub async fn before(app: &AppState, user: &ModelUser, question: &Question) -> Re
             }
         }
     }
-    let all: Vec<Item> = items.iter().chain(&question.input).cloned().collect();
-    conversation::check_calls(&all, question.input.len())?;
+    items.extend(question.input.iter().cloned());
+    conversation::check_calls(&items, question.input.len())?;
     Ok(items)
+}
+
+/// As much of the conversation as fits the model's context, where it may be cut.
+///
+/// # Errors
+/// For what is wrong with it besides its length.
+pub async fn fitting(
+    app: &AppState,
+    lease: &ModelLease,
+    question: &Question,
+    items: Vec<Item>,
+    max_output_tokens: Option<u32>,
+) -> Result<Vec<Item>, ApiError> {
+    if !question.is_cut() {
+        return Ok(items);
+    }
+    let most = truncation::most_tokens(lease.spec.context_length, max_output_tokens);
+    let mut cutting = Cutting::of(items);
+    while let Some(items) = cutting.to_try() {
+        let fits = match app.generator().prompt_tokens(lease, question.generate(&items)).await {
+            Ok(tokens) => tokens <= most,
+            Err(GenerateError::ContextLength { .. }) => false,
+            Err(error) => return Err(ApiError::from(error).or_param(ENDPOINT.prompt)),
+        };
+        cutting.tell(fits);
+    }
+    Ok(cutting.into_left())
 }
 
 /// An error within a stream; whoever sends it gives it its number.

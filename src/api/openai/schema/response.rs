@@ -219,7 +219,10 @@ fn verbosity() -> Schema {
 }
 
 fn truncation() -> Schema {
-    choice_of(&["disabled"], "A conversation is never cut.")
+    let description = "What becomes of a conversation that does not fit the model's context: refused with `disabled`, the \
+        usual; with `auto` its oldest turns go until there is room for `max_output_tokens` (at most half of the context; an \
+        eighth where it is not said). What system and developer say stays, and so does the last turn.";
+    choice_of(&["disabled", "auto"], description)
 }
 
 fn service_tier() -> Schema {
