@@ -15,7 +15,13 @@ use crate::http::AppState;
 /// The URLs of this room. Those that are in the OpenAPI document are added by `routes!`.
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
-        .routes(routes!(openai::chat::create))
+        .routes(routes!(openai::chat::create, openai::chat::stored::list))
+        .routes(routes!(
+            openai::chat::stored::retrieve,
+            openai::chat::stored::update,
+            openai::chat::stored::delete
+        ))
+        .routes(routes!(openai::chat::stored::messages))
         .routes(routes!(openai::completions::create))
         .routes(routes!(openai::embeddings::create))
         .routes(routes!(openai::files::create, openai::files::list))

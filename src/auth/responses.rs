@@ -3,6 +3,8 @@
 //! Each belongs to a user, whichever of their keys it was made with; others' are not there. The one thing to know: what is
 //! being made says so again and again; what has not for a minute was lost with its server, and is found failed.
 
+pub mod chats;
+
 use std::time::Duration;
 
 use serde_json::Value;
@@ -122,6 +124,13 @@ fn damaged(reason: String) -> StoreError {
 
 const NO_RESPONSE: AuthError = AuthError::NotFound("response");
 
+/// What ids of responses begin with. Chats are kept beside them, and are none.
+const PREFIX: &str = "resp_";
+
+fn check_kind(id: &str) -> Result<(), AuthError> {
+    if id.starts_with(PREFIX) { Ok(()) } else { Err(NO_RESPONSE) }
+}
+
 /// The answers of one owner. Cheap to clone.
 #[derive(Clone)]
 pub struct OwnResponses {
@@ -156,16 +165,24 @@ impl OwnResponses {
     /// # Errors
     /// [`AuthError::Invalid`] for one that is too large; [`AuthError::Store`].
     pub async fn keep(&self, new: NewResponse<'_>) -> Result<(), AuthError> {
+        let row = self.row(new, "input")?;
+        let mut tx = self.write().await?;
+        responses::insert(&mut tx, &row).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// What is written of an answer; `input` is what the request calls that which it answers.
+    fn row(&self, new: NewResponse<'_>, input_name: &str) -> Result<ResponseRow, AuthError> {
         let (body, input) = (new.body.to_string(), Value::from(new.input).to_string());
         let bytes = body.len() + input.len();
         if bytes > MOST_BYTES {
             let reason = format!(
                 "is too large to be stored ({bytes} bytes, at most {MOST_BYTES}): send `store: false`"
             );
-            return Err(AuthError::invalid("input", reason));
+            return Err(AuthError::invalid(input_name, reason));
         }
         let now = self.now();
-        let row = ResponseRow {
+        Ok(ResponseRow {
             id: new.id.to_owned(),
             owner: self.owner.clone(),
             previous_id: new.previous_id.map(str::to_owned),
@@ -176,10 +193,7 @@ impl OwnResponses {
             bytes: i64::try_from(bytes).unwrap_or(i64::MAX),
             body,
             input,
-        };
-        let mut tx = self.write().await?;
-        responses::insert(&mut tx, &row).await?;
-        Ok(tx.commit().await?)
+        })
     }
 
     /// One of them.
@@ -187,6 +201,7 @@ impl OwnResponses {
     /// # Errors
     /// [`AuthError::NotFound`], also for somebody else's; [`AuthError::Store`].
     pub async fn find(&self, id: &str) -> Result<StoredResponse, AuthError> {
+        check_kind(id)?;
         let mut tx = self.auth.store().read().await?;
         let row = responses::find(&mut tx, &self.owner, id, self.now()).await?;
         StoredResponse::of(row.ok_or(NO_RESPONSE)?, self.now())
@@ -198,6 +213,7 @@ impl OwnResponses {
     /// [`AuthError::NotFound`] if one of them is not there; [`AuthError::Invalid`] for a conversation that is too long;
     /// [`AuthError::Store`].
     pub async fn chain(&self, id: &str, retention: Duration) -> Result<Vec<StoredResponse>, AuthError> {
+        check_kind(id)?;
         let now = self.now();
         let mut tx = self.auth.store().read().await?;
         let rows = responses::chain(&mut tx, &self.owner, id, now, REACH).await?;
@@ -272,6 +288,7 @@ impl OwnResponses {
     /// # Errors
     /// [`AuthError::NotFound`], also for somebody else's; [`AuthError::Store`].
     pub async fn delete(&self, id: &str) -> Result<(), AuthError> {
+        check_kind(id)?;
         let mut tx = self.write().await?;
         let deleted = responses::delete(&mut tx, &self.owner, id).await?;
         tx.commit().await?;

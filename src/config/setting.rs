@@ -96,7 +96,12 @@ pub const SETTINGS: &[Setting] = &[
     one("max-file-size", "SIZE", "200MiB", "Largest file that may be uploaded"),
     one("max-user-files", "SIZE", "2GiB", "What one user's files may take together"),
     one("batch-running", "NUMBER", "8", "Requests of batches that run at the same time on one server"),
-    one("response-retention", "TIME", "30d", "How long answers of /v1/responses are kept; off: not at all"),
+    one(
+        "response-retention",
+        "TIME",
+        "30d",
+        "How long answers of /v1/responses and stored chats are kept; off: not at all",
+    ),
     // models
     many(
         "model",

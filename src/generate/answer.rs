@@ -38,35 +38,53 @@ impl Answer {
     /// The first error among them.
     pub async fn collect<E>(events: impl Stream<Item = Result<GenerationEvent, E>>) -> Result<Self, E> {
         let mut events = pin!(events);
-        let mut choices: BTreeMap<u32, AnswerChoice> = BTreeMap::new();
-        let mut total = Usage::default();
+        let mut collected = CollectedAnswer::default();
         while let Some(event) = events.next().await {
-            match event? {
-                GenerationEvent::Started { .. } => {}
-                GenerationEvent::Text { choice, text, tokens } => {
-                    let choice = choices.entry(choice).or_default();
-                    choice.text.push_str(&text);
-                    choice.tokens.extend(tokens);
-                }
-                GenerationEvent::Reasoning { choice, text, .. } => {
-                    choices.entry(choice).or_default().reasoning.push_str(&text);
-                }
-                GenerationEvent::ToolCallBegun { choice, id, name, .. } => {
-                    let call = ToolCall { id, name, arguments: String::new() };
-                    choices.entry(choice).or_default().tool_calls.push(call);
-                }
-                GenerationEvent::ToolCallArguments { choice, call, text } => {
-                    let calls = &mut choices.entry(choice).or_default().tool_calls;
-                    if let Some(call) = calls.get_mut(call as usize) {
-                        call.arguments.push_str(&text);
-                    }
-                }
-                GenerationEvent::Ended { choice, reason } => {
-                    choices.entry(choice).or_default().reason = Some(reason);
-                }
-                GenerationEvent::Done { usage } => total = usage,
-            }
+            collected.add(event?);
         }
-        Ok(Self { choices: choices.into_values().collect(), usage: total })
+        Ok(collected.into_answer())
+    }
+}
+
+/// An answer as far as its events have come.
+#[derive(Debug, Default)]
+pub struct CollectedAnswer {
+    choices: BTreeMap<u32, AnswerChoice>,
+    usage: Usage,
+}
+
+impl CollectedAnswer {
+    /// Adds what an event says.
+    pub fn add(&mut self, event: GenerationEvent) {
+        match event {
+            GenerationEvent::Started { .. } => {}
+            GenerationEvent::Text { choice, text, tokens } => {
+                let choice = self.choices.entry(choice).or_default();
+                choice.text.push_str(&text);
+                choice.tokens.extend(tokens);
+            }
+            GenerationEvent::Reasoning { choice, text, .. } => {
+                self.choices.entry(choice).or_default().reasoning.push_str(&text);
+            }
+            GenerationEvent::ToolCallBegun { choice, id, name, .. } => {
+                let call = ToolCall { id, name, arguments: String::new() };
+                self.choices.entry(choice).or_default().tool_calls.push(call);
+            }
+            GenerationEvent::ToolCallArguments { choice, call, text } => {
+                let calls = &mut self.choices.entry(choice).or_default().tool_calls;
+                if let Some(call) = calls.get_mut(call as usize) {
+                    call.arguments.push_str(&text);
+                }
+            }
+            GenerationEvent::Ended { choice, reason } => {
+                self.choices.entry(choice).or_default().reason = Some(reason);
+            }
+            GenerationEvent::Done { usage } => self.usage = usage,
+        }
+    }
+
+    /// What has come.
+    pub fn into_answer(self) -> Answer {
+        Answer { choices: self.choices.into_values().collect(), usage: self.usage }
     }
 }

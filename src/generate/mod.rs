@@ -25,7 +25,7 @@ mod tools;
 
 pub use crate::engine::{Priority, SamplingParams, TokenLogprob};
 pub use account::Account;
-pub use answer::{Answer, AnswerChoice};
+pub use answer::{Answer, AnswerChoice, CollectedAnswer};
 pub use batch::GenerationBatch;
 pub use constraint::Constraint;
 pub use embed::{EmbedInput, EmbedOptions, Embeddings, PromptChoice};

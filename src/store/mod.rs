@@ -23,6 +23,7 @@ mod schema;
 pub mod sessions;
 pub mod sign_in_failures;
 pub mod signing_keys;
+pub mod stored_chats;
 pub mod teams;
 pub mod tickets;
 pub mod usage;

@@ -219,7 +219,7 @@ async fn wrong_urls_and_methods_have_the_usual_shape() {
         assert_eq!((status, error["code"].as_str()), (404, Some("not_found")), "{path}");
     }
     for (method, path) in [
-        ("GET", PATH),
+        ("PUT", PATH),
         ("DELETE", PATH),
         ("POST", "/v1/models"),
         ("DELETE", "/v1/models/tiny"),

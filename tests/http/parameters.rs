@@ -93,6 +93,7 @@ async fn what_chat_alone_knows_is_taken_or_refused_by_name() {
         ("function_call", json!("none")),
         ("reasoning_effort", json!("none")),
         ("store", json!(false)),
+        ("store", json!(true)),
         ("modalities", json!(["text"])),
         ("metadata", json!({"a": "b"})),
         ("service_tier", json!("auto")),
@@ -107,7 +108,6 @@ async fn what_chat_alone_knows_is_taken_or_refused_by_name() {
     let custom = json!([{"type": "custom", "custom": {"name": "f"}}]);
     for (name, value, param) in [
         ("tools", custom, "tools[0].type"),
-        ("store", json!(true), "store"),
         ("modalities", json!(["text", "audio"]), "modalities"),
         ("audio", json!({}), "audio"),
         ("service_tier", json!("scale"), "service_tier"),

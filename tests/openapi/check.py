@@ -29,6 +29,7 @@ DOCUMENT = "/api/v1/openapi.json"
 NEWER_DOCUMENT = "/api/v1/openapi-3.1.json"
 ME = "/api/v1/me"
 API_KEY = "x-api-key"
+CHATS = "/v1/chat/completions"
 MODELS = "/v1/models"
 
 # Whoever changes something here acts on itself, and is nobody once one of the endings was reached.
@@ -151,7 +152,7 @@ class Known:
         """Keeps the ids in the answer of a collection: of what was made, or of what is listed."""
         data = answer.get("data") if isinstance(answer, dict) else None
         for item in [answer, data, *(data.get("items") or [] if isinstance(data, dict) else data or [])]:
-            found = item.get("id") if isinstance(item, dict) else None
+            found = item.get("id") if isinstance(item, dict) and not is_passing(item) else None
             if isinstance(found, str) and found not in self.ids[noun(path)]:
                 self.ids[noun(path)].append(found)
 
@@ -175,6 +176,11 @@ class Known:
             ):
                 if "post" in paths.get(path, {}) and None not in body.values():
                     self.learn(path, fetch(self.url + path, self.token, body))
+            if "get" in paths.get(CHATS, {}) and self.models["causal"]:
+                fetch(self.url + CHATS, self.token, {"model": self.models["causal"][0], "store": True, "max_tokens": 1,
+                                                     "messages": [{"role": "user", "content": name}]})
+        if "get" in paths.get(CHATS, {}):
+            self.learn(CHATS, fetch(self.url + CHATS, self.token))
 
     def forget(self, case):
         """What was deleted is there no more. (Who is taken out of a team still is.)"""
@@ -213,6 +219,11 @@ class Known:
         for name, (needed, value) in NEEDS.items():
             if case.body.get(name) is not None:
                 case.body[needed] = self.one_of([value], case.body.get(needed))
+
+
+def is_passing(item):
+    """Whether it is an answer that is given and not found again: what is stored is shown with its notes."""
+    return item.get("object") in ("chat.completion", "text_completion") and "metadata" not in item
 
 
 def noun(path):

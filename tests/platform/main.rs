@@ -31,6 +31,7 @@ mod security_c;
 mod shape;
 mod shapes;
 mod signing_keys;
+mod stored_chats;
 mod tickets;
 mod turns;
 mod usage;

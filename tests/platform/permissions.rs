@@ -63,6 +63,11 @@ const ROUTES: &[Row] = &[
     ("POST", "/api/v1/auth/refresh", Nothing, LACKING),
 
     ("POST", "/v1/chat/completions", Permission("inference"), LACKING),
+    ("GET", "/v1/chat/completions", Permission("inference"), FINE),
+    ("GET", "/v1/chat/completions/{completionId}", Permission("inference"), UNKNOWN),
+    ("POST", "/v1/chat/completions/{completionId}", Permission("inference"), LACKING),
+    ("DELETE", "/v1/chat/completions/{completionId}", Permission("inference"), UNKNOWN),
+    ("GET", "/v1/chat/completions/{completionId}/messages", Permission("inference"), UNKNOWN),
     ("POST", "/v1/completions", Permission("inference"), LACKING),
     ("POST", "/v1/embeddings", Permission("inference"), LACKING),
     ("POST", "/v1/files", Permission("inference"), NO_FORM),

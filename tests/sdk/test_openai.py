@@ -60,6 +60,23 @@ class Chat(unittest.TestCase):
         stream = client().chat.completions.create(model=CHAT, messages=CAPITAL, max_tokens=4, stream=True)
         self.assertTrue(all(chunk.usage is None and chunk.choices for chunk in stream))
 
+    def test_stored(self):
+        chats = client().chat.completions
+        note = {"run": os.urandom(8).hex()}
+        first = chats.create(model=CHAT, messages=CAPITAL, max_tokens=4, store=True, metadata=note)
+        chunks = list(chats.create(model=CHAT, messages=CAPITAL, max_tokens=4, store=True, metadata=note, stream=True))
+        self.assertEqual(chats.retrieve(first.id).choices[0].message, first.choices[0].message)
+        self.assertEqual([chat.id for chat in chats.list(metadata=note, limit=1)], [first.id, chunks[0].id])
+        self.assertEqual([chat.id for chat in chats.list(metadata=note, order="desc", model=CHAT)], [chunks[0].id, first.id])
+        self.assertEqual([message.content for message in chats.messages.list(first.id)], [CAPITAL[0]["content"]])
+        changed = chats.update(first.id, metadata={"run": "over"})
+        self.assertEqual(changed.metadata, {"run": "over"})
+        self.assertEqual([chat.id for chat in chats.list(metadata=note)], [chunks[0].id])
+        for chat in [first.id, chunks[0].id]:
+            self.assertTrue(chats.delete(chat).deleted)
+            with self.assertRaises(openai.NotFoundError):
+                chats.retrieve(chat)
+
     def test_logprobs(self):
         answer = client().chat.completions.create(
             model=CHAT, messages=CAPITAL, temperature=0, max_tokens=8, logprobs=True, top_logprobs=5

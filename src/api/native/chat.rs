@@ -52,7 +52,9 @@ pub async fn create(
     Granted(user): Granted<ModelUser>,
     JsonBody(body): JsonBody,
 ) -> Result<Response, EnvelopeError> {
-    let ChatRequest { generate, stream, .. } = ChatRequest::read(body)?;
+    let request = ChatRequest::read(body)?;
+    request.refuse_store()?;
+    let ChatRequest { generate, stream, .. } = request;
     let writer =
         NativeWriter::new(&generate.model, generate.sampling.logprobs.is_some(), stream.include_usage);
     let generation = inference::start(&app, &app.models(&user), vec![generate], ENDPOINT).await?;

@@ -1,26 +1,27 @@
-//! `POST /v1/chat/completions`.
+//! `POST /v1/chat/completions`; what is kept of it is in `chat/stored.rs`.
+
+mod keeping;
+pub mod stored;
+mod writer;
 
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Map, Value, json};
 
-use crate::api::inference::{self, Endpoint, Writer};
+use crate::api::inference::{self, Endpoint};
+use crate::api::openai::chat::keeping::{Asked, Keeping};
+use crate::api::openai::chat::writer::ChatWriter;
 use crate::api::openai::fields::{Fields, ParameterError, string};
 use crate::api::openai::sampling::{AnswerOptions, StreamOptions, end_user};
 use crate::api::openai::tools::{self, Tools};
-use crate::api::openai::types::{
-    Call, CallDelta, ChatChoice, ChatLogprobs, ChunkChoice, Delta, Envelope, Head, Message, finish_reason,
-};
+use crate::api::openai::types::Head;
 use crate::api::openai::{error_event, messages, schema, service_tier};
 use crate::auth::ModelUser;
-use crate::generate::{
-    Answer, AnswerChoice, Effort, EndReason, GenerateRequest, GenerationEvent, Prompt, Reasoning, TextToken,
-    ToolChoice, Verbosity,
-};
+use crate::generate::{Effort, GenerateRequest, Prompt, Reasoning, ToolChoice, Verbosity};
 use crate::http::metered::Metered;
 use crate::http::state::Models;
-use crate::http::{ApiError, AppState, Granted, JsonBody, OpenAiError};
+use crate::http::{ApiError, AppState, Granted, JsonBody, OpenAiError, sse};
 
 /// Known to OpenAI's clients, refused by name.
 const REFUSED: &[(&str, &str)] = &[
@@ -52,6 +53,8 @@ pub struct ChatRequest {
     pub stream: StreamOptions,
     /// Calls are told in the older words.
     pub legacy: bool,
+    /// What is kept of the question, where the answer is to be kept.
+    store: Option<Asked>,
 }
 
 /// Its URL.
@@ -80,30 +83,51 @@ pub async fn create(
 ) -> Result<Response, OpenAiError> {
     let request = ChatRequest::read(body)?;
     let stream = request.stream;
-    let (generation, writer) = begin(&app, &app.models(&user), request).await?;
-    if stream.stream {
-        return Ok(inference::events(&app, generation, writer, error_event).await?);
+    let (generation, writer, keeping) = begin(&app, &user, &app.models(&user), request).await?;
+    match keeping {
+        None if stream.stream => Ok(inference::events(&app, generation, writer, error_event).await?),
+        Some(keeping) if stream.stream => {
+            let interruption = generation.interruption().clone();
+            let events = inference::begun(generation).await?;
+            Ok(sse::events(&app, interruption, keeping.told(events, writer), error_event))
+        }
+        keeping => Ok(Json(made(generation, &writer, keeping).await?).into_response()),
     }
-    Ok(Json(inference::whole(generation, &writer).await?).into_response())
 }
 
 /// The same for a line of a batch.
 ///
 /// # Errors
 /// As [`create`], and for a stream.
-pub async fn whole(app: &AppState, models: &Models<'_>, body: Value) -> Result<Value, ApiError> {
+pub async fn whole(
+    app: &AppState,
+    user: &ModelUser,
+    models: &Models<'_>,
+    body: Value,
+) -> Result<Value, ApiError> {
     let request = ChatRequest::read(body)?;
     request.stream.refuse()?;
-    let (generation, writer) = begin(app, models, request).await?;
-    inference::whole(generation, &writer).await
+    let (generation, writer, keeping) = begin(app, user, models, request).await?;
+    made(generation, &writer, keeping).await
+}
+
+/// Waits for the whole answer, and keeps it where it is to be kept.
+async fn made(generation: Metered, writer: &ChatWriter, keeping: Option<Keeping>) -> Result<Value, ApiError> {
+    let answer = inference::whole(generation, writer).await?;
+    if let Some(keeping) = keeping {
+        keeping.keep(answer.clone()).await;
+    }
+    Ok(answer)
 }
 
 async fn begin(
     app: &AppState,
+    user: &ModelUser,
     models: &Models<'_>,
     request: ChatRequest,
-) -> Result<(Metered, ChatWriter), ApiError> {
-    let ChatRequest { generate, stream, legacy } = request;
+) -> Result<(Metered, ChatWriter, Option<Keeping>), ApiError> {
+    let ChatRequest { generate, stream, legacy, store } = request;
+    let keeping = store.map(|asked| Keeping::new(app, user, asked, &generate)).transpose()?;
     let object = if stream.stream { "chat.completion.chunk" } else { "chat.completion" };
     let (model, logprobs) = (generate.model.clone(), generate.sampling.logprobs.is_some());
     let must_call = matches!(generate.tools.choice, ToolChoice::Required(_));
@@ -112,15 +136,29 @@ async fn begin(
     let mut head = Head::new("chatcmpl", object, model, generation.fingerprint());
     head.service_tier = Some(tier);
     let writer = ChatWriter { head, logprobs, include_usage: stream.include_usage, legacy, must_call };
-    Ok((generation, writer))
+    Ok((generation, writer, keeping))
 }
 
 impl ChatRequest {
+    /// Where answers are given and not kept.
+    ///
+    /// # Errors
+    /// If it is to be kept.
+    pub fn refuse_store(&self) -> Result<(), ParameterError> {
+        match self.store {
+            Some(_) => {
+                Err(ParameterError::unsupported("store", "answers are stored by /v1/chat/completions"))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Reads a body.
     ///
     /// # Errors
     /// Names the parameter at fault.
     pub fn read(body: Value) -> Result<Self, ParameterError> {
+        let asked = (body["store"] == true).then(|| Asked::of(&body));
         let mut fields = Fields::of(body, "")?;
         let model = string(fields.required("model")?, || "model".to_owned())?;
         let prompt = prompt(&mut fields)?;
@@ -146,7 +184,8 @@ impl ChatRequest {
             (metadata(&mut fields)?, end_user(&mut fields, "safety_identifier")?);
         options.end_user = safety_identifier.or(options.end_user);
         let priority = service_tier::take(&mut fields)?;
-        check_fixed_values(&mut fields)?;
+        let store = if fields.boolean("store")? == Some(true) { asked } else { None };
+        only_text(&mut fields)?;
         fields.accept(WITHOUT_EFFECT);
         fields.refuse(REFUSED)?;
         fields.finish()?;
@@ -154,7 +193,7 @@ impl ChatRequest {
         request.attribution.metadata = metadata;
         let generate =
             GenerateRequest { tools: tool_use, reasoning, verbosity, prediction, priority, ..request };
-        Ok(Self { generate, stream, legacy })
+        Ok(Self { generate, stream, legacy, store })
     }
 }
 
@@ -283,127 +322,11 @@ fn max_tokens(fields: &mut Fields) -> Result<Option<u32>, ParameterError> {
     Ok(newer.or(older))
 }
 
-/// Parameters that may have only the value that changes nothing.
-fn check_fixed_values(fields: &mut Fields) -> Result<(), ParameterError> {
-    for (name, fixed, reason) in [
-        ("store", json!(false), "answers are not stored"),
-        ("modalities", json!(["text"]), "the models here write text"),
-    ] {
-        if fields.take(name).is_some_and(|value| value != fixed) {
-            return Err(ParameterError::unsupported(name, reason));
+fn only_text(fields: &mut Fields) -> Result<(), ParameterError> {
+    match fields.take("modalities") {
+        Some(modalities) if modalities != json!(["text"]) => {
+            Err(ParameterError::unsupported("modalities", "the models here write text"))
         }
-    }
-    Ok(())
-}
-
-/// Writes events and answers.
-struct ChatWriter {
-    head: Head,
-    logprobs: bool,
-    include_usage: bool,
-    /// Calls are told in the older words.
-    legacy: bool,
-    /// There will be calls, and so no text.
-    must_call: bool,
-}
-
-impl Writer for ChatWriter {
-    fn answer(&self, answer: Answer) -> Value {
-        let choices =
-            answer.choices.into_iter().enumerate().map(|(index, choice)| self.choice(index, choice));
-        let usage = Some(Some(answer.usage.into()));
-        json!(Envelope { head: &self.head, choices: choices.collect(), usage })
-    }
-
-    fn chunks(&mut self, event: GenerationEvent) -> Vec<Value> {
-        match event {
-            GenerationEvent::Started { choices, .. } => choices.map(|choice| self.first(choice)).collect(),
-            GenerationEvent::Text { choice, text, tokens } => {
-                let delta = Delta { content: Some(Some(text)), ..Delta::default() };
-                vec![self.chunk(choice, delta, self.logprobs(tokens), None)]
-            }
-            GenerationEvent::Reasoning { choice, text, .. } => {
-                let delta = Delta { reasoning_content: Some(text), ..Delta::default() };
-                vec![self.chunk(choice, delta, None, None)]
-            }
-            GenerationEvent::ToolCallBegun { choice, call, id, name } => {
-                vec![self.chunk(choice, self.call(CallDelta::begun(call, id, name)), None, None)]
-            }
-            GenerationEvent::ToolCallArguments { choice, call, text } => {
-                vec![self.chunk(choice, self.call(CallDelta::more(call, text)), None, None)]
-            }
-            GenerationEvent::Ended { choice, reason } => {
-                vec![self.chunk(choice, Delta::default(), None, Some(self.finish_reason(reason)))]
-            }
-            GenerationEvent::Done { usage } if self.include_usage => {
-                let choices = Vec::<ChunkChoice>::new();
-                vec![json!(Envelope { head: &self.head, choices, usage: Some(Some(usage.into())) })]
-            }
-            GenerationEvent::Done { .. } => Vec::new(),
-        }
-    }
-}
-
-impl ChatWriter {
-    fn choice(&self, index: usize, choice: AnswerChoice) -> ChatChoice {
-        let has_calls = !choice.tool_calls.is_empty();
-        let mut tool_calls: Vec<Call> = choice.tool_calls.into_iter().map(Call::from).collect();
-        let mut function_call = None;
-        if self.legacy {
-            function_call = std::mem::take(&mut tool_calls).into_iter().next().map(|call| call.function);
-        }
-        let message = Message {
-            role: "assistant",
-            content: Some(choice.text).filter(|text| !(has_calls || self.must_call) || !text.is_empty()),
-            refusal: None,
-            reasoning_content: Some(choice.reasoning).filter(|thought| !thought.is_empty()),
-            tool_calls,
-            function_call,
-        };
-        let finish_reason = choice.reason.map_or("stop", |reason| self.finish_reason(reason));
-        ChatChoice { index, message, logprobs: self.logprobs(choice.tokens), finish_reason }
-    }
-
-    fn finish_reason(&self, reason: EndReason) -> &'static str {
-        match reason {
-            EndReason::ToolCalls if self.legacy => "function_call",
-            reason => finish_reason(reason),
-        }
-    }
-
-    fn first(&self, choice: u32) -> Value {
-        let content = if self.must_call { None } else { Some(String::new()) };
-        let delta = Delta {
-            role: Some("assistant"),
-            content: Some(content),
-            refusal: Some(None),
-            ..Delta::default()
-        };
-        self.chunk(choice, delta, None, None)
-    }
-
-    /// What is new of a call, in either words.
-    fn call(&self, delta: CallDelta) -> Delta {
-        match self.legacy {
-            true => Delta { function_call: Some(delta.function), ..Delta::default() },
-            false => Delta { tool_calls: Some(vec![delta]), ..Delta::default() },
-        }
-    }
-
-    fn chunk(
-        &self,
-        index: u32,
-        delta: Delta,
-        logprobs: Option<ChatLogprobs>,
-        finish_reason: Option<&'static str>,
-    ) -> Value {
-        let choices = vec![ChunkChoice { index, delta, logprobs, finish_reason }];
-        // Where a usage chunk is to come, the others say that they have none.
-        let usage = self.include_usage.then_some(None);
-        json!(Envelope { head: &self.head, choices, usage })
-    }
-
-    fn logprobs(&self, tokens: Vec<TextToken>) -> Option<ChatLogprobs> {
-        self.logprobs.then(|| tokens.into())
+        _ => Ok(()),
     }
 }

@@ -23,7 +23,7 @@ pub async fn answer(
     body: Value,
 ) -> Result<Value, ApiError> {
     match endpoint {
-        chat::PATH => chat::whole(app, models, body).await,
+        chat::PATH => chat::whole(app, user, models, body).await,
         responses::PATH => responses::whole(app, user, models, body).await,
         completions::PATH => completions::whole(app, models, body).await,
         embeddings::PATH => embeddings::whole(app, models, body).await,

@@ -180,7 +180,8 @@ impl Connection {
             let message = "the answer before is still being given: wait for its end, or cancel it";
             return self.mistake(ApiError::new(Code::StateConflict, message)).await;
         }
-        match ChatRequest::read(streamed(body)) {
+        let read = ChatRequest::read(streamed(body));
+        match read.and_then(|request| request.refuse_store().map(|()| request)) {
             Ok(request) => {
                 self.mistakes = 0;
                 let caller = self.caller.clone();

@@ -18,6 +18,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use utoipa::IntoParams;
 
+use crate::api::openai::files::listed;
 use crate::api::openai::responses::included::Including;
 use crate::api::openai::responses::request::{Question, ResponseRequest};
 use crate::api::openai::schema;
@@ -229,7 +230,8 @@ pub async fn input_items(
     Including(query): Including<ItemsQuery>,
 ) -> Result<Json<Value>, OpenAiError> {
     let stored = user.responses().find(&id).await?;
-    Ok(Json(page(stored.input, &query)?))
+    let ItemsQuery { limit, order, after } = query;
+    Ok(Json(page(stored.input, limit, order.unwrap_or(ItemOrder::Desc), after.as_deref())?))
 }
 
 /// Counts the tokens of a question. Nothing is generated.
@@ -254,24 +256,37 @@ pub async fn input_tokens(
     Ok(Json(json!({"object": "response.input_tokens", "input_tokens": tokens})))
 }
 
-fn page(mut items: Vec<Value>, query: &ItemsQuery) -> Result<Value, ApiError> {
-    let limit = query.limit.unwrap_or(20);
-    if !(1..=100).contains(&limit) {
-        return Err(invalid("limit", "must be 1 to 100"));
-    }
-    if query.order != Some(ItemOrder::Asc) {
+/// How many items a page has.
+///
+/// # Errors
+/// If there are too few or too many.
+pub(in crate::api::openai) fn page_length(limit: Option<usize>) -> Result<usize, ApiError> {
+    let limit = limit.unwrap_or(20);
+    if (1..=100).contains(&limit) { Ok(limit) } else { Err(invalid("limit", "must be 1 to 100")) }
+}
+
+/// A page of items that are all at hand, the first of which is the oldest.
+///
+/// # Errors
+/// For a length that cannot be, and a page that is to begin after something else.
+pub(in crate::api::openai) fn page(
+    mut items: Vec<Value>,
+    limit: Option<usize>,
+    order: ItemOrder,
+    after: Option<&str>,
+) -> Result<Value, ApiError> {
+    let limit = page_length(limit)?;
+    if order == ItemOrder::Desc {
         items.reverse();
     }
-    if let Some(after) = &query.after {
-        let place = items.iter().position(|item| item["id"] == **after);
-        let place = place.ok_or_else(|| invalid("after", "names no item of this response"))?;
+    if let Some(after) = after {
+        let place = items.iter().position(|item| item["id"] == *after);
+        let place = place.ok_or_else(|| invalid("after", "names no item of this list"))?;
         items.drain(..=place);
     }
     let has_more = items.len() > limit;
     items.truncate(limit);
-    let id = |item: Option<&Value>| item.map(|item| item["id"].clone());
-    let (first, last) = (id(items.first()), id(items.last()));
-    Ok(json!({"object": "list", "data": items, "first_id": first, "last_id": last, "has_more": has_more}))
+    Ok(listed(items, has_more))
 }
 
 fn invalid(name: &str, reason: &str) -> ApiError {
@@ -297,21 +312,18 @@ mod tests {
     #[test]
     fn pages_go_both_ways_and_on_from_an_item() {
         let items = || (0..5).map(|number| json!({"id": format!("msg_{number}")})).collect::<Vec<_>>();
-        let ids = |query: &ItemsQuery| {
-            let page = page(items(), query).expect("it is right");
+        let ids = |limit: Option<usize>, order: ItemOrder, after: Option<&str>| {
+            let page = page(items(), limit, order, after).expect("it is right");
             let data = page["data"].as_array().expect("items").clone();
             let ids: Vec<_> =
                 data.iter().map(|item| item["id"].as_str().expect("an id").to_owned()).collect();
             (ids.join(" "), page["has_more"] == true)
         };
-        let after = |id: &str| Some(id.to_owned());
-        let usual = ItemsQuery::default();
-        assert_eq!(ids(&usual), ("msg_4 msg_3 msg_2 msg_1 msg_0".to_owned(), false));
-        let ascending = ItemsQuery { limit: Some(2), order: Some(ItemOrder::Asc), after: after("msg_1") };
-        assert_eq!(ids(&ascending), ("msg_2 msg_3".to_owned(), true));
-        let last = ItemsQuery { after: after("msg_0"), ..usual };
-        assert_eq!(ids(&last), (String::new(), false));
-        assert!(page(items(), &ItemsQuery { after: after("x"), ..ItemsQuery::default() }).is_err());
-        assert!(page(items(), &ItemsQuery { limit: Some(0), ..ItemsQuery::default() }).is_err());
+        let backwards = ItemOrder::Desc;
+        assert_eq!(ids(None, backwards, None), ("msg_4 msg_3 msg_2 msg_1 msg_0".to_owned(), false));
+        assert_eq!(ids(Some(2), ItemOrder::Asc, Some("msg_1")), ("msg_2 msg_3".to_owned(), true));
+        assert_eq!(ids(None, backwards, Some("msg_0")), (String::new(), false));
+        assert!(page(items(), None, backwards, Some("x")).is_err());
+        assert!(page(items(), Some(0), backwards, None).is_err());
     }
 }

@@ -7,7 +7,7 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::Schema;
 use utoipa::{PartialSchema, ToSchema};
 
-use super::{AnswerParameters, only_false, written};
+use super::{AnswerParameters, written};
 use crate::api::openai::types::{ChatChoice, ChunkChoice, Usage};
 use crate::http::openapi::joined;
 
@@ -85,12 +85,11 @@ struct ChatParameters {
     thinking_token_budget: Option<u64>,
     #[schema(schema_with = only_text)]
     modalities: Option<Vec<String>>,
-    /// Answers are not stored: only `false`.
-    #[schema(schema_with = only_false)]
+    /// Keep the answer with its `metadata`, so that it can be listed and shown again.
+    #[schema(default = false, example = false)]
     store: Option<bool>,
     #[schema(schema_with = service_tier)]
     service_tier: Option<String>,
-    /// What the caller notes of the request; stands in the usage.
     #[schema(schema_with = metadata)]
     metadata: Option<BTreeMap<String, String>>,
     /// Whom the request is for; stands in the usage. Goes before `user`.
@@ -305,7 +304,7 @@ fn service_tier() -> Schema {
 fn metadata() -> Schema {
     written(json!({"type": ["object", "null"], "maxProperties": 16,
         "additionalProperties": {"type": "string", "maxLength": 512}, "example": {"job": "nightly"},
-        "description": "What the caller notes of the request; stands in the usage."}))
+        "description": "What the caller notes of the request; stands in the usage, and beside an answer that is stored."}))
 }
 
 /// A whole answer.

@@ -14,6 +14,7 @@ mod file;
 mod model;
 mod ranking;
 mod response;
+mod stored_chat;
 #[cfg(test)]
 mod tests;
 mod tokens;
@@ -36,6 +37,9 @@ pub use ranking::{RerankRequest, Reranked, ScoreRequest, Scored};
 pub use response::{
     OpenAiDeletedResponse, OpenAiResponse, OpenAiResponseEvent, OpenAiResponseItems, OpenAiResponseTokens,
     ResponseQuestion, ResponseRequest,
+};
+pub use stored_chat::{
+    ChatUpdate, OpenAiDeletedChat, OpenAiStoredChat, OpenAiStoredChats, OpenAiStoredMessages,
 };
 pub use tokens::{DetokenizeRequest, Detokenized, RenderedChat, TokenizeRequest, Tokenized};
 

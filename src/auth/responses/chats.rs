@@ -1,0 +1,168 @@
+//! Chats that are kept: rows of the same table, swept and bounded with the answers of `/v1/responses`; with notes that their
+//! owner may change, and lists may be chosen by.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use crate::auth::AuthError;
+use crate::auth::files::Part;
+use crate::auth::responses::{NewResponse, OwnResponses, ResponseStatus, StoredResponse};
+use crate::clock::Timestamp;
+use crate::store::stored_chats::{self, Place, StoredChatRow};
+use crate::store::{JsonText, Tx, responses};
+
+/// Most bytes of a page, unless it has but one chat.
+const MOST_PAGE_BYTES: i64 = 32 << 20;
+
+/// How many are looked at together for a page.
+const STEP: i64 = 200;
+
+const NO_CHAT: AuthError = AuthError::NotFound("stored chat completion");
+
+/// A chat to be kept.
+#[derive(Debug, Clone)]
+pub struct NewChat<'a> {
+    /// `chatcmpl-…`
+    pub id: &'a str,
+    /// The model as it was asked for.
+    pub model: &'a str,
+    /// Its owner's notes.
+    pub metadata: &'a Map<String, Value>,
+    /// As it is shown, but for the notes.
+    pub body: &'a Value,
+    /// What it answers.
+    pub messages: &'a [Value],
+    /// How long it is kept.
+    pub retention: Duration,
+}
+
+/// A chat that is kept.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StoredChat {
+    /// As it is shown.
+    pub body: Value,
+    /// What it answers.
+    pub messages: Vec<Value>,
+}
+
+/// Which chats are listed.
+#[derive(Debug, Clone, Default)]
+pub struct ChatList {
+    /// Most of them.
+    pub limit: usize,
+    /// The oldest is first.
+    pub is_ascending: bool,
+    /// The id of the one before the first.
+    pub after: Option<String>,
+    /// Of this model, as it was asked for.
+    pub model: Option<String>,
+    /// With these notes.
+    pub metadata: Map<String, Value>,
+}
+
+impl ChatList {
+    fn has(&self, row: &StoredChatRow) -> bool {
+        self.metadata.iter().all(|(name, note)| row.metadata.0.get(name) == Some(note))
+    }
+}
+
+impl OwnResponses {
+    /// Keeps a chat.
+    ///
+    /// # Errors
+    /// [`AuthError::Invalid`] for one that is too large; [`AuthError::Store`].
+    pub async fn keep_chat(&self, new: NewChat<'_>) -> Result<(), AuthError> {
+        let NewChat { id, model, metadata, body, messages, retention } = new;
+        let status = ResponseStatus::Completed;
+        let whole = NewResponse { id, previous_id: None, status, body, input: messages, retention };
+        let row = self.row(whole, "messages")?;
+        let mut tx = self.write().await?;
+        responses::insert(&mut tx, &row).await?;
+        stored_chats::insert(&mut tx, id, model, &JsonText(metadata.clone())).await?;
+        Ok(tx.commit().await?)
+    }
+
+    /// One of the chats.
+    ///
+    /// # Errors
+    /// [`AuthError::NotFound`], also for somebody else's; [`AuthError::Store`].
+    pub async fn find_chat(&self, id: &str) -> Result<StoredChat, AuthError> {
+        let now = self.now();
+        let mut tx = self.auth.store().read().await?;
+        let row = stored_chats::find(&mut tx, &self.owner, id, now).await?.ok_or(NO_CHAT)?;
+        self.whole_chat(&mut tx, row, now).await?.ok_or(NO_CHAT)
+    }
+
+    /// Some of the chats.
+    ///
+    /// # Errors
+    /// [`AuthError::Invalid`] where `after` is none of them; [`AuthError::Store`].
+    pub async fn list_chats(&self, asked: &ChatList) -> Result<Part<StoredChat>, AuthError> {
+        let now = self.now();
+        let mut tx = self.auth.store().read().await?;
+        let mut place = Place { is_ascending: asked.is_ascending, after: None };
+        if let Some(id) = &asked.after {
+            let row = stored_chats::find(&mut tx, &self.owner, id, now).await?;
+            let row = row.ok_or_else(|| AuthError::invalid("after", "names no stored chat completion"))?;
+            place.after = Some((row.created_at, row.id));
+        }
+        let mut chosen = Vec::new();
+        loop {
+            let model = asked.model.as_deref();
+            let rows = stored_chats::list(&mut tx, &self.owner, model, &place, now, STEP).await?;
+            let Some(last) = rows.last() else { break };
+            place.after = Some((last.created_at, last.id.clone()));
+            chosen.extend(rows.into_iter().filter(|row| asked.has(row)));
+            if chosen.len() > asked.limit {
+                break;
+            }
+        }
+        let mut has_more = chosen.len() > asked.limit;
+        chosen.truncate(asked.limit);
+        let (mut items, mut bytes) = (Vec::new(), 0);
+        for row in chosen {
+            bytes += row.bytes;
+            if bytes > MOST_PAGE_BYTES && !items.is_empty() {
+                has_more = true;
+                break;
+            }
+            items.extend(self.whole_chat(&mut tx, row, now).await?);
+        }
+        Ok(Part { items, has_more })
+    }
+
+    /// Changes the notes of a chat.
+    ///
+    /// # Errors
+    /// [`AuthError::NotFound`], also for somebody else's; [`AuthError::Store`].
+    pub async fn note_chat(&self, id: &str, metadata: Map<String, Value>) -> Result<StoredChat, AuthError> {
+        let mut tx = self.write().await?;
+        let is_noted = stored_chats::note(&mut tx, &self.owner, id, &JsonText(metadata), self.now()).await?;
+        tx.commit().await?;
+        if is_noted { self.find_chat(id).await } else { Err(NO_CHAT) }
+    }
+
+    /// Deletes a chat.
+    ///
+    /// # Errors
+    /// [`AuthError::NotFound`], also for somebody else's; [`AuthError::Store`].
+    pub async fn delete_chat(&self, id: &str) -> Result<(), AuthError> {
+        let mut tx = self.write().await?;
+        stored_chats::find(&mut tx, &self.owner, id, self.now()).await?.ok_or(NO_CHAT)?;
+        responses::delete(&mut tx, &self.owner, id).await?;
+        Ok(tx.commit().await?)
+    }
+
+    async fn whole_chat(
+        &self,
+        tx: &mut Tx,
+        row: StoredChatRow,
+        now: Timestamp,
+    ) -> Result<Option<StoredChat>, AuthError> {
+        let Some(whole) = responses::find(tx, &self.owner, &row.id, now).await? else { return Ok(None) };
+        let StoredResponse { mut body, input, .. } = StoredResponse::of(whole, now)?;
+        body["metadata"] = row.metadata.0.into();
+        Ok(Some(StoredChat { body, messages: input }))
+    }
+}
