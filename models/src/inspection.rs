@@ -1,10 +1,22 @@
-//! What can be said of a model before its weights are read: for the memory plan, and for listing what lies in a folder.
+//! What can be said of a model before its weights are read: for the memory plan, for listing what lies in a folder, and for
+//! people and their tools.
+
+use std::path::Path;
+
+use serde_json::{Map, Value};
 
 use crate::plan::Plan;
-use crate::{Arithmetic, Device, Error, ModelFiles, ModelSpec, sentence_transformers, weights};
+use crate::weights::{Metadata, read_bounded};
+use crate::{
+    Arithmetic, ChatTemplate, Device, Error, GenerationDefaults, ModelFiles, ModelSpec,
+    sentence_transformers, weights,
+};
+
+/// Most bytes of a licence that are read.
+const MAX_LICENSE_BYTES: u64 = 1 << 20;
 
 /// What the files say, read from headers alone.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Inspection {
     /// The model's shape and the memory its weights will take.
     pub spec: ModelSpec,
@@ -12,6 +24,24 @@ pub struct Inspection {
     pub file_bytes: u64,
     /// Most common weight type, by bytes: `Q4_1`, `F16`, …
     pub quantisation: String,
+    /// Numbers in all tensors.
+    pub parameters: u64,
+    /// What the files say of themselves. Nothing depends on it: what is damaged in it is left out, and is for
+    /// [`crate::load`] to refuse.
+    pub card: Card,
+}
+
+/// What a model's files say of themselves.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Card {
+    /// The conversation format, in its own words.
+    pub chat_template: Option<String>,
+    /// What is suggested for sampling.
+    pub defaults: GenerationDefaults,
+    /// The licence: the text that lies beside the weights, or the name that a GGUF file gives.
+    pub license: Option<String>,
+    /// The metadata of a GGUF file, by name: numbers, truth values and short texts.
+    pub metadata: Map<String, Value>,
 }
 
 /// Reads headers and configuration, not weights. `spec.weights_bytes` is what the tensors take in the files, which is
@@ -23,7 +53,40 @@ pub fn inspect(files: &ModelFiles) -> Result<Inspection, Error> {
     let opened = weights::open(files, &Device::cpu(), Arithmetic::Integer)?;
     let plan = Plan::new(&opened.config, sentence_transformers::read(files)?)?;
     let spec = ModelSpec { weights_bytes: opened.weights.total_bytes(), ..plan.spec() };
-    Ok(Inspection { spec, file_bytes: file_bytes(files)?, quantisation: opened.weights.dominant_type() })
+    Ok(Inspection {
+        spec,
+        file_bytes: file_bytes(files)?,
+        quantisation: opened.weights.dominant_type(),
+        parameters: opened.weights.parameters(),
+        card: Card::read(files, opened.metadata.as_ref()),
+    })
+}
+
+impl Card {
+    fn read(files: &ModelFiles, metadata: Option<&Metadata>) -> Self {
+        let template = ChatTemplate::find(files, metadata).ok().flatten();
+        let license = match (files, metadata) {
+            (ModelFiles::Safetensors { folder, .. }, _) => license_in(folder),
+            (_, Some(metadata)) => metadata.text("general.license").ok().flatten().map(str::to_owned),
+            _ => None,
+        };
+        Self {
+            chat_template: template.map(|template| template.source().to_owned()),
+            defaults: GenerationDefaults::read(files).unwrap_or_default(),
+            license,
+            metadata: metadata.map(Metadata::short_values).unwrap_or_default(),
+        }
+    }
+}
+
+/// The licence that lies in a folder, under one of its usual names.
+fn license_in(folder: &Path) -> Option<String> {
+    let path = ["LICENSE", "LICENSE.txt", "LICENSE.md"]
+        .map(|name| folder.join(name))
+        .into_iter()
+        .find(|path| path.is_file())?;
+    let text = read_bounded(&path, "licence", MAX_LICENSE_BYTES).ok()?;
+    Some(String::from_utf8_lossy(&text).into_owned())
 }
 
 fn file_bytes(files: &ModelFiles) -> Result<u64, Error> {

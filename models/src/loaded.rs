@@ -57,7 +57,7 @@ pub struct GenerationDefaults {
 
 impl GenerationDefaults {
     /// Reads what `generation_config.json` suggests for sampling. A suggestion that makes no sense is left out.
-    fn read(files: &ModelFiles) -> Result<Self, Error> {
+    pub(crate) fn read(files: &ModelFiles) -> Result<Self, Error> {
         let ModelFiles::Safetensors { folder, .. } = files else {
             return Ok(Self::default());
         };

@@ -20,7 +20,7 @@ use crate::http::metered::Record;
 use crate::http::registry::ModelTable;
 use crate::http::sockets::Sockets;
 use crate::http::{ApiError, Interruption, Registry};
-use crate::manager::{ManagerError, ModelLease, ModelManager, ModelStatus};
+use crate::manager::{Description, ManagerError, ModelLease, ModelManager, ModelStatus};
 use crate::shutdown::Shutdown;
 use crate::telemetry::metrics::MetricsPage;
 use crate::usage::{Recorder, UsageError};
@@ -269,6 +269,13 @@ impl Models<'_> {
         let model = found.ok_or_else(|| ManagerError::Unknown { id: name.to_owned() })?;
         self.check(&model.id, name).await?;
         Ok(model)
+    }
+
+    /// What can be said of one of them without loading it, by its id; none where its files are not here, and for a model
+    /// that the caller may not use.
+    pub async fn describe(&self, id: &str) -> Option<Description> {
+        self.table.check(self.caller(), id, id).ok()?;
+        self.app.manager().describe(id).await
     }
 
     /// One of them, ready to work; loads it if it must.

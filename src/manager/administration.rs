@@ -136,11 +136,29 @@ impl ModelManager {
             }
             self.lifecycle.changed();
             if let Some(drain) = drain {
-                // On a task of its own: whoever asked may lose patience, the model is unloaded all the same.
-                let lifecycle = Arc::clone(&self.lifecycle);
-                let _ = tokio::spawn(async move { lifecycle.finish_drain(drain).await }).await;
+                self.lifecycle.finish_drain_whoever_waits(drain).await;
             }
         }
+    }
+
+    /// Unloads a model that nobody uses, as if it had been idle for long enough: whoever asks for it next brings it back,
+    /// and waits for that. One that is used, pinned, or not loaded stays as it is. Back when its memory is free.
+    ///
+    /// # Errors
+    /// [`ManagerError::Unknown`].
+    pub async fn let_go(&self, id: &str) -> Result<(), ManagerError> {
+        let drain = {
+            let mut registry = self.lifecycle.registry();
+            let slot = registry.find_mut(Asker::Administrator, id);
+            let slot = slot.ok_or_else(|| ManagerError::Unknown { id: id.to_owned() })?;
+            if slot.is_evictable() { self.lifecycle.begin_drain(slot, Drained::InPassing) } else { None }
+        };
+        if let Some(drain) = drain {
+            tracing::info!(model = drain.id, "unloaded: it was said that it is not needed");
+            self.lifecycle.changed();
+            self.lifecycle.finish_drain_whoever_waits(drain).await;
+        }
+        Ok(())
     }
 
     /// Pins a model, or unpins it, until its definition says otherwise.

@@ -292,14 +292,17 @@ impl Lifecycle {
             Some(budget) => tracing::info!(model = id, "{plan}; all models may take {} MiB", mib(budget)),
             None => tracing::info!(model = id, "{plan}"),
         }
-        let name = id.to_owned();
-        let loaded = blocking(move || loader.load(&name, &inspected.files, plan)).await?;
+        let (name, files) = (id.to_owned(), inspected.files);
+        let loaded = blocking(move || loader.load(&name, &files, plan)).await?;
         if !self.fetcher.may_be_read(&path, &entry) {
             return Err(Failure::Fetch(FetchFailure {
                 reason: "its files moved while they were read".into(),
                 detail: format!("{} leads elsewhere than it did before it was read", path.display()),
                 code: Code::SourceNotAllowed,
             }));
+        }
+        if let Some(slot) = self.registry().slot_mut(id).filter(|slot| slot.attempt == attempt.number) {
+            slot.inspection = Some(inspected.inspection).filter(|_| !slot.is_outdated());
         }
         tracing::info!(model = id, "ready after {:.1} s", started.elapsed().as_secs_f32());
         Ok(Arc::new(loaded))
@@ -336,6 +339,12 @@ impl Lifecycle {
         self.changed();
     }
 
+    /// The same for whoever may lose patience: the model is unloaded all the same.
+    pub(super) async fn finish_drain_whoever_waits(self: &Arc<Self>, drain: Drain) {
+        let lifecycle = Arc::clone(self);
+        let _ = tokio::spawn(async move { lifecycle.finish_drain(drain).await }).await;
+    }
+
     /// The same on a task of its own, for whoever does not wait for it.
     pub(super) fn drain_by_and_by(self: &Arc<Self>, drain: Drain) {
         let lifecycle = Arc::clone(self);
@@ -356,6 +365,10 @@ impl Lifecycle {
 
     pub(super) fn engines(&self) -> Vec<(String, EngineStats)> {
         self.registry().engines()
+    }
+
+    pub(super) fn loader(&self) -> &Loader {
+        &self.loader
     }
 
     pub(super) fn fetcher(&self) -> &Fetcher {

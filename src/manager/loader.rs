@@ -62,6 +62,8 @@ impl From<EngineError> for LoadFailure {
 pub(super) struct Inspected {
     pub files: ModelFiles,
     pub need: MemoryNeed,
+    /// As it will be served: with no longer context than is wanted.
+    pub inspection: Arc<Inspection>,
 }
 
 /// How models are loaded here.
@@ -93,15 +95,12 @@ impl Loader {
     /// Reads headers only.
     pub(super) fn inspect(&self, path: &Path) -> Result<Inspected, LoadFailure> {
         let files = ModelFiles::find(path)?;
-        let inspection = inspect(&files)?;
-        let context = self.context(&inspection);
-        let need = MemoryNeed::of(&inspection, &self.engine, self.options.cache_type, context);
-        Ok(Inspected { files, need })
-    }
-
-    fn context(&self, inspection: &Inspection) -> usize {
+        let mut inspection = inspect(&files)?;
         let own = inspection.spec.context_length;
-        self.options.context_length.map_or(own, |limit| limit.min(own))
+        let context = self.options.context_length.map_or(own, |limit| limit.min(own));
+        inspection.spec.context_length = context;
+        let need = MemoryNeed::of(&inspection, &self.engine, self.options.cache_type, context);
+        Ok(Inspected { files, need, inspection: Arc::new(inspection) })
     }
 
     /// Reads the weights and starts what runs them.

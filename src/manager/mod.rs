@@ -7,6 +7,7 @@
 mod administration;
 mod catalog;
 mod definition;
+mod description;
 mod desired;
 mod digest;
 mod error;
@@ -52,6 +53,7 @@ use crate::manager::registry::{Asker, Registry, Slot};
 
 pub use catalog::{Catalog, CatalogEntry, PinnedFile};
 pub use definition::{Checksum, InvalidDefinition, ModelDefinition};
+pub use description::Description;
 pub use desired::FollowNotice;
 pub use error::ManagerError;
 pub use fetch::{FetchFailure, Fetcher, Reached};

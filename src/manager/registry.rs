@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use sconce_models::{GenerationDefaults, ModelSpec};
+use sconce_models::{GenerationDefaults, Inspection, ModelSpec};
 use tokio::task::AbortHandle;
 use tokio::time::Instant;
 
@@ -35,6 +35,8 @@ pub(super) struct Slot {
     pub spec: Option<ModelSpec>,
     /// What else was found out then.
     pub profile: Option<Arc<Profile>>,
+    /// What its files say, once they were looked at: to be loaded, or to be described.
+    pub inspection: Option<Arc<Inspection>>,
     /// Bytes set aside for it, from before it is loaded until after its memory is free again.
     pub reserved: u64,
     /// Failures in a row: how long to wait before the next try.
@@ -97,6 +99,7 @@ impl Slot {
             since: now(),
             spec: None,
             profile: None,
+            inspection: None,
             reserved: 0,
             failures: 0,
             last_error: None,
@@ -150,6 +153,7 @@ impl Slot {
         if is_another {
             self.spec = None;
             self.profile = None;
+            self.inspection = None;
             self.last_error = None;
             self.failures = 0;
         }
@@ -180,11 +184,12 @@ impl Slot {
 
     /// One more lease, with what a request that says nothing gets now.
     pub(super) fn lease(&self, entry: &Arc<LoadedEntry>) -> ModelLease {
-        self.leases.take(entry, self.defaults(entry))
+        self.leases.take(entry, self.defaults(&entry.defaults))
     }
 
-    fn defaults(&self, entry: &LoadedEntry) -> GenerationDefaults {
-        self.desired.sampling.over(&entry.defaults, &self.desired.entry.sampling)
+    /// What a request that says nothing gets, where the model's files suggest this.
+    pub(super) fn defaults(&self, files: &GenerationDefaults) -> GenerationDefaults {
+        self.desired.sampling.over(files, &self.desired.entry.sampling)
     }
 
     /// A request that waits for it from now on.

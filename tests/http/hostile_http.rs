@@ -211,7 +211,8 @@ async fn a_foreign_host_name_is_turned_away() {
 
 #[tokio::test]
 async fn wrong_urls_and_methods_have_the_usual_shape() {
-    let app = TestApp::start().await;
+    // Where Ollama's protocol is spoken its root is there.
+    let app = TestApp::start_with(&[("ollama", "off")]).await;
     for path in
         ["/", "/v1", "/v1/", "/v2/chat/completions", "/v1/chat/completions/", "/admin", "/%2e%2e/etc/passwd"]
     {

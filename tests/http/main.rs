@@ -18,6 +18,7 @@ mod hostile_http;
 mod metrics;
 mod models_list;
 mod ollama;
+mod ollama_models;
 mod openai_chat;
 mod openai_completions;
 mod overload;

@@ -4,9 +4,9 @@ use reqwest::Response;
 use serde_json::{Value, json};
 
 use crate::altered::{coder, named};
-use crate::app::{CHAT, EMBED, TestApp, golden, with};
+use crate::app::{CHAT, EMBED, TestApp, golden, read_error, with};
 
-fn chat(content: &str) -> Value {
+pub fn chat(content: &str) -> Value {
     json!({"model": CHAT, "messages": [{"role": "user", "content": content}], "stream": false,
         "options": {"temperature": 0, "num_predict": 24}})
 }
@@ -23,7 +23,7 @@ async fn lines(app: &TestApp, path: &str, body: &Value) -> Vec<Value> {
 }
 
 /// Status and text of a refusal, after checking its shape.
-async fn refusal(response: Response) -> (u16, String) {
+pub async fn refusal(response: Response) -> (u16, String) {
     let status = response.status().as_u16();
     let body: Value = response.json().await.expect("it is JSON");
     let names: Vec<_> = body.as_object().expect("an object").keys().cloned().collect();
@@ -103,25 +103,6 @@ async fn options_have_their_effect() {
     let first = &told["logprobs"][0];
     assert_eq!(first["top_logprobs"].as_array().map(Vec::len), Some(2), "{first}");
     assert_eq!(first["top_logprobs"][0]["token"], first["token"]);
-}
-
-#[tokio::test]
-async fn a_model_is_loaded_by_a_request_that_asks_nothing() {
-    let app = TestApp::start().await;
-    for (path, body) in [
-        ("/api/generate", json!({"model": CHAT})),
-        ("/api/generate", json!({"model": CHAT, "keep_alive": -1})),
-        ("/api/chat", json!({"model": CHAT, "messages": [], "keep_alive": "10m"})),
-    ] {
-        let answer = app.ask(path, &body).await;
-        assert_eq!((&answer["done"], &answer["done_reason"]), (&json!(true), &json!("load")), "{body}");
-    }
-    for body in [json!({"model": CHAT, "keep_alive": 0}), json!({"model": CHAT, "keep_alive": "0s"})] {
-        for path in ["/api/generate", "/api/chat"] {
-            assert_eq!(app.ask(path, &body).await["done_reason"], "unload", "{body}");
-        }
-    }
-    app.ask("/api/chat", &with(chat("one"), "keep_alive", 0)).await;
 }
 
 #[tokio::test]
@@ -208,37 +189,6 @@ async fn texts_are_embedded_as_elsewhere() {
 }
 
 #[tokio::test]
-async fn models_are_listed_and_described() {
-    let app = TestApp::start().await;
-    let get = async |path: &str| -> Value {
-        app.get(path).send().await.expect("an answer").json().await.expect("it is JSON")
-    };
-    let tags = get("/api/tags").await;
-    let names: Vec<_> =
-        tags["models"].as_array().expect("models").iter().map(|model| model["name"].clone()).collect();
-    assert_eq!(names, [CHAT, EMBED]);
-    assert_eq!(tags["models"][0]["details"]["family"], "llama");
-    let running = get("/api/ps").await;
-    assert_eq!(running["models"][0]["context_length"], 256);
-    assert!(running["models"][0]["size_vram"].is_u64() && running["models"][0]["expires_at"].is_string());
-    assert_eq!(tags["models"][0]["details"]["format"], "safetensors");
-    assert!(tags["models"][0]["details"]["quantization_level"].is_string());
-    assert!(get("/api/version").await["version"].as_str().is_some_and(|version| version.starts_with("0.")));
-    for name in [CHAT.to_owned(), format!("{CHAT}:latest")] {
-        let shown = app.ask("/api/show", &json!({"model": name})).await;
-        assert_eq!(shown["capabilities"], json!(["completion", "tools"]));
-        assert_eq!(shown["model_info"]["llama.context_length"], 256);
-        assert!(shown["template"].as_str().is_some_and(|template| template.contains("messages")), "{shown}");
-        for name in ["modelfile", "parameters", "license"] {
-            assert!(shown[name].is_string(), "{name}: {shown}");
-        }
-    }
-    assert_eq!(app.ask("/api/show", &json!({"name": EMBED})).await["capabilities"], json!(["embedding"]));
-    let tagged = app.ask("/api/chat", &with(chat("one two"), "model", format!("{CHAT}:latest"))).await;
-    assert_eq!(tagged["model"], format!("{CHAT}:latest"));
-}
-
-#[tokio::test]
 async fn a_gap_is_filled_by_a_model_that_can() {
     let coder = coder();
     let thinker = format!("thinker={}", golden("qwen3").display());
@@ -321,6 +271,7 @@ async fn keys_are_asked_for() {
 async fn it_is_spoken_if_it_is_wanted() {
     let app = TestApp::start_with(&[("ollama", "off")]).await;
     assert_eq!(refusal(app.get("/api/tags").send().await.expect("an answer")).await.0, 404);
+    assert_eq!(read_error(app.get("/").send().await.expect("an answer")).await.0, 404);
     assert_eq!(refusal(app.post("/api/chat", &chat("x")).await).await.0, 404);
     let document: Value =
         app.get("/api/v1/openapi.json").send().await.expect("an answer").json().await.expect("it is JSON");

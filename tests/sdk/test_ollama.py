@@ -6,6 +6,7 @@ The server's address and key come from SCONCE_URL and SCONCE_KEY; `tests/sdk.rs`
 import asyncio
 import os
 import unittest
+import urllib.request
 
 import ollama
 
@@ -75,6 +76,11 @@ class Generate(unittest.TestCase):
     def test_load(self):
         self.assertEqual(client().generate(CHAT).done_reason, "load")
 
+    def test_unload(self):
+        answer = client().generate(CHAT, keep_alive=0)
+        self.assertEqual((answer.done, answer.done_reason), (True, "unload"))
+        self.assertEqual(client().chat(CHAT, keep_alive=0).done_reason, "unload")
+
 
 class Embed(unittest.TestCase):
     """Vectors."""
@@ -93,11 +99,22 @@ class Models(unittest.TestCase):
     def test_lists(self):
         self.assertEqual([model.model for model in client().list().models], [CHAT, EMBED])
         self.assertIn(CHAT, [model.model for model in client().ps().models])
+        details = client().list().models[0].details
+        self.assertEqual((details.format, details.family, details.quantization_level), ("gguf", "llama", "Q4_1"))
+        self.assertEqual(details.parameter_size, "134.52M")
 
     def test_show(self):
         shown = client().show(CHAT)
         self.assertEqual(shown.capabilities, ["completion"])
         self.assertGreaterEqual(shown.modelinfo["llama.context_length"], 2048)
+        self.assertEqual(shown.modelinfo["general.parameter_count"], 134_515_008)
+        self.assertEqual(shown.details.parameter_size, "134.52M")
+        self.assertIn("<|im_start|>", shown.template)
+        self.assertTrue(shown.modelfile.startswith(f"FROM {CHAT}\n"))
+
+    def test_probe(self):
+        with urllib.request.urlopen(URL) as answer:
+            self.assertEqual((answer.status, answer.read()), (200, b"Ollama is running"))
 
     def test_tag(self):
         self.assertEqual(client().generate(f"{CHAT}:latest").done_reason, "load")

@@ -3,7 +3,7 @@
 //! One thing to know: for `llama`, the converter reorders the rows of the query and key projections so that pairs of a
 //! rotation lie side by side. They are put back here as whole rows (quantised or not), and no one else need know.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use candle_core::quantized::GgmlDType;
@@ -240,15 +240,13 @@ impl Weights for GgufWeights {
         self.file.tensors.values().map(|located| located.info.bytes).sum()
     }
 
+    fn parameters(&self) -> u64 {
+        super::parameters(self.file.tensors.values().map(|located| located.info.shape.as_slice()))
+    }
+
     fn dominant_type(&self) -> String {
-        let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();
-        for located in self.file.tensors.values() {
-            *bytes.entry(located.info.element.name).or_default() += located.info.bytes;
-        }
-        bytes
-            .into_iter()
-            .max_by_key(|(_, bytes)| *bytes)
-            .map_or_else(String::new, |(name, _)| name.to_owned())
+        let infos = self.file.tensors.values().map(|located| &located.info);
+        super::dominant_type(infos.map(|info| (info.element.name, info.bytes)))
     }
 
     fn content_hash(&self) -> Result<String, Error> {

@@ -8,6 +8,9 @@ use std::path::{Path, PathBuf};
 
 use crate::Error;
 
+/// Most bytes of a text that is shown.
+const LONGEST_SHOWN: usize = 1024;
+
 /// The type of a value, by its number in the file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum ValueType {
@@ -212,6 +215,24 @@ impl Metadata {
         Ok(Some(self.words(bytes).map(i32::from_le_bytes).collect()))
     }
 
+    /// What is no list and no long text, by name, in the order of the names.
+    pub(crate) fn short_values(&self) -> serde_json::Map<String, serde_json::Value> {
+        let mut found = serde_json::Map::new();
+        for (key, value) in &self.values {
+            let shown = match value {
+                Value::Unsigned(number) => (*number).into(),
+                Value::Signed(number) => (*number).into(),
+                Value::Float(number) => shortest(*number).into(),
+                Value::Bool(truth) => (*truth).into(),
+                Value::Text(range) if range.len() <= LONGEST_SHOWN => self.str_at(range.clone()).into(),
+                Value::Text(_) | Value::Array { .. } => continue,
+            };
+            found.insert(key.clone(), shown);
+        }
+        found.sort_keys();
+        found
+    }
+
     /// The number of elements of an array, whatever its type.
     pub(crate) fn array_length(&self, key: &str) -> Option<usize> {
         match self.values.get(key) {
@@ -257,4 +278,10 @@ impl Metadata {
     fn wrong_type(&self, key: &str, wanted: &str) -> Error {
         self.invalid(format!("metadata `{key}` is not {wanted}"))
     }
+}
+
+/// A number that was one of 32 bits, in as few digits as tell it from others of them: `1e-5`, not `9.999999747378752e-6`.
+fn shortest(number: f64) -> f64 {
+    let narrow = number as f32;
+    if f64::from(narrow) == number { narrow.to_string().parse().unwrap_or(number) } else { number }
 }

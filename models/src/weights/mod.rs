@@ -13,6 +13,7 @@ mod regions;
 pub mod safetensors;
 mod safetensors_header;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use candle_core::Tensor;
@@ -49,6 +50,9 @@ pub trait Weights {
 
     /// Bytes of all tensors as they lie in the files.
     fn total_bytes(&self) -> u64;
+
+    /// Numbers in all tensors.
+    fn parameters(&self) -> u64;
 
     /// The element type that takes most bytes: `Q4_1`, `F16`, `BF16`, …
     fn dominant_type(&self) -> String;
@@ -94,6 +98,24 @@ pub fn open(files: &ModelFiles, device: &Device, arithmetic: Arithmetic) -> Resu
             Ok(Opened { weights: Box::new(weights), config, metadata: None })
         }
     }
+}
+
+/// Numbers in tensors of these shapes.
+fn parameters<'a>(shapes: impl Iterator<Item = &'a [usize]>) -> u64 {
+    let numbers = |shape: &[usize]| {
+        shape.iter().fold(1_u64, |product, dimension| product.saturating_mul(*dimension as u64))
+    };
+    shapes.map(numbers).fold(0, u64::saturating_add)
+}
+
+/// Of element types with the bytes that tensors take in them, the one that takes most.
+fn dominant_type<'a>(tensors: impl Iterator<Item = (&'a str, u64)>) -> String {
+    let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();
+    for (element, taken) in tensors {
+        *bytes.entry(element).or_default() += taken;
+    }
+    let most = bytes.into_iter().max_by_key(|(_, bytes)| *bytes);
+    most.map_or_else(String::new, |(name, _)| name.to_owned())
 }
 
 /// Reads a JSON object of bounded size; `format` names the file in errors.

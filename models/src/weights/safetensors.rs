@@ -2,7 +2,7 @@
 //!
 //! Which files belong together is decided by [`crate::ModelFiles::find`]; here they are opened and read.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 
 use candle_core::{DType, Tensor};
@@ -108,15 +108,12 @@ impl Weights for SafetensorsWeights {
         self.entries().map(|(_, entry)| entry.bytes).sum()
     }
 
+    fn parameters(&self) -> u64 {
+        super::parameters(self.entries().map(|(_, entry)| entry.shape.as_slice()))
+    }
+
     fn dominant_type(&self) -> String {
-        let mut bytes: BTreeMap<&str, u64> = BTreeMap::new();
-        for (_, entry) in self.entries() {
-            *bytes.entry(entry.element).or_default() += entry.bytes;
-        }
-        bytes
-            .into_iter()
-            .max_by_key(|(_, bytes)| *bytes)
-            .map_or_else(String::new, |(name, _)| name.to_owned())
+        super::dominant_type(self.entries().map(|(_, entry)| (entry.element, entry.bytes)))
     }
 
     fn content_hash(&self) -> Result<String, Error> {

@@ -1,12 +1,31 @@
-//! `keep_alive`: checked, and without effect on the model. How long it stays is the administrator's to say; who asks for
-//! nothing but that it go is told so in Ollama's words.
+//! `keep_alive`: how long a model stays is the administrator's to say, and so is that it go: who asks for nothing else and
+//! manages the models has it unloaded. Beside a question, or said by anybody else, it is checked and has no effect.
+
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use crate::api::openai::fields::{Fields, ParameterError};
+use crate::auth::models::ModelAdmin;
+use crate::auth::{ModelUser, Permission};
+use crate::http::{ApiError, AppState};
 
 /// The units of Go's durations.
 const UNITS: [&str; 7] = ["ns", "us", "\u{b5}s", "ms", "s", "m", "h"];
+
+/// Has a model go that nobody uses, if that is the caller's to say; it is written down as any unloading is.
+///
+/// # Errors
+/// Those of the store, and for a caller who may do nothing any more.
+pub async fn unload(app: &AppState, user: &ModelUser, id: &str) -> Result<(), ApiError> {
+    if !user.caller().permissions().has(Permission::ModelsManage) {
+        return Ok(());
+    }
+    let admin: ModelAdmin = user.caller().clone().exchange(app.auth()).await?;
+    admin.record("model.unload", id).await?;
+    let manager = Arc::clone(app.registry().operated_by(&admin));
+    Ok(manager.let_go(id).await?)
+}
 
 /// Takes it out of a body: whether the model is to go at once.
 ///

@@ -3,13 +3,16 @@
 //!
 //! Whether it is spoken at all is a setting. What of Ollama changes models is not here (`http/layers.rs` says what to use).
 
+mod answer;
 mod chat;
+mod description;
 mod embed;
 mod generate;
 mod keep_alive;
 mod messages;
 mod models;
 mod options;
+mod request;
 mod schema;
 mod times;
 mod writer;
@@ -26,6 +29,7 @@ use crate::manager::ModelStatus;
 /// The URLs of this room.
 pub fn routes() -> OpenApiRouter<AppState> {
     OpenApiRouter::new()
+        .routes(routes!(models::root))
         .routes(routes!(chat::create))
         .routes(routes!(generate::create))
         .routes(routes!(embed::create))

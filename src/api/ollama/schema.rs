@@ -4,17 +4,50 @@
 
 #![allow(dead_code, reason = "only the description of the API is made from the fields")]
 
+use std::borrow::Cow;
+
 use serde_json::{Value, json};
-use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::Schema;
+use utoipa::{PartialSchema, ToSchema};
 
 use crate::api::openai::schema::written;
+use crate::http::openapi::joined;
 
 /// A conversation, and how it is to be answered.
+pub struct ChatRequest;
+
+/// A prompt, and how it is to be answered.
+pub struct GenerateRequest;
+
+impl PartialSchema for ChatRequest {
+    fn schema() -> RefOr<Schema> {
+        let description = "A conversation, and how it is to be answered.";
+        joined(description, Conversation::schema(), AnswerParameters::schema())
+    }
+}
+
+impl PartialSchema for GenerateRequest {
+    fn schema() -> RefOr<Schema> {
+        joined("A prompt, and how it is to be answered.", Question::schema(), AnswerParameters::schema())
+    }
+}
+
+impl ToSchema for ChatRequest {
+    fn name() -> Cow<'static, str> {
+        "OllamaChatRequest".into()
+    }
+}
+
+impl ToSchema for GenerateRequest {
+    fn name() -> Cow<'static, str> {
+        "OllamaGenerateRequest".into()
+    }
+}
+
+/// What only conversations have.
 #[derive(ToSchema)]
-#[schema(as = OllamaChatRequest)]
-#[serde(deny_unknown_fields)]
-pub struct ChatRequest {
+struct Conversation {
     /// The name of a model, or another name for it; `:latest` may stand behind it.
     #[schema(example = "llama3.2")]
     model: String,
@@ -22,44 +55,28 @@ pub struct ChatRequest {
     messages: Option<Vec<Value>>,
     #[schema(schema_with = tools)]
     tools: Option<Vec<Value>>,
-    #[schema(schema_with = format)]
-    format: Option<Value>,
-    #[schema(schema_with = think)]
-    think: Option<Value>,
-    #[schema(schema_with = options)]
-    options: Option<Value>,
-    /// Send the answer piece by piece, in lines.
-    #[schema(default = true)]
-    stream: Option<bool>,
-    /// Tell how likely each token was.
-    #[schema(default = false)]
-    logprobs: Option<bool>,
-    /// Tell so many of the likeliest tokens in each place; needs `logprobs`.
-    #[schema(minimum = 0, maximum = 20)]
-    top_logprobs: Option<u32>,
-    #[schema(schema_with = keep_alive)]
-    keep_alive: Option<Value>,
-    #[schema(schema_with = fits)]
-    truncate: Option<bool>,
-    #[schema(schema_with = fits)]
-    shift: Option<bool>,
 }
 
-/// A prompt, and how it is to be answered.
+/// What only prompts have.
 #[derive(ToSchema)]
-#[schema(as = OllamaGenerateRequest)]
-#[serde(deny_unknown_fields)]
-pub struct GenerateRequest {
+struct Question {
     /// The name of a model, or another name for it; `:latest` may stand behind it.
     #[schema(example = "llama3.2")]
     model: String,
-    /// What is to be answered. Left out: the model is loaded.
+    /// What is to be answered. Left out: the model is loaded, or with `keep_alive` 0 unloaded.
     prompt: Option<String>,
+    /// What stands behind the gap that the answer is to fill, where the model knows how.
+    suffix: Option<String>,
     /// What the assistant is, or how it is to answer.
     system: Option<String>,
     /// Continue the prompt as it is, without the model's template.
     #[schema(default = false)]
     raw: Option<bool>,
+}
+
+/// How an answer is made.
+#[derive(ToSchema)]
+struct AnswerParameters {
     #[schema(schema_with = format)]
     format: Option<Value>,
     #[schema(schema_with = think)]
@@ -272,19 +289,20 @@ struct Details {
 #[derive(ToSchema)]
 #[schema(as = OllamaShown)]
 pub struct Shown {
-    /// Empty: it was made by none.
+    /// One that would make this model of itself.
+    #[schema(example = "FROM llama3.2\nPARAMETER temperature 0.7\n")]
     modelfile: String,
     /// What it does where a request says nothing, a line each.
     #[schema(example = "temperature                    0.7")]
     parameters: String,
     /// Its format for conversations, in its own words.
     template: String,
-    /// Empty: its files are not asked.
+    /// The text or the name of its licence; empty where neither its files nor the catalogue say it.
     license: String,
     details: Details,
     #[schema(schema_with = information)]
     model_info: Value,
-    /// `completion` or `embedding`.
+    /// `completion` or `embedding`; `tools`, `thinking`, and, once it was loaded, `insert`.
     capabilities: Vec<String>,
     /// When it was added to this server.
     modified_at: String,
@@ -314,7 +332,7 @@ fn messages() -> Schema {
         "images": {"type": ["array", "null"], "maxItems": 0, "items": {}},
         "tool_calls": {"type": ["array", "null"], "maxItems": 512, "items": call()}}});
     written(json!({"type": ["array", "null"], "maxItems": 10_000, "items": message,
-        "description": "The conversation so far; a last message of the assistant is continued. Left out: the model is loaded.",
+        "description": "The conversation so far; a last message of the assistant is continued. Left out: the model is loaded, or with `keep_alive` 0 unloaded.",
         "example": [{"role": "user", "content": "Hello!"}]}))
 }
 
@@ -364,8 +382,9 @@ fn options() -> Schema {
 
 fn keep_alive() -> Schema {
     written(json!({"oneOf": [{"type": "null"}, {"type": "number"}, {"type": "string"}],
-        "description": "A number of seconds, or a time such as `5m`. Without effect: how long a model stays is the \
-            administrator's to say, and 0 unloads none."}))
+        "description": "A number of seconds, or a time such as `5m`. How long a model stays is the administrator's \
+            to say: only 0 has an effect, where nothing is asked, and of one who manages the models: a model that nobody \
+            uses goes."}))
 }
 
 fn fits() -> Schema {
@@ -404,6 +423,9 @@ fn logprobs() -> Schema {
 }
 
 fn information() -> Schema {
-    written(json!({"type": "object", "description": "The model's shape; empty before that is known.",
-        "example": {"general.architecture": "llama", "llama.context_length": 8192}}))
+    written(
+        json!({"type": "object", "description": "The metadata of its file but for lists and long texts, and its shape as it is \
+            served; empty while its files are not on this machine.",
+        "example": {"general.architecture": "llama", "general.parameter_count": 1_235_814_432, "llama.context_length": 8192}}),
+    )
 }
