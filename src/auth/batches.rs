@@ -10,10 +10,10 @@ use serde_json::{Value, json};
 use crate::auth::capability::{Act, Deed};
 use crate::auth::files::{FOR_BATCHES, Part};
 use crate::auth::{AuthError, Capability, Permission, Permit, new_id};
-use crate::store::batches;
+use crate::store::batches::{self, BatchOrder, BatchResults, BatchStatus, BatchTimes, LineCounts};
 use crate::store::{JsonText, files};
 
-pub use crate::store::batches::BatchRow;
+pub use crate::store::batches::{BatchRow, BatchUsage};
 
 /// Most batches of one owner that are not over.
 const MOST_UNFINISHED: i64 = 100;
@@ -76,33 +76,20 @@ impl BatchUser {
         let batch = BatchRow {
             id: new_id("batch"),
             owner,
-            credential: JsonText(json!(credential)),
-            input_file_id: new.input_file_id,
-            endpoint: new.endpoint,
-            completion_window: new.completion_window,
-            metadata: new.metadata.map(JsonText),
-            output_seconds: new.output_seconds,
-            status: "validating".to_owned(),
+            order: BatchOrder {
+                credential: JsonText(json!(credential)),
+                input_file_id: new.input_file_id,
+                endpoint: new.endpoint,
+                completion_window: new.completion_window,
+                metadata: new.metadata.map(JsonText),
+                output_seconds: new.output_seconds,
+            },
+            status: BatchStatus::Validating,
             ending: None,
-            errors: None,
-            output_file_id: None,
-            error_file_id: None,
-            created_at: now,
-            in_progress_at: None,
-            finalizing_at: None,
-            completed_at: None,
-            failed_at: None,
-            expired_at: None,
-            cancelling_at: None,
-            cancelled_at: None,
-            expires_at: now.after(new.window),
-            total: 0,
-            completed: 0,
-            failed: 0,
-            holder: None,
-            held_until: None,
-            is_swept: false,
-            deleted_at: None,
+            times: BatchTimes::new(now, now.after(new.window)),
+            counts: LineCounts::default(),
+            usage: BatchUsage::begun(),
+            results: BatchResults::default(),
         };
         batches::insert(&mut act, &batch).await?;
         self.commit(act, "batch.create", &batch).await?;
@@ -148,10 +135,12 @@ impl BatchUser {
         let mut act = self.0.write().await?;
         let batch = batches::find(&mut act, id).await?;
         let batch = batch.filter(|batch| batch.owner == act.caller().owner()).ok_or(NO_BATCH)?;
-        match batch.status.as_str() {
-            "validating" | "in_progress" => {}
-            "finalizing" | "cancelling" => return Ok(batch),
-            _ => return Err(AuthError::Conflict("the batch is over")),
+        match batch.status {
+            BatchStatus::Validating | BatchStatus::InProgress => {}
+            BatchStatus::Finalizing | BatchStatus::Cancelling => return Ok(batch),
+            BatchStatus::Completed | BatchStatus::Failed | BatchStatus::Expired | BatchStatus::Cancelled => {
+                return Err(AuthError::Conflict("the batch is over"));
+            }
         }
         batches::cancel(&mut act, id, self.0.now()).await?;
         let batch = batches::find(&mut act, id).await?.ok_or(NO_BATCH)?;
@@ -160,8 +149,8 @@ impl BatchUser {
     }
 
     async fn commit(&self, mut act: Act, action: &'static str, batch: &BatchRow) -> Result<(), AuthError> {
-        let after = json!({"id": batch.id, "input_file_id": batch.input_file_id, "endpoint": batch.endpoint,
-            "status": batch.status});
+        let after = json!({"id": batch.id, "input_file_id": batch.order.input_file_id,
+            "endpoint": batch.order.endpoint, "status": batch.status.name()});
         let target = ("batch", batch.id.clone());
         act.record(Deed { action, target, before: None, after: Some(after) }).await?;
         act.commit().await?;

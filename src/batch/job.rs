@@ -18,7 +18,7 @@ use crate::batch::validate::{self, Findings};
 use crate::clock::{Clock, Timestamp};
 use crate::http::ApiError;
 use crate::language::Language;
-use crate::store::batches::{self, BatchError, BatchRow, LineRow};
+use crate::store::batches::{self, BatchError, BatchRow, BatchStatus, LineRow, Progress};
 use crate::store::{JsonText, Store, StoreError, Tx, files, usage};
 use crate::telemetry::metrics::BATCH_LINES;
 use crate::usage::Unwritten;
@@ -81,12 +81,12 @@ pub(super) struct Job {
     /// By what name it is held.
     holder: String,
     /// As it was found last.
-    status: watch::Sender<String>,
+    status: watch::Sender<BatchStatus>,
 }
 
 impl Job {
     pub(super) fn new(runner: Arc<Runner>, batch: BatchRow, holder: String) -> Self {
-        let status = watch::Sender::new(batch.status.clone());
+        let status = watch::Sender::new(batch.status);
         Self { runner, batch, holder, status }
     }
 
@@ -106,20 +106,20 @@ impl Job {
         self.clock().now()
     }
 
-    /// A transaction of the holder's, who has answered and refused so many more lines. What is in it happens only as long
-    /// as nobody else holds the batch.
-    pub(super) async fn write(&self, counts: (i64, i64)) -> Result<Tx, Stop> {
+    /// A transaction of the holder's, who has done this since the last. What is in it happens only as long as nobody else
+    /// holds the batch.
+    pub(super) async fn write(&self, done: Progress) -> Result<Tx, Stop> {
         let mut tx = self.store().append().await?;
         let until = self.now().after(HOLD);
         let held = (self.batch.id.as_str(), self.holder.as_str());
-        let status = batches::hold(&mut tx, held, counts, until).await?.ok_or(Stop::Lost)?;
-        self.status.send_if_modified(|known| std::mem::replace(known, status.clone()) != status);
+        let status = batches::hold(&mut tx, held, done, until).await?.ok_or(Stop::Lost)?;
+        self.status.send_if_modified(|known| std::mem::replace(known, status) != status);
         Ok(tx)
     }
 
     /// Works until the end, or until it must stop.
     pub(super) async fn work(mut self) {
-        tracing::info!(batch = self.batch.id, status = self.batch.status, "works on a batch");
+        tracing::info!(batch = self.batch.id, status = self.batch.status.name(), "works on a batch");
         let (runner, id, holder) = (Arc::clone(&self.runner), self.batch.id.clone(), self.holder.clone());
         let stopped = {
             let heart = Heart {
@@ -151,19 +151,21 @@ impl Job {
         loop {
             let row = batches::find(&mut self.store().read().await?, &self.batch.id).await?;
             self.batch = row.ok_or(Stop::Lost)?;
-            match (self.batch.status.as_str(), self.batch.ending.clone()) {
-                (_, Some(ending)) => return self.write_files(&ending).await,
-                ("validating", None) => self.validate().await?,
-                ("in_progress", None) => self.run_lines().await?,
-                ("cancelling", None) => self.begin_to_end("cancelled", Vec::new()).await?,
+            match (self.batch.status, self.batch.ending) {
+                (_, Some(ending)) => return self.write_files(ending).await,
+                (BatchStatus::Validating, None) => self.validate().await?,
+                (BatchStatus::InProgress, None) => self.run_lines().await?,
+                (BatchStatus::Cancelling, None) => {
+                    self.begin_to_end(BatchStatus::Cancelled, Vec::new()).await?;
+                }
                 _ => return Err(Stop::Lost),
             }
         }
     }
 
-    async fn begin_to_end(&self, ending: &str, errors: Vec<BatchError>) -> Result<(), Stop> {
+    async fn begin_to_end(&self, ending: BatchStatus, errors: Vec<BatchError>) -> Result<(), Stop> {
         let errors = (!errors.is_empty()).then_some(JsonText(errors));
-        let mut tx = self.write((0, 0)).await?;
+        let mut tx = self.write(Progress::default()).await?;
         batches::begin_to_end(&mut tx, &self.batch.id, ending, errors.as_ref(), self.now()).await?;
         Ok(tx.commit().await?)
     }
@@ -173,17 +175,17 @@ impl Job {
         if self.runner.app().shutdown().is_draining() {
             return Some(NoMore::Draining);
         }
-        if *self.status.borrow() == "cancelling" {
+        if *self.status.borrow() == BatchStatus::Cancelling {
             return Some(NoMore::Cancelled);
         }
-        (self.now() >= self.batch.expires_at).then_some(NoMore::Expired)
+        (self.now() >= self.batch.times.expires_at).then_some(NoMore::Expired)
     }
 
     /// Finds the lines of the batch, or what is wrong with them.
     async fn validate(&self) -> Result<(), Stop> {
         loop {
             // Of an attempt that was broken off.
-            let mut tx = self.write((0, 0)).await?;
+            let mut tx = self.write(Progress::default()).await?;
             let gone = batches::forget_lines(&mut tx, &self.batch.id, FORGOTTEN).await?;
             tx.commit().await?;
             if gone < FORGOTTEN.unsigned_abs() {
@@ -192,7 +194,7 @@ impl Job {
         }
         let mut findings = Findings::default();
         let file =
-            files::find(&mut self.store().read().await?, &self.batch.input_file_id, self.now()).await?;
+            files::find(&mut self.store().read().await?, &self.batch.order.input_file_id, self.now()).await?;
         match file {
             Some(file) => {
                 let reader = FileReader::new(self.store().clone(), file);
@@ -212,18 +214,19 @@ impl Job {
         }
         findings.finish();
         if !findings.errors.is_empty() {
-            return self.begin_to_end("failed", findings.errors).await;
+            return self.begin_to_end(BatchStatus::Failed, findings.errors).await;
         }
-        let mut tx = self.write((0, 0)).await?;
-        batches::begin(&mut tx, &self.batch.id, findings.lines as i64, self.now()).await?;
+        let mut tx = self.write(Progress::default()).await?;
+        let found = (findings.lines as i64, findings.model());
+        batches::begin(&mut tx, &self.batch.id, found, self.now()).await?;
         Ok(tx.commit().await?)
     }
 
     async fn stop_validating(&self, over: NoMore) -> Result<(), Stop> {
         match over {
             NoMore::Draining => Err(Stop::Draining),
-            NoMore::Expired => self.begin_to_end("expired", Vec::new()).await,
-            _ => self.begin_to_end("cancelled", Vec::new()).await,
+            NoMore::Expired => self.begin_to_end(BatchStatus::Expired, Vec::new()).await,
+            _ => self.begin_to_end(BatchStatus::Cancelled, Vec::new()).await,
         }
     }
 
@@ -259,7 +262,7 @@ impl Job {
         if lines.is_empty() {
             return Ok(());
         }
-        let endpoint = self.batch.endpoint.clone();
+        let endpoint = self.batch.order.endpoint.clone();
         // They may be long: others' requests are not to wait for that.
         let checked = tokio::task::spawn_blocking(move || validate::check(&lines, &endpoint)).await;
         let found = checked.map_err(|_| Stop::Draining)?;
@@ -267,7 +270,7 @@ impl Job {
         if !findings.errors.is_empty() {
             return Ok(());
         }
-        let mut tx = self.write((0, 0)).await?;
+        let mut tx = self.write(Progress::default()).await?;
         for line in &right {
             batches::insert_line(&mut tx, &self.batch.id, line).await?;
         }
@@ -276,13 +279,13 @@ impl Job {
 
     /// Has the lines answered that have no result, several at a time.
     async fn run_lines(&self) -> Result<(), Stop> {
-        let deferral = serde_json::from_value::<Deferral>(self.batch.credential.0.clone());
+        let deferral = serde_json::from_value::<Deferral>(self.batch.order.credential.0.clone());
         let deferral =
             deferral.map_err(|error| StoreError::Damaged { table: "batches", reason: error.to_string() })?;
         let common = Arc::new(Common {
             runner: Arc::clone(&self.runner),
-            input_file_id: self.batch.input_file_id.clone(),
-            endpoint: self.batch.endpoint.clone(),
+            input_file_id: self.batch.order.input_file_id.clone(),
+            endpoint: self.batch.order.endpoint.clone(),
             deferral,
             ending: CancellationToken::new(),
             stopping: CancellationToken::new(),
@@ -290,9 +293,9 @@ impl Job {
         let over =
             Lines { job: self, common, running: JoinSet::new(), next: VecDeque::new(), after: 0 }.run();
         match over.await? {
-            NoMore::Done => self.begin_to_end("completed", Vec::new()).await,
-            NoMore::Expired => self.begin_to_end("expired", Vec::new()).await,
-            NoMore::Cancelled => self.begin_to_end("cancelled", Vec::new()).await,
+            NoMore::Done => self.begin_to_end(BatchStatus::Completed, Vec::new()).await,
+            NoMore::Expired => self.begin_to_end(BatchStatus::Expired, Vec::new()).await,
+            NoMore::Cancelled => self.begin_to_end(BatchStatus::Cancelled, Vec::new()).await,
             NoMore::Draining => Err(Stop::Draining),
             NoMore::Revoked(error) => {
                 let message = format!(
@@ -300,7 +303,7 @@ impl Job {
                     error.message_in(Language::English)
                 );
                 let error = validate::error(error.code().name(), message, None, None);
-                self.begin_to_end("failed", vec![error]).await
+                self.begin_to_end(BatchStatus::Failed, vec![error]).await
             }
         }
     }
@@ -323,8 +326,7 @@ impl Job {
     }
 
     async fn try_record(&self, number: i64, result: &LineResult) -> Result<(), Stop> {
-        let counts = if result.status == 200 { (1, 0) } else { (0, 1) };
-        let mut tx = self.write(counts).await?;
+        let mut tx = self.write(result.progress()).await?;
         let found = (i64::from(result.status), result.output.as_str());
         if !batches::set_result(&mut tx, &self.batch.id, number, found).await? {
             // It was written, and the answer to that was lost.
@@ -427,7 +429,7 @@ impl Lines<'_> {
 
     /// Writes down what a line used that has no result.
     async fn note_used(&self, used: &Unwritten) -> Result<(), Stop> {
-        let mut tx = self.job.write((0, 0)).await?;
+        let mut tx = self.job.write(used.into()).await?;
         usage::insert(&mut tx, &used.rows).await?;
         Ok(tx.commit().await?)
     }
@@ -438,7 +440,7 @@ struct Heart {
     runner: Arc<Runner>,
     id: String,
     holder: String,
-    status: watch::Sender<String>,
+    status: watch::Sender<BatchStatus>,
 }
 
 impl Heart {
@@ -455,7 +457,7 @@ impl Heart {
             match self.once().await {
                 Ok(Some(status)) => {
                     silent_since = tokio::time::Instant::now();
-                    self.status.send_if_modified(|known| std::mem::replace(known, status.clone()) != status);
+                    self.status.send_if_modified(|known| std::mem::replace(known, status) != status);
                 }
                 Ok(None) => return Stop::Lost,
                 Err(_) if silent_since.elapsed() > HOLD => return Stop::Lost,
@@ -464,11 +466,11 @@ impl Heart {
         }
     }
 
-    async fn once(&self) -> Result<Option<String>, StoreError> {
+    async fn once(&self) -> Result<Option<BatchStatus>, StoreError> {
         let until = self.runner.clock().now().after(HOLD);
         let mut tx = self.runner.store().append().await?;
         let held = (self.id.as_str(), self.holder.as_str());
-        let status = batches::hold(&mut tx, held, (0, 0), until).await?;
+        let status = batches::hold(&mut tx, held, Progress::default(), until).await?;
         tx.commit().await?;
         Ok(status)
     }

@@ -15,7 +15,7 @@ use crate::batch::validate;
 use crate::error::Code;
 use crate::http::{ApiError, OpenAiError, RequestContext, Surface};
 use crate::language::Language;
-use crate::store::batches::LineRow;
+use crate::store::batches::{LineRow, Progress};
 use crate::usage::{Outcome, Unwritten};
 
 /// How often a request is tried that the engine fails.
@@ -57,15 +57,45 @@ pub(super) struct LineResult {
     pub(super) output: String,
     /// What it used.
     pub(super) used: Unwritten,
+    /// How many of the generated tokens are thoughts.
+    reasoning_tokens: i64,
 }
 
 impl LineResult {
     fn new(custom_id: &str, request_id: &str, (status, body): (u16, Value), used: Unwritten) -> Self {
+        let reasoning_tokens = reasoning_tokens(&body);
         let response = json!({"status_code": status, "request_id": request_id, "body": body});
         let output =
             json!({"id": new_id("batch_req"), "custom_id": custom_id, "response": response, "error": null});
-        Self { status, output: output.to_string(), used }
+        Self { status, output: output.to_string(), used, reasoning_tokens }
     }
+
+    /// What its batch has come on by it.
+    pub(super) fn progress(&self) -> Progress {
+        let answered = i64::from(self.status == 200);
+        let used = Progress::from(&self.used);
+        Progress { answered, refused: 1 - answered, reasoning_tokens: self.reasoning_tokens, ..used }
+    }
+}
+
+impl From<&Unwritten> for Progress {
+    fn from(used: &Unwritten) -> Self {
+        used.rows.iter().fold(Self::default(), |sum, row| Self {
+            input_tokens: sum.input_tokens + row.prompt_tokens,
+            cached_tokens: sum.cached_tokens + row.cached_tokens,
+            output_tokens: sum.output_tokens + row.completion_tokens,
+            ..sum
+        })
+    }
+}
+
+/// How many tokens were thoughts, as the answer says; none where it says nothing of it.
+fn reasoning_tokens(answer: &Value) -> i64 {
+    let usage = &answer["usage"];
+    let told = ["completion_tokens_details", "output_tokens_details"]
+        .into_iter()
+        .find_map(|details| usage[details]["reasoning_tokens"].as_i64());
+    told.unwrap_or(0)
 }
 
 /// One try.

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::auth::files::{BATCH_OUTPUT, output_expiry};
 use crate::auth::new_id;
 use crate::batch::job::{Job, Stop};
-use crate::store::batches::LineRow;
+use crate::store::batches::{BatchStatus, LineRow, Progress};
 use crate::store::files::FileRow;
 use crate::store::{FileWriter, batches, files};
 
@@ -21,16 +21,16 @@ struct Files {
 
 impl Job {
     /// Writes the files of the batch and ends it, as `ending`.
-    pub(super) async fn write_files(&self, ending: &str) -> Result<(), Stop> {
-        let mut tx = self.write((0, 0)).await?;
+    pub(super) async fn write_files(&self, ending: BatchStatus) -> Result<(), Stop> {
+        let mut tx = self.write(Progress::default()).await?;
         files::delete_unfinished_of_batch(&mut tx, &self.batch().id).await?;
         tx.commit().await?;
         let mut written = Files::default();
         // Where not all lines were found right, none was begun.
-        if self.batch().in_progress_at.is_some() {
+        if self.batch().times.in_progress_at.is_some() {
             self.write_lines(ending, &mut written).await?;
         }
-        let mut tx = self.write((0, 0)).await?;
+        let mut tx = self.write(Progress::default()).await?;
         let mut ids = [None, None];
         for (id, file) in ids.iter_mut().zip([written.output, written.errors]) {
             if let Some(file) = file {
@@ -41,11 +41,11 @@ impl Job {
         let now = self.now();
         batches::end(&mut tx, &self.batch().id, (output.as_deref(), errors.as_deref()), now).await?;
         tx.commit().await?;
-        tracing::info!(batch = self.batch().id, status = ending, "a batch is over");
+        tracing::info!(batch = self.batch().id, status = ending.name(), "a batch is over");
         Ok(())
     }
 
-    async fn write_lines(&self, ending: &str, written: &mut Files) -> Result<(), Stop> {
+    async fn write_lines(&self, ending: BatchStatus, written: &mut Files) -> Result<(), Stop> {
         let mut after = 0;
         loop {
             let lines = {
@@ -82,17 +82,19 @@ impl Job {
             batch_id: Some(batch.id.clone()),
             created_at: now,
             touched_at: now,
-            expires_at: output_expiry(now, batch.output_seconds),
+            expires_at: output_expiry(now, batch.order.output_seconds),
         };
         Ok(FileWriter::begin(self.store(), self.clock(), file).await?)
     }
 }
 
 /// What is written of a line that was not done.
-fn undone(line: &LineRow, ending: &str) -> String {
+fn undone(line: &LineRow, ending: BatchStatus) -> String {
     let (code, message) = match ending {
-        "expired" => ("batch_expired", "the batch's completion window was over before this request was done"),
-        "cancelled" => ("batch_cancelled", "the batch was cancelled before this request was done"),
+        BatchStatus::Expired => {
+            ("batch_expired", "the batch's completion window was over before this request was done")
+        }
+        BatchStatus::Cancelled => ("batch_cancelled", "the batch was cancelled before this request was done"),
         _ => ("batch_failed", "the batch failed before this request was done"),
     };
     let error = json!({"code": code, "message": message});

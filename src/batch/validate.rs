@@ -2,7 +2,7 @@
 //!
 //! Not whether the requests are right: that is found when it is their turn, and is their result.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use serde_json::{Map, Value};
 
@@ -19,6 +19,17 @@ const MOST_ERRORS: usize = 100;
 /// Longest name, in characters.
 const LONGEST_ID: usize = 512;
 
+/// Longest name of a model, in bytes, that is kept.
+const LONGEST_MODEL: usize = 256;
+
+/// A line that was found right.
+#[derive(Debug)]
+pub(super) struct RightLine {
+    row: LineRow,
+    /// The model that it asks for.
+    model: Option<String>,
+}
+
 /// What was found so far.
 #[derive(Default)]
 pub(super) struct Findings {
@@ -28,6 +39,8 @@ pub(super) struct Findings {
     pub(super) errors: Vec<BatchError>,
     /// Of the names seen.
     seen: HashSet<[u8; 16]>,
+    /// The models that are asked for; the first two of them.
+    models: BTreeSet<Option<String>>,
 }
 
 impl Findings {
@@ -37,7 +50,7 @@ impl Findings {
     }
 
     /// Adds what was found of some lines; those that are right, and whose names are new.
-    pub(super) fn add(&mut self, found: Vec<Result<LineRow, BatchError>>) -> Vec<LineRow> {
+    pub(super) fn add(&mut self, found: Vec<Result<RightLine, BatchError>>) -> Vec<LineRow> {
         let mut right = Vec::new();
         for line in found {
             match line.and_then(|line| self.check_name(line)) {
@@ -54,10 +67,21 @@ impl Findings {
         right
     }
 
-    fn check_name(&mut self, line: LineRow) -> Result<LineRow, BatchError> {
+    /// The model that all lines ask for, if it is one.
+    pub(super) fn model(&self) -> Option<&str> {
+        match self.models.len() {
+            1 => self.models.first()?.as_deref(),
+            _ => None,
+        }
+    }
+
+    fn check_name(&mut self, RightLine { row: line, model }: RightLine) -> Result<LineRow, BatchError> {
         let mut short = [0; 16];
         short.copy_from_slice(&blake3::hash(line.custom_id.as_bytes()).as_bytes()[..16]);
         if self.seen.insert(short) {
+            if self.models.len() < 2 {
+                self.models.insert(model);
+            }
             return Ok(line);
         }
         let message = "`custom_id` is that of another line".to_owned();
@@ -84,11 +108,11 @@ pub(super) fn error(code: &str, message: String, param: Option<&str>, line: Opti
 }
 
 /// What some lines are, for a batch for this URL.
-pub(super) fn check(lines: &[RawLine], endpoint: &str) -> Vec<Result<LineRow, BatchError>> {
+pub(super) fn check(lines: &[RawLine], endpoint: &str) -> Vec<Result<RightLine, BatchError>> {
     lines.iter().map(|line| check_line(line, endpoint)).collect()
 }
 
-fn check_line(line: &RawLine, endpoint: &str) -> Result<LineRow, BatchError> {
+fn check_line(line: &RawLine, endpoint: &str) -> Result<RightLine, BatchError> {
     let wrong =
         |code: &str, param: &str, message: String| error(code, message, Some(param), Some(line.number));
     let mut members = members(&line.bytes)
@@ -108,15 +132,17 @@ fn check_line(line: &RawLine, endpoint: &str) -> Result<LineRow, BatchError> {
         let message = format!("`url` must be the batch's `endpoint`, {endpoint}");
         return Err(wrong("mismatched_endpoint", "url", message));
     }
-    if !members.remove("body").is_some_and(|body| body.is_object()) {
+    let Some(body) = members.remove("body").filter(Value::is_object) else {
         return Err(wrong("invalid_body", "body", "`body` must be an object".to_owned()));
-    }
+    };
     if let Some(name) = members.keys().next() {
         let name: String = name.chars().take(64).collect();
         return Err(wrong("unknown_parameter", &name, format!("`{name}` is not a known member of a line")));
     }
     let (number, place, length) = (line.number, line.place, line.bytes.len() as i64);
-    Ok(LineRow { number, custom_id, place, length, status: None, output: None })
+    let row = LineRow { number, custom_id, place, length, status: None, output: None };
+    let is_plain = |name: &&str| name.len() <= LONGEST_MODEL && !name.contains(char::is_control);
+    Ok(RightLine { row, model: body["model"].as_str().filter(is_plain).map(str::to_owned) })
 }
 
 fn is_name(text: &str) -> bool {
@@ -191,19 +217,32 @@ mod tests {
     fn mistakes_and_lines_have_an_end() {
         let findings = find("x\n".repeat(1000).as_bytes());
         assert_eq!((findings.errors.len(), findings.are_enough()), (MOST_ERRORS, true));
-        let line = |number: usize| LineRow {
-            number: number as i64,
-            custom_id: number.to_string(),
-            place: 0,
-            length: 1,
-            status: None,
-            output: None,
+        let line = |number: usize| {
+            let (number, custom_id) = (number as i64, number.to_string());
+            let row = LineRow { number, custom_id, place: 0, length: 1, status: None, output: None };
+            RightLine { row, model: None }
         };
         let mut findings = Findings::default();
         findings.add((0..MOST_LINES).map(|number| Ok(line(number))).collect());
         assert!(findings.errors.is_empty() && !findings.are_enough());
         findings.add(vec![Ok(line(MOST_LINES))]);
         assert_eq!((findings.errors[0].code.as_str(), findings.are_enough()), ("too_many_lines", true));
+    }
+
+    #[test]
+    fn the_model_is_that_of_all_lines() {
+        let line = |id: usize, body: &str| {
+            format!(r#"{{"custom_id":"{id}","method":"POST","url":"{URL}","body":{body}}}"#)
+        };
+        let model = |bodies: &[&str]| {
+            let lines: Vec<_> = bodies.iter().enumerate().map(|(id, body)| line(id, body)).collect();
+            find(lines.join("\n").as_bytes()).model().map(str::to_owned)
+        };
+        let (one, other) = (r#"{"model":"one"}"#, r#"{"model":"other"}"#);
+        assert_eq!(model(&[one, one, one]).as_deref(), Some("one"));
+        for bodies in [&[one, other][..], &[one, "{}"], &["{}", one], &["{}"], &[r#"{"model":"a\u0000"}"#]] {
+            assert_eq!(model(bodies), None, "{bodies:?}");
+        }
     }
 
     #[test]

@@ -1,117 +1,37 @@
-//! Batches and their lines: rows and queries.
+//! Batches: rows and queries.
 //!
 //! One replica at a time works on a batch: its holder, for as long as it says so again and again. The one thing to know:
 //! whatever the holder writes, it writes as the holder, in the same transaction; so one that was taken for dead, and is
 //! not, can write nothing.
 
-use sqlx::FromRow;
+mod lines;
+mod row;
+mod status;
 
 use crate::clock::Timestamp;
-use crate::store::list::{Bind, ListQuery, Row, cursor_after};
+use crate::store::list::{ListQuery, cursor_after};
 use crate::store::pool::{execute, on};
 use crate::store::{JsonText, ListRequest, Order, PageError, StoreError, Tx};
 
-/// A batch.
-#[derive(Debug, Clone, PartialEq, FromRow)]
-pub struct BatchRow {
-    /// `batch_…`
-    pub id: String,
-    /// A user's id, or who it was without one.
-    pub owner: String,
-    /// The credential that it goes on by.
-    pub credential: JsonText<serde_json::Value>,
-    /// Its requests.
-    pub input_file_id: String,
-    /// The URL that they are for.
-    pub endpoint: String,
-    /// As it was asked for.
-    pub completion_window: String,
-    /// Its owner's notes.
-    pub metadata: Option<JsonText<serde_json::Value>>,
-    /// How long what it writes is kept, in seconds; none: until it is deleted.
-    pub output_seconds: Option<i64>,
-    /// `validating`, `in_progress`, `finalizing`, `completed`, `failed`, `expired`, `cancelling`, `cancelled`.
-    pub status: String,
-    /// The status it will have once its files are written.
-    pub ending: Option<String>,
-    /// What is wrong with it.
-    pub errors: Option<JsonText<Vec<BatchError>>>,
-    /// Answers.
-    pub output_file_id: Option<String>,
-    /// Refusals.
-    pub error_file_id: Option<String>,
-    /// Made.
-    pub created_at: Timestamp,
-    /// All its lines were found right.
-    pub in_progress_at: Option<Timestamp>,
-    /// Its files began to be written.
-    pub finalizing_at: Option<Timestamp>,
-    /// Each line had its turn.
-    pub completed_at: Option<Timestamp>,
-    /// It could not be done.
-    pub failed_at: Option<Timestamp>,
-    /// Its window was over before it was.
-    pub expired_at: Option<Timestamp>,
-    /// Its owner asked for its end.
-    pub cancelling_at: Option<Timestamp>,
-    /// It came to that end.
-    pub cancelled_at: Option<Timestamp>,
-    /// Its window is over.
-    pub expires_at: Timestamp,
-    /// Lines.
-    pub total: i64,
-    /// Of those, answered.
-    pub completed: i64,
-    /// Of those, refused.
-    pub failed: i64,
-    /// The replica that works on it.
-    pub holder: Option<String>,
-    /// Until then, unless it says so again.
-    pub held_until: Option<Timestamp>,
-    /// Its lines are gone.
-    pub is_swept: bool,
-    /// Deleted with its owner.
-    pub deleted_at: Option<Timestamp>,
-}
+pub use lines::{LineRow, forget_lines, insert_line, lines, lines_to_do, set_result};
+pub use row::{BatchError, BatchOrder, BatchResults, BatchRow, BatchTimes, BatchUsage, LineCounts};
+pub use status::BatchStatus;
 
-/// What is wrong with a batch.
-#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
-pub struct BatchError {
-    /// For programs.
-    pub code: String,
-    /// For people.
-    pub message: String,
-    /// The field at fault.
-    pub param: Option<String>,
-    /// The number of the line at fault, from 1.
-    pub line: Option<i64>,
-}
-
-impl Row for BatchRow {
-    fn id(&self) -> Bind {
-        self.id.as_str().into()
-    }
-
-    fn sort_key(&self, _column: &str) -> Bind {
-        self.created_at.into()
-    }
-}
-
-/// A line of a batch.
-#[derive(Debug, Clone, PartialEq, Eq, FromRow)]
-pub struct LineRow {
-    /// Of the line in the file, from 1.
-    pub number: i64,
-    /// Its owner's name for it.
-    pub custom_id: String,
-    /// Where it stands in the file, in bytes.
-    pub place: i64,
-    /// Its length in bytes.
-    pub length: i64,
-    /// Of the answer, as HTTP has it.
-    pub status: Option<i64>,
-    /// The line of the output.
-    pub output: Option<String>,
+/// What the holder has done since it last said so.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Lines answered.
+    pub answered: i64,
+    /// Lines refused.
+    pub refused: i64,
+    /// Tokens of prompts.
+    pub input_tokens: i64,
+    /// Those of them that were found in the cache.
+    pub cached_tokens: i64,
+    /// Tokens that were generated.
+    pub output_tokens: i64,
+    /// Those of them that are thoughts.
+    pub reasoning_tokens: i64,
 }
 
 /// Adds a batch.
@@ -120,26 +40,32 @@ pub struct LineRow {
 /// [`StoreError`].
 pub async fn insert(tx: &mut Tx, batch: &BatchRow) -> Result<(), StoreError> {
     const SQL: &str = "INSERT INTO batches (id, owner, credential, input_file_id, endpoint, completion_window, metadata, \
-        output_seconds, status, created_at, expires_at, total, completed, failed, is_swept) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+        output_seconds, status, created_at, expires_at, total, completed, failed, input_tokens, cached_tokens, \
+        output_tokens, reasoning_tokens, is_swept) \
+        VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)";
+    let (order, counts, usage) = (&batch.order, &batch.counts, &batch.usage);
     execute!(
         tx,
         sqlx::query(SQL)
             .bind(&batch.id)
             .bind(&batch.owner)
-            .bind(&batch.credential)
-            .bind(&batch.input_file_id)
-            .bind(&batch.endpoint)
-            .bind(&batch.completion_window)
-            .bind(&batch.metadata)
-            .bind(batch.output_seconds)
-            .bind(&batch.status)
-            .bind(batch.created_at)
-            .bind(batch.expires_at)
-            .bind(batch.total)
-            .bind(batch.completed)
-            .bind(batch.failed)
-            .bind(batch.is_swept)
+            .bind(&order.credential)
+            .bind(&order.input_file_id)
+            .bind(&order.endpoint)
+            .bind(&order.completion_window)
+            .bind(&order.metadata)
+            .bind(order.output_seconds)
+            .bind(batch.status)
+            .bind(batch.times.created_at)
+            .bind(batch.times.expires_at)
+            .bind(counts.total)
+            .bind(counts.completed)
+            .bind(counts.failed)
+            .bind(usage.input_tokens)
+            .bind(usage.cached_tokens)
+            .bind(usage.output_tokens)
+            .bind(usage.reasoning_tokens)
+            .bind(false)
     )?;
     Ok(())
 }
@@ -255,32 +181,48 @@ pub async fn release(tx: &mut Tx, id: &str, holder: &str) -> Result<(), StoreErr
     Ok(())
 }
 
-/// Says that the holder goes on until then, having answered and refused so many more lines; the status now. None if it is
-/// the holder no more.
+/// Says that the holder goes on until then, and what it has done; the status now. None if it is the holder no more.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn hold(
     tx: &mut Tx,
     (id, holder): (&str, &str),
-    (answered, refused): (i64, i64),
+    done: Progress,
     until: Timestamp,
-) -> Result<Option<String>, StoreError> {
-    const SQL: &str = "UPDATE batches SET held_until = $3, completed = completed + $4, failed = failed + $5 \
-        WHERE id = $1 AND holder = $2 RETURNING status";
+) -> Result<Option<BatchStatus>, StoreError> {
+    const SQL: &str = "UPDATE batches SET held_until = $3, completed = completed + $4, failed = failed + $5, \
+        input_tokens = input_tokens + $6, cached_tokens = cached_tokens + $7, output_tokens = output_tokens + $8, \
+        reasoning_tokens = reasoning_tokens + $9 WHERE id = $1 AND holder = $2 RETURNING status";
     Ok(on!(tx, connection => {
-        sqlx::query_scalar(SQL).bind(id).bind(holder).bind(until).bind(answered).bind(refused).fetch_optional(connection)
+        sqlx::query_scalar(SQL)
+            .bind(id)
+            .bind(holder)
+            .bind(until)
+            .bind(done.answered)
+            .bind(done.refused)
+            .bind(done.input_tokens)
+            .bind(done.cached_tokens)
+            .bind(done.output_tokens)
+            .bind(done.reasoning_tokens)
+            .fetch_optional(connection)
     })?)
 }
 
-/// Begins to run a batch whose lines were all found right. False if its owner has asked for its end.
+/// Begins to run a batch whose lines were all found right, and ask for this model if for one. False if its owner has asked
+/// for its end.
 ///
 /// # Errors
 /// [`StoreError`].
-pub async fn begin(tx: &mut Tx, id: &str, lines: i64, now: Timestamp) -> Result<bool, StoreError> {
-    const SQL: &str = "UPDATE batches SET status = 'in_progress', in_progress_at = $3, total = $2 \
+pub async fn begin(
+    tx: &mut Tx,
+    id: &str,
+    (lines, model): (i64, Option<&str>),
+    now: Timestamp,
+) -> Result<bool, StoreError> {
+    const SQL: &str = "UPDATE batches SET status = 'in_progress', in_progress_at = $4, total = $2, model = $3 \
         WHERE id = $1 AND status = 'validating'";
-    Ok(execute!(tx, sqlx::query(SQL).bind(id).bind(lines).bind(now))? == 1)
+    Ok(execute!(tx, sqlx::query(SQL).bind(id).bind(lines).bind(model).bind(now))? == 1)
 }
 
 /// Begins to write the files of a batch, after which it has this status.
@@ -290,7 +232,7 @@ pub async fn begin(tx: &mut Tx, id: &str, lines: i64, now: Timestamp) -> Result<
 pub async fn begin_to_end(
     tx: &mut Tx,
     id: &str,
-    ending: &str,
+    ending: BatchStatus,
     errors: Option<&JsonText<Vec<BatchError>>>,
     now: Timestamp,
 ) -> Result<(), StoreError> {
@@ -320,71 +262,6 @@ pub async fn end(
     Ok(())
 }
 
-/// Adds a line.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn insert_line(tx: &mut Tx, batch_id: &str, line: &LineRow) -> Result<(), StoreError> {
-    const SQL: &str = "INSERT INTO batch_lines (batch_id, number, custom_id, place, length, status, output) \
-        VALUES ($1, $2, $3, $4, $5, $6, $7)";
-    execute!(
-        tx,
-        sqlx::query(SQL)
-            .bind(batch_id)
-            .bind(line.number)
-            .bind(&line.custom_id)
-            .bind(line.place)
-            .bind(line.length)
-            .bind(line.status)
-            .bind(&line.output)
-    )?;
-    Ok(())
-}
-
-/// Lines that have no result yet, after a number.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn lines_to_do(
-    tx: &mut Tx,
-    batch_id: &str,
-    after: i64,
-    limit: i64,
-) -> Result<Vec<LineRow>, StoreError> {
-    const SQL: &str = "SELECT * FROM batch_lines WHERE batch_id = $1 AND status IS NULL AND number > $2 \
-        ORDER BY number LIMIT $3";
-    Ok(
-        on!(tx, connection => sqlx::query_as(SQL).bind(batch_id).bind(after).bind(limit).fetch_all(connection))?,
-    )
-}
-
-/// Lines, after a number.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn lines(tx: &mut Tx, batch_id: &str, after: i64, limit: i64) -> Result<Vec<LineRow>, StoreError> {
-    const SQL: &str =
-        "SELECT * FROM batch_lines WHERE batch_id = $1 AND number > $2 ORDER BY number LIMIT $3";
-    Ok(
-        on!(tx, connection => sqlx::query_as(SQL).bind(batch_id).bind(after).bind(limit).fetch_all(connection))?,
-    )
-}
-
-/// Gives a line its result. False if it has one.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn set_result(
-    tx: &mut Tx,
-    batch_id: &str,
-    number: i64,
-    (status, output): (i64, &str),
-) -> Result<bool, StoreError> {
-    const SQL: &str = "UPDATE batch_lines SET status = $3, output = $4 \
-        WHERE batch_id = $1 AND number = $2 AND status IS NULL";
-    Ok(execute!(tx, sqlx::query(SQL).bind(batch_id).bind(number).bind(status).bind(output))? == 1)
-}
-
 /// A batch that is over, or deleted, and still has its lines.
 ///
 /// # Errors
@@ -393,16 +270,6 @@ pub async fn one_to_sweep(tx: &mut Tx) -> Result<Option<String>, StoreError> {
     const SQL: &str = "SELECT id FROM batches WHERE NOT is_swept AND (deleted_at IS NOT NULL \
         OR status IN ('completed', 'failed', 'expired', 'cancelled')) LIMIT 1";
     Ok(on!(tx, connection => sqlx::query_scalar(SQL).fetch_optional(connection))?)
-}
-
-/// Takes some lines of a batch out, whatever has become of them; gives how many there were.
-///
-/// # Errors
-/// [`StoreError`].
-pub async fn forget_lines(tx: &mut Tx, batch_id: &str, count: i64) -> Result<u64, StoreError> {
-    const SQL: &str = "DELETE FROM batch_lines WHERE batch_id = $1 AND number IN \
-        (SELECT number FROM batch_lines WHERE batch_id = $1 ORDER BY number LIMIT $2)";
-    Ok(execute!(tx, sqlx::query(SQL).bind(batch_id).bind(count))?)
 }
 
 /// Notes that a batch has no lines any more; one that is deleted goes itself.

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use crate::api::Api;
 use crate::app::{CHAT, EMBED, KEY, TestApp, bearer, chat, with};
 use crate::form::{is_over, line, read_lines, with_form};
+use crate::rig;
 
 const URL: &str = "/v1/chat/completions";
 
@@ -87,6 +88,23 @@ fn names(lines: &[Value]) -> BTreeSet<String> {
         lines.iter().map(|line| line["custom_id"].as_str().expect("a name").to_owned()).collect();
     assert_eq!(names.len(), lines.len(), "no line is there twice");
     names
+}
+
+/// What a batch with these answers used.
+fn usage_of(answers: &[Value]) -> Value {
+    let sum = |pointers: [&str; 2]| -> u64 {
+        let usages = answers.iter().map(|answer| &answer["response"]["body"]["usage"]);
+        let told =
+            usages.filter_map(|usage| pointers.iter().find_map(|pointer| usage.pointer(pointer)?.as_u64()));
+        told.sum()
+    };
+    let input = sum(["/prompt_tokens", "/input_tokens"]);
+    let output = sum(["/completion_tokens", "/output_tokens"]);
+    let cached = sum(["/prompt_tokens_details/cached_tokens", "/input_tokens_details/cached_tokens"]);
+    let thoughts =
+        sum(["/completion_tokens_details/reasoning_tokens", "/output_tokens_details/reasoning_tokens"]);
+    json!({"input_tokens": input, "input_tokens_details": {"cached_tokens": cached}, "output_tokens": output,
+        "output_tokens_details": {"reasoning_tokens": thoughts}, "total_tokens": input + output})
 }
 
 /// So many requests with long answers.
@@ -174,6 +192,9 @@ async fn lines_are_answered_as_their_url_would_answer_them() {
             direct["usage"]["completion_tokens"]
         );
     }
+    // Several models are no model; what was used is what the answers say together.
+    assert_eq!((&batch["model"], &batch["usage"]), (&Value::Null, &usage_of(&output)), "{batch}");
+    assert!(batch["usage"]["output_tokens"].as_u64() > Some(0), "{batch}");
     let errors = client.lines(&batch, "error_file_id").await;
     for (error, status, param) in [
         (&errors[0], 400, json!("stream")),
@@ -201,12 +222,25 @@ async fn completions_and_embeddings_are_answered_too() {
         let output = client.lines(&batch, "output_file_id").await;
         assert_eq!(output.len(), 1, "{batch}");
         assert_eq!(output[0]["response"]["body"]["object"], object);
+        assert_eq!((&batch["model"], &batch["usage"]), (&body["model"], &usage_of(&output)), "{batch}");
         let (found, expected) =
             (&output[0]["response"]["body"]["usage"], &app.ask(url, &body).await["usage"]);
         for name in ["prompt_tokens", "total_tokens"] {
             assert_eq!(found[name], expected[name], "{name}");
         }
     }
+}
+
+/// A server of the version before may have made it while this one was started.
+#[tokio::test]
+async fn of_a_batch_that_was_made_before_tokens_were_counted_none_are_told() {
+    let app = TestApp::start_with(&[("batch-running", "1")]).await;
+    let client = Client::of(&app);
+    let batch = client.begin(URL, long(3).as_bytes()).await;
+    rig::execute(&app, "UPDATE batches SET input_tokens = NULL, output_tokens = NULL").await;
+    let batch = client.done(&batch).await;
+    assert_eq!((&batch["status"], &batch["usage"]), (&json!("completed"), &Value::Null), "{batch}");
+    assert_eq!(batch["request_counts"]["completed"], 3, "{batch}");
 }
 
 #[tokio::test]

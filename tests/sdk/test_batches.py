@@ -116,6 +116,11 @@ class Batches(unittest.TestCase):
             answer = line["response"]["body"]
             self.assertEqual(answer["choices"][0]["message"]["content"], direct.choices[0].message.content)
             self.assertEqual(answer["usage"]["completion_tokens"], direct.usage.completion_tokens)
+        sums = [sum(line["response"]["body"]["usage"][name] for line in output) for name in ("prompt_tokens", "completion_tokens")]
+        self.assertEqual([batch.usage.input_tokens, batch.usage.output_tokens], sums)
+        self.assertEqual(batch.usage.total_tokens, sum(sums))
+        self.assertEqual(batch.usage.output_tokens_details.reasoning_tokens, 0)
+        self.assertGreaterEqual(batch.usage.input_tokens_details.cached_tokens, 0)
         errors = read(batch.error_file_id)
         self.assertEqual(errors[0]["custom_id"], "request-5")
         self.assertGreaterEqual(errors[0]["response"]["status_code"], 400)
@@ -126,6 +131,7 @@ class Batches(unittest.TestCase):
         batch = ended(begin(lines("/v1/embeddings", [body]), endpoint="/v1/embeddings"))
         vectors = [item["embedding"] for item in read(batch.output_file_id)[0]["response"]["body"]["data"]]
         self.assertEqual(len(vectors), 2)
+        self.assertEqual(batch.model, EMBED)
         self.assertGreater(len(vectors[0]), 100)
 
     def test_responses(self):

@@ -13,7 +13,7 @@ use utoipa::IntoParams;
 use crate::api::openai::fields::{Fields, ParameterError, string};
 use crate::api::openai::files::{EXPIRY_SECONDS, limit, listed};
 use crate::api::openai::{line, schema};
-use crate::auth::batches::{BatchRow, BatchUser, NewBatch};
+use crate::auth::batches::{BatchRow, BatchUsage, BatchUser, NewBatch};
 use crate::clock::Timestamp;
 use crate::http::{AppState, Granted, JsonBody, OpenAiError, Path, Query};
 
@@ -167,30 +167,45 @@ pub async fn cancel(
 }
 
 fn batch(row: &BatchRow) -> Value {
+    let (order, times, counts, results) = (&row.order, &row.times, &row.counts, &row.results);
     let at = |at: Option<Timestamp>| at.map(Timestamp::seconds);
-    let errors = row.errors.as_ref().map(|errors| json!({"object": "list", "data": errors.0}));
+    let errors = results.errors.as_ref().map(|errors| json!({"object": "list", "data": errors.0}));
     json!({
         "id": row.id,
         "object": "batch",
-        "endpoint": row.endpoint,
+        "endpoint": order.endpoint,
+        "model": row.usage.model,
         "errors": errors,
-        "input_file_id": row.input_file_id,
-        "completion_window": row.completion_window,
-        "status": row.status,
-        "output_file_id": row.output_file_id,
-        "error_file_id": row.error_file_id,
-        "created_at": row.created_at.seconds(),
-        "in_progress_at": at(row.in_progress_at),
-        "expires_at": row.expires_at.seconds(),
-        "finalizing_at": at(row.finalizing_at),
-        "completed_at": at(row.completed_at),
-        "failed_at": at(row.failed_at),
-        "expired_at": at(row.expired_at),
-        "cancelling_at": at(row.cancelling_at),
-        "cancelled_at": at(row.cancelled_at),
-        "request_counts": {"total": row.total, "completed": row.completed, "failed": row.failed},
-        "metadata": row.metadata.as_ref().map(|metadata| &metadata.0),
+        "input_file_id": order.input_file_id,
+        "completion_window": order.completion_window,
+        "status": row.status.name(),
+        "output_file_id": results.output_file_id,
+        "error_file_id": results.error_file_id,
+        "created_at": times.created_at.seconds(),
+        "in_progress_at": at(times.in_progress_at),
+        "expires_at": times.expires_at.seconds(),
+        "finalizing_at": at(times.finalizing_at),
+        "completed_at": at(times.completed_at),
+        "failed_at": at(times.failed_at),
+        "expired_at": at(times.expired_at),
+        "cancelling_at": at(times.cancelling_at),
+        "cancelled_at": at(times.cancelled_at),
+        "request_counts": {"total": counts.total, "completed": counts.completed, "failed": counts.failed},
+        "usage": usage(&row.usage),
+        "metadata": order.metadata.as_ref().map(|metadata| &metadata.0),
     })
+}
+
+/// What its requests used until now, where that was counted.
+fn usage(used: &BatchUsage) -> Option<Value> {
+    let (input, output) = (used.input_tokens?, used.output_tokens?);
+    Some(json!({
+        "input_tokens": input,
+        "input_tokens_details": {"cached_tokens": used.cached_tokens},
+        "output_tokens": output,
+        "output_tokens_details": {"reasoning_tokens": used.reasoning_tokens},
+        "total_tokens": input + output,
+    }))
 }
 
 #[cfg(test)]

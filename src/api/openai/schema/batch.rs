@@ -82,6 +82,9 @@ pub struct OpenAiBatch {
     object: String,
     #[schema(schema_with = endpoint)]
     endpoint: String,
+    /// The model that its requests ask for, once that is known; null where they ask for several.
+    #[schema(example = "gpt-4o")]
+    model: Option<String>,
     /// What is wrong with it, where it failed.
     errors: Option<BatchErrors>,
     #[schema(example = "file-0198c0ffee")]
@@ -107,6 +110,8 @@ pub struct OpenAiBatch {
     cancelling_at: Option<i64>,
     cancelled_at: Option<i64>,
     request_counts: BatchCounts,
+    /// What its requests used until now; null of a batch that was made before this was counted.
+    usage: Option<BatchUsage>,
     #[schema(schema_with = metadata)]
     metadata: Value,
 }
@@ -153,4 +158,36 @@ struct BatchCounts {
     /// Refused.
     #[schema(example = 1)]
     failed: u64,
+}
+
+/// What the requests of a batch used.
+#[derive(ToSchema)]
+struct BatchUsage {
+    /// Tokens of all prompts.
+    #[schema(example = 4500)]
+    input_tokens: u64,
+    input_tokens_details: BatchInputDetails,
+    /// Tokens that were generated.
+    #[schema(example = 12_000)]
+    output_tokens: u64,
+    output_tokens_details: BatchOutputDetails,
+    /// The sum of both.
+    #[schema(example = 16_500)]
+    total_tokens: u64,
+}
+
+/// What the tokens of a batch's prompts are.
+#[derive(ToSchema)]
+struct BatchInputDetails {
+    /// Found in the cache.
+    #[schema(example = 900)]
+    cached_tokens: u64,
+}
+
+/// What the generated tokens of a batch are.
+#[derive(ToSchema)]
+struct BatchOutputDetails {
+    /// Thoughts.
+    #[schema(example = 0)]
+    reasoning_tokens: u64,
 }
