@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::thread::available_parallelism;
 
-use sconce_models::{Device, DeviceSpec};
+use sconce_models::{Device, DeviceSpec, Level};
 use tokio::runtime::Runtime;
 
 use crate::cli::output;
@@ -65,6 +65,8 @@ fn features() -> Vec<&'static str> {
         ("avx512bw", is_x86_feature_detected!("avx512bw")),
         ("avx512-vnni", is_x86_feature_detected!("avx512vnni")),
         ("avx512-bf16", is_x86_feature_detected!("avx512bf16")),
+        // There is more to ask for than the processor: the system must let programs use it.
+        ("amx-int8", Level::Amx.is_supported()),
     ];
     known.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect()
 }
@@ -102,4 +104,15 @@ fn devices() -> String {
         Err(error) => format!("no {} ({error})", spec.to_string().trim_end_matches(":0")),
     });
     format!("cpu, {}", others.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(target_arch = "x86_64")]
+    #[test]
+    fn tiles_are_named_where_kernels_use_them() {
+        assert_eq!(features().contains(&"amx-int8"), Level::Amx.is_supported());
+    }
 }

@@ -59,7 +59,7 @@ mod tests {
         let chat = catalog.find("smollm2-135m-instruct").unwrap();
         let text = table(&[(chat, true), (chat, false)]);
         let lines: Vec<_> = text.lines().collect();
-        assert!(lines[0].starts_with("✓ smollm2-135m-instruct") && lines[0].contains("93 MiB"), "{text}");
+        assert!(lines[0].starts_with("✓ smollm2-135m-instruct") && lines[0].contains("94 MiB"), "{text}");
         assert!(lines[1].starts_with("  smollm2-135m-instruct"), "{text}");
     }
 }

@@ -35,10 +35,11 @@ impl FromStr for Size {
 
 impl fmt::Display for Size {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let nearest = |shift: u32| self.0.saturating_add(1 << (shift - 1)) >> shift;
         match self.0 {
-            bytes if bytes >= 10 << 30 => write!(f, "{} GiB", bytes >> 30),
-            bytes if bytes >= 10 << 20 => write!(f, "{} MiB", bytes >> 20),
-            bytes if bytes >= 10 << 10 => write!(f, "{} KiB", bytes >> 10),
+            bytes if bytes >= 10 << 30 => write!(f, "{} GiB", nearest(30)),
+            bytes if bytes >= 10 << 20 => write!(f, "{} MiB", nearest(20)),
+            bytes if bytes >= 10 << 10 => write!(f, "{} KiB", nearest(10)),
             bytes => write!(f, "{bytes} B"),
         }
     }
@@ -190,6 +191,19 @@ mod tests {
         }
         for text in ["", "GiB", "-1", "1.5GiB", "8 bananas", "99999999999TiB"] {
             assert!(text.parse::<Size>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn sizes_are_shown_as_the_nearest_whole_number() {
+        for (bytes, text) in [
+            (10_239, "10239 B"),
+            (98_362_432, "94 MiB"),
+            ((10 << 20) + (1 << 19) - 1, "10 MiB"),
+            ((10 << 30) + (1 << 29), "11 GiB"),
+            (u64::MAX, "17179869183 GiB"),
+        ] {
+            assert_eq!(Size(bytes).to_string(), text);
         }
     }
 

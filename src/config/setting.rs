@@ -200,7 +200,7 @@ pub const SETTINGS: &[Setting] = &[
         "speculation",
         "auto|off",
         "auto",
-        "Guess tokens where an answer repeats its prompt or itself, where that is quicker; answers stay the same",
+        "Guess tokens where an answer repeats its prompt or itself, or what `prediction` said, where that is quicker; answers stay the same",
     ),
     one("embedding-batch-tokens", "TOKENS", "2048", "Most tokens in one pass of an embedding model"),
     // log
