@@ -7,6 +7,7 @@
 mod api;
 #[path = "common/app.rs"]
 mod app;
+mod clients;
 #[path = "database/mod.rs"]
 mod database;
 #[path = "openapi/sample.rs"]
@@ -19,20 +20,11 @@ use std::time::Duration;
 
 use api::Api;
 use app::{CHAT, OWNER, OWNER_PASSWORD, TestApp};
+use clients::workspace;
 use sample::{ADMIN, Fault, MODEL, OTHER, PASSWORD};
 use sconce::http::{Bounds, serve};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-
-fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Runs a command to its end; its output is the message if it fails.
-fn run(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(output.status.success(), "{command:?}\n{}", said(&output));
-}
 
 fn said(output: &Output) -> String {
     format!("{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
@@ -41,17 +33,8 @@ fn said(output: &Output) -> String {
 /// The Python of a virtual environment that has the tools.
 fn python() -> &'static Path {
     static PYTHON: OnceLock<PathBuf> = OnceLock::new();
-    PYTHON.get_or_init(|| {
-        let environment = workspace().join("target/openapi-environment");
-        let python = environment.join("bin/python");
-        if !python.exists() {
-            run(Command::new("python3").args(["-m", "venv"]).arg(&environment));
-        }
-        run(Command::new(&python)
-            .args(["-m", "pip", "install", "--quiet", "-r"])
-            .arg(workspace().join("tests/openapi/requirements.txt")));
-        python
-    })
+    let requirements = workspace().join("tests/openapi/requirements.txt");
+    PYTHON.get_or_init(|| clients::python("openapi-environment", &requirements))
 }
 
 /// Runs a check; whether it is content, and what it said.

@@ -4,55 +4,15 @@
 //! `tests/sdk/node/test_*.mjs`, each client in an environment of its own (made on first use): their dependencies contradict
 //! each other. A client that is added is a file that is added.
 
+mod clients;
 mod real_models;
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-const KEY: &str = "sk-test-0123456789abcdef";
-
-/// A running server; killed when dropped.
-struct Server {
-    process: Child,
-    url: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn workspace() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Runs a command to its end; its output is the message if it fails.
-fn run(command: &mut Command) {
-    let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    assert!(
-        output.status.success(),
-        "{command:?}\n{}\n{}",
-        String::from_utf8_lossy(&output.stdout),
-        String::from_utf8_lossy(&output.stderr)
-    );
-}
-
-/// The Python of a virtual environment that has what `requirements` names.
-fn python(requirements: &Path) -> PathBuf {
-    let name = requirements.file_stem().and_then(OsStr::to_str).expect("it has a name");
-    let environment = workspace().join("target/sdk-environments").join(name);
-    let python = environment.join("bin/python");
-    if !python.exists() {
-        run(Command::new("python3").args(["-m", "venv"]).arg(&environment));
-    }
-    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", "-r"]).arg(requirements));
-    python
-}
+use clients::{KEY, Server, run, workspace};
 
 /// A folder with Node's clients installed, and the tests beside them: modules are looked for from where a file lies.
 fn node(tests: &Path) -> PathBuf {
@@ -86,7 +46,7 @@ struct Client {
     command: Command,
 }
 
-fn clients() -> Vec<Client> {
+fn all_clients() -> Vec<Client> {
     let folder = workspace().join("tests/sdk");
     let mut clients = Vec::new();
     for path in files(&folder) {
@@ -97,7 +57,9 @@ fn clients() -> Vec<Client> {
         };
         let own = folder.join(format!("requirements-{name}.txt"));
         let requirements = if own.exists() { own } else { folder.join("requirements.txt") };
-        let mut command = Command::new(python(&requirements));
+        let environment = requirements.file_stem().and_then(OsStr::to_str).expect("it has a name");
+        let environment = format!("sdk-environments/{environment}");
+        let mut command = Command::new(clients::python(&environment, &requirements));
         command.arg(&path);
         clients.push(Client { name: format!("{name} (Python)"), command });
     }
@@ -122,41 +84,13 @@ fn count(report: &str) -> Option<usize> {
     })
 }
 
-fn start(models: &Path, data: &Path) -> Server {
-    let chat = models.join("SmolLM2-135M-Instruct.Q4_1.gguf");
-    let embed = models.join("all-MiniLM-L6-v2");
-    let mut process = Command::new(env!("CARGO_BIN_EXE_sconce"))
-        .args(["serve", "--listen", "127.0.0.1:0", "--device", "cpu", "--data-dir"])
-        .arg(data)
-        .arg("--model")
-        .arg(chat)
-        .arg("--model")
-        .arg(embed)
-        .env("SCONCE_API_KEY", KEY)
-        .stdout(Stdio::piped())
-        .stderr(Stdio::inherit())
-        .spawn()
-        .expect("the server starts");
-    let lines = BufReader::new(process.stdout.take().expect("stdout is piped")).lines();
-    // The banner names the address once the server is ready; the rest of the output is read to the end by a thread.
-    let mut lines = lines.map_while(Result::ok);
-    let url = lines
-        .by_ref()
-        .find_map(|line| {
-            line.split_whitespace().find(|word| word.starts_with("http://127.0.0.1:")).map(str::to_owned)
-        })
-        .expect("the server prints its address");
-    std::thread::spawn(move || lines.for_each(drop));
-    Server { process, url: url.trim_end_matches('/').to_owned() }
-}
-
 #[test]
 fn every_client() {
-    let models = real_models::folder();
-    let clients = clients();
+    let clients = all_clients();
     assert!(!clients.is_empty());
     let data = tempfile::tempdir().expect("a temporary folder");
-    let server = start(models, data.path());
+    let models = [real_models::smollm2(), real_models::folder().join("all-MiniLM-L6-v2")];
+    let server = Server::start(&models, data.path());
     let mut failures = Vec::new();
     for Client { name, mut command } in clients {
         let output = command

@@ -1,8 +1,9 @@
 //! Models as OpenAI's clients list them, with what routers look for.
 
 use serde_json::{Value, json};
-use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::Schema;
+use utoipa::{PartialSchema, ToSchema};
 
 use super::written;
 
@@ -49,39 +50,27 @@ pub struct OpenAiModel {
 }
 
 /// A model, and what it can do.
-#[derive(ToSchema)]
-#[schema(example = json!({
-    "id": "gpt-4o", "object": "model", "created": 1_677_652_288, "owned_by": "sconce", "root": "gpt-4o", "parent": null,
-    "max_model_len": 8192, "kind": "causal", "status": {"state": "ready"},
-    "capabilities": {"context_length": 8192, "modalities": {"input": ["text"], "output": ["text"]}}
-}))]
-pub struct OpenAiModelDocument {
-    /// What to ask for.
-    #[schema(example = "gpt-4o")]
-    id: String,
-    /// Always `model`.
-    #[schema(example = "model")]
-    object: String,
-    /// Seconds since 1970.
-    #[schema(example = 1677652288)]
-    created: u64,
-    /// Always `sconce`.
-    #[schema(example = "sconce")]
-    owned_by: String,
-    /// The model itself; the same as `id`.
-    #[schema(example = "gpt-4o")]
-    root: String,
-    #[schema(schema_with = parent)]
-    parent: Value,
-    /// Tokens of the longest context; null before that is known.
-    #[schema(example = 8192)]
-    max_model_len: Option<u64>,
-    #[schema(schema_with = kind)]
-    kind: Value,
-    /// What has become of it on this replica.
-    status: OpenAiModelStatus,
-    #[schema(schema_with = capabilities)]
-    capabilities: Value,
+pub struct OpenAiModelDocument;
+
+/// As a list has it, and one member more.
+impl PartialSchema for OpenAiModelDocument {
+    fn schema() -> RefOr<Schema> {
+        let RefOr::T(Schema::Object(mut model)) = OpenAiModel::schema() else { return OpenAiModel::schema() };
+        let (name, abilities) = ("capabilities".to_owned(), capabilities());
+        if let (Some(Value::Object(example)), Schema::Object(own)) = (&mut model.example, &abilities) {
+            example.extend(own.example.clone().map(|own| (name.clone(), own)));
+        }
+        model.description = Some("A model, and what it can do.".to_owned());
+        model.required.push(name.clone());
+        model.properties.insert(name, abilities.into());
+        model.into()
+    }
+}
+
+impl ToSchema for OpenAiModelDocument {
+    fn schemas(schemas: &mut Vec<(String, RefOr<Schema>)>) {
+        OpenAiModel::schemas(schemas);
+    }
 }
 
 fn capabilities() -> Schema {
