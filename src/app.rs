@@ -114,7 +114,7 @@ impl App {
         let explained = config.explain().to_vec();
         let max_waiting = config.engine.max_waiting;
         let manager = ModelManager::open(config.models, config.engine, &config.data_dir)?;
-        let store = Store::open(&config.database_url).await?;
+        let store = Store::open_within(&config.database_url, config.database_max_bytes).await?;
         let lock = store.lock_for_serving()?;
         for step in store.migrate().await? {
             tracing::info!(version = step.version, "brought the database up to {}", step.description);

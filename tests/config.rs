@@ -164,6 +164,16 @@ fn the_databases_address_is_shown_without_its_password() {
 }
 
 #[test]
+fn only_a_file_of_ours_is_bounded() {
+    let bounded = || RawConfig::default().with("database-max-size", "1GiB");
+    assert_eq!(load(RawConfig::default(), &[]).database_max_bytes, None);
+    assert_eq!(load(bounded(), &[]).database_max_bytes, Some(1 << 30));
+    let elsewhere = bounded().with("database-url", "postgres://db.example/sconce");
+    let error = refusal(elsewhere, &[]);
+    assert!(error.contains("`database-max-size` is for SQLite"), "{error}");
+}
+
+#[test]
 fn the_handbook_has_every_setting_with_its_default_and_a_file_that_is_good() {
     let handbook = include_str!("../docs/operations.md");
     let row = |spelled: &str| handbook.lines().find(|line| line.starts_with(&format!("| `{spelled}`")));

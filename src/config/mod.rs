@@ -47,6 +47,8 @@ pub struct Config {
     pub data_dir: PathBuf,
     /// Where users, keys and records are kept. May hold a password.
     pub database_url: SecretString,
+    /// Most bytes of a SQLite file; none: as many as the disk has.
+    pub database_max_bytes: Option<u64>,
     /// Which models, and what they may take.
     pub models: ModelsConfig,
     /// How engines run.
@@ -74,6 +76,7 @@ impl Config {
         let mut layers = Layers::read(arguments, environment)?;
         let data_dir = data_dir(&mut layers, environment)?;
         let database_url = database_url(&mut layers, &data_dir)?;
+        let database_max_bytes = layers.value::<OrOff<Size>>("database-max-size")?.0.map(|size| size.0);
         let server = server(&mut layers)?;
         let auth = auth(&mut layers, environment)?;
         let batch = batch(&mut layers)?;
@@ -87,12 +90,17 @@ impl Config {
                 server.listen
             )));
         }
+        if database_max_bytes.is_some() && database_url.expose_secret().starts_with("postgres") {
+            let reason = "`database-max-size` is for SQLite: PostgreSQL's disk is PostgreSQL's to bound";
+            return Err(ConfigError::Contradiction(reason.into()));
+        }
         Ok(Self {
             server,
             auth,
             batch,
             data_dir,
             database_url,
+            database_max_bytes,
             models,
             engine,
             log,

@@ -51,6 +51,12 @@ pub const SETTINGS: &[Setting] = &[
         "",
         "Where users, keys and records are kept: sqlite://PATH or postgres://… [default: sconce.db in the data folder]",
     ),
+    one(
+        "database-max-size",
+        "SIZE|off",
+        "off",
+        "Largest size of the SQLite file; what needs more is refused with 507",
+    ),
     // server
     one("listen", "ADDRESS", "127.0.0.1:8080", "Address and port to serve on"),
     Setting {

@@ -19,6 +19,9 @@ use crate::store::lane::{Held, Lane, Lanes, PATIENCE, Purpose, pool_of};
 /// How long another process may hold SQLite's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// SQLite's pages, as it makes them unless it is told otherwise.
+const PAGE_BYTES: u64 = 4096;
+
 /// PostgreSQL's answer to a replica that stopped in the middle of a transaction, which would stop all others.
 const FORGETS_THE_DEAD: &str = "SET idle_in_transaction_session_timeout = '30s'";
 
@@ -119,10 +122,22 @@ impl Store {
     /// # Errors
     /// [`StoreError::Url`], [`StoreError::Unreachable`].
     pub async fn open(url: &SecretString) -> Result<Self, StoreError> {
+        Self::open_within(url, None).await
+    }
+
+    /// The same, and lets a SQLite file grow to this many bytes at the most, or to what it has already.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub async fn open_within(url: &SecretString, most_bytes: Option<u64>) -> Result<Self, StoreError> {
         if let Some(path) = sqlite_file(url)? {
             make_private(&path).map_err(|error| StoreError::Url(format!("({}): {error}", path.display())))?;
             // Kept in the file.
             let options = sqlite_options(&path).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
+            let options = match most_bytes {
+                Some(most) => options.pragma("max_page_count", (most / PAGE_BYTES).max(1).to_string()),
+                None => options,
+            };
             return Self::open_sqlite(path, options).await;
         }
         Self::open_postgres(url).await

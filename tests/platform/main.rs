@@ -15,6 +15,7 @@ mod database;
 mod files;
 #[path = "../common/form.rs"]
 mod form;
+mod full_disk;
 mod lists;
 mod metering;
 mod models;
