@@ -95,6 +95,7 @@ const ROUTES: &[Row] = &[
     ("GET", "/api/tags", Permission("inference"), FINE),
     ("GET", "/api/ps", Permission("inference"), FINE),
     ("GET", "/api/version", Permission("inference"), FINE),
+    ("GET", "/", Nothing, FINE),
     ("POST", "/v1/rerank", Permission("inference"), LACKING),
     ("POST", "/v2/rerank", Permission("inference"), LACKING),
     ("POST", "/v1/score", Permission("inference"), LACKING),
@@ -167,7 +168,8 @@ const ROUTES: &[Row] = &[
 
 /// What needs no credential, beside the description: said a second time, so that nobody makes a URL public by a slip in
 /// the table above.
-const PUBLIC: [&str; 8] = [
+const PUBLIC: [&str; 9] = [
+    "/",
     "/health",
     "/healthz",
     "/health/ready",
