@@ -9,7 +9,9 @@ use std::time::Duration;
 use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
-use sqlx::{ConnectOptions, Executor, PgConnection, Postgres, Sqlite, Transaction};
+use sqlx::{
+    ConnectOptions, Connection, Executor, PgConnection, Postgres, Sqlite, SqliteConnection, Transaction,
+};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -182,7 +184,10 @@ impl Store {
     }
 
     async fn open_sqlite(path: PathBuf, options: SqliteConnectOptions) -> Result<Self, StoreError> {
-        let pool = |connections| pool_of(connections).idle_timeout(None).max_lifetime(None);
+        let pool = |connections| {
+            let pool = pool_of(connections).idle_timeout(None).max_lifetime(None);
+            pool.after_release(|connection: &mut SqliteConnection, _| Box::pin(is_done(connection)))
+        };
         let lane = |connections| Lane::to_file(pool(connections).connect_lazy_with(options.clone()));
         let write = pool(SQLITE.write).connect_with(options.clone()).await?;
         let read = pool(SQLITE.read).connect_with(options.clone()).await?;
@@ -329,6 +334,14 @@ pub(super) fn sqlite_options(path: &Path) -> SqliteConnectOptions {
         .foreign_keys(true)
         .busy_timeout(BUSY_TIMEOUT)
         .disable_statement_logging()
+}
+
+/// Whether a connection that comes back is as it was. SQLite ends a transaction by itself when its disk is full or fails; to
+/// roll it back then is an error, after which the connection would for ever take itself to be in it, and begin no other.
+async fn is_done(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
+    // It answers after what was asked of it before: to roll back.
+    connection.ping().await?;
+    Ok(!connection.is_in_transaction())
 }
 
 /// Makes the file, and its folder, readable by nobody else: it holds the keys that sign.
