@@ -308,7 +308,12 @@ fn both_databases_have_the_same_migrations() {
         };
         entries.map(|entry| entry.expect("listed").file_name().to_string_lossy().into_owned()).collect()
     };
-    assert_eq!(names("sqlite"), names("postgres"));
+    let (sqlite, postgres) = (names("sqlite"), names("postgres"));
+    assert_eq!(sqlite, postgres);
+    // A second one of the same number would keep the server from starting.
+    let numbers: BTreeSet<_> =
+        sqlite.iter().filter_map(|name| name.split_once('_')).map(|(number, _)| number).collect();
+    assert_eq!(numbers.len(), sqlite.len(), "two migrations have one number: {sqlite:?}");
 }
 
 #[test]

@@ -15,7 +15,7 @@ pub struct StoredChatRow {
     pub id: String,
     /// Asked for.
     pub created_at: Timestamp,
-    /// Of body and messages together.
+    /// Of body, messages and notes together.
     pub bytes: i64,
     /// Its owner's notes.
     pub metadata: JsonText<Map<String, Value>>,
@@ -91,18 +91,19 @@ pub async fn list(
         .bind(owner).bind(now).bind(model).bind(at).bind(id).bind(limit).fetch_all(connection))?)
 }
 
-/// Changes the notes of a chat of this owner that is still kept; whether there is one.
+/// Changes the notes of a chat, which is longer by so many bytes then.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn note(
     tx: &mut Tx,
-    owner: &str,
     id: &str,
     metadata: &JsonText<Map<String, Value>>,
-    now: Timestamp,
-) -> Result<bool, StoreError> {
-    const SQL: &str = "UPDATE stored_chats SET metadata = $3 WHERE id = $1 \
-        AND id IN (SELECT id FROM responses WHERE id = $1 AND owner = $2 AND expires_at > $4)";
-    Ok(execute!(tx, sqlx::query(SQL).bind(id).bind(owner).bind(metadata).bind(now))? > 0)
+    longer: i64,
+) -> Result<(), StoreError> {
+    const NOTE: &str = "UPDATE stored_chats SET metadata = $2 WHERE id = $1";
+    const COUNT: &str = "UPDATE responses SET bytes = bytes + $2 WHERE id = $1";
+    execute!(tx, sqlx::query(NOTE).bind(id).bind(metadata))?;
+    execute!(tx, sqlx::query(COUNT).bind(id).bind(longer))?;
+    Ok(())
 }

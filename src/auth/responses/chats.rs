@@ -9,11 +9,12 @@ use crate::auth::AuthError;
 use crate::auth::files::Part;
 use crate::auth::responses::{NewResponse, OwnResponses, ResponseStatus, StoredResponse};
 use crate::clock::Timestamp;
+use crate::store::JsonText;
+use crate::store::responses::{self, ResponseRow};
 use crate::store::stored_chats::{self, Place, StoredChatRow};
-use crate::store::{JsonText, Tx, responses};
 
 /// Most bytes of a page, unless it has but one chat.
-const MOST_PAGE_BYTES: i64 = 32 << 20;
+const MOST_PAGE_BYTES: i64 = 8 << 20;
 
 /// How many are looked at together for a page.
 const STEP: i64 = 200;
@@ -76,7 +77,8 @@ impl OwnResponses {
         let NewChat { id, model, metadata, body, messages, retention } = new;
         let status = ResponseStatus::Completed;
         let whole = NewResponse { id, previous_id: None, status, body, input: messages, retention };
-        let row = self.row(whole, "messages")?;
+        let mut row = self.row(whole, "messages")?;
+        row.bytes += length(metadata);
         let mut tx = self.write().await?;
         responses::insert(&mut tx, &row).await?;
         stored_chats::insert(&mut tx, id, model, &JsonText(metadata.clone())).await?;
@@ -91,7 +93,9 @@ impl OwnResponses {
         let now = self.now();
         let mut tx = self.auth.store().read().await?;
         let row = stored_chats::find(&mut tx, &self.owner, id, now).await?.ok_or(NO_CHAT)?;
-        self.whole_chat(&mut tx, row, now).await?.ok_or(NO_CHAT)
+        let whole = responses::find(&mut tx, &self.owner, id, now).await?.ok_or(NO_CHAT)?;
+        drop(tx);
+        whole_chat(row, whole, now)
     }
 
     /// Some of the chats.
@@ -100,7 +104,8 @@ impl OwnResponses {
     /// [`AuthError::Invalid`] where `after` is none of them; [`AuthError::Store`].
     pub async fn list_chats(&self, asked: &ChatList) -> Result<Part<StoredChat>, AuthError> {
         let now = self.now();
-        let mut tx = self.auth.store().read().await?;
+        // May go through all chats of an owner: one of few, which leave room for others.
+        let mut tx = self.auth.store().read_long().await?;
         let mut place = Place { is_ascending: asked.is_ascending, after: None };
         if let Some(id) = &asked.after {
             let row = stored_chats::find(&mut tx, &self.owner, id, now).await?;
@@ -120,15 +125,20 @@ impl OwnResponses {
         }
         let mut has_more = chosen.len() > asked.limit;
         chosen.truncate(asked.limit);
-        let (mut items, mut bytes) = (Vec::new(), 0);
+        let (mut found, mut bytes) = (Vec::new(), 0);
         for row in chosen {
             bytes += row.bytes;
-            if bytes > MOST_PAGE_BYTES && !items.is_empty() {
+            if bytes > MOST_PAGE_BYTES && !found.is_empty() {
                 has_more = true;
                 break;
             }
-            items.extend(self.whole_chat(&mut tx, row, now).await?);
+            if let Some(whole) = responses::find(&mut tx, &self.owner, &row.id, now).await? {
+                found.push((row, whole));
+            }
         }
+        drop(tx);
+        let items =
+            found.into_iter().map(|(row, whole)| whole_chat(row, whole, now)).collect::<Result<_, _>>()?;
         Ok(Part { items, has_more })
     }
 
@@ -138,9 +148,11 @@ impl OwnResponses {
     /// [`AuthError::NotFound`], also for somebody else's; [`AuthError::Store`].
     pub async fn note_chat(&self, id: &str, metadata: Map<String, Value>) -> Result<StoredChat, AuthError> {
         let mut tx = self.write().await?;
-        let is_noted = stored_chats::note(&mut tx, &self.owner, id, &JsonText(metadata), self.now()).await?;
+        let before = stored_chats::find(&mut tx, &self.owner, id, self.now()).await?.ok_or(NO_CHAT)?;
+        let longer = length(&metadata) - length(&before.metadata.0);
+        stored_chats::note(&mut tx, id, &JsonText(metadata), longer).await?;
         tx.commit().await?;
-        if is_noted { self.find_chat(id).await } else { Err(NO_CHAT) }
+        self.find_chat(id).await
     }
 
     /// Deletes a chat.
@@ -153,16 +165,16 @@ impl OwnResponses {
         responses::delete(&mut tx, &self.owner, id).await?;
         Ok(tx.commit().await?)
     }
+}
 
-    async fn whole_chat(
-        &self,
-        tx: &mut Tx,
-        row: StoredChatRow,
-        now: Timestamp,
-    ) -> Result<Option<StoredChat>, AuthError> {
-        let Some(whole) = responses::find(tx, &self.owner, &row.id, now).await? else { return Ok(None) };
-        let StoredResponse { mut body, input, .. } = StoredResponse::of(whole, now)?;
-        body["metadata"] = row.metadata.0.into();
-        Ok(Some(StoredChat { body, messages: input }))
-    }
+/// Bytes of the notes, which count as part of a chat.
+fn length(metadata: &Map<String, Value>) -> i64 {
+    let text = serde_json::to_string(metadata).unwrap_or_default();
+    i64::try_from(text.len()).unwrap_or(i64::MAX)
+}
+
+fn whole_chat(row: StoredChatRow, whole: ResponseRow, now: Timestamp) -> Result<StoredChat, AuthError> {
+    let StoredResponse { mut body, input, .. } = StoredResponse::of(whole, now)?;
+    body["metadata"] = row.metadata.0.into();
+    Ok(StoredChat { body, messages: input })
 }

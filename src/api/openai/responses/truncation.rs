@@ -25,8 +25,16 @@ pub struct Cutting {
     least: usize,
     /// So many are enough, as far as anything is.
     enough: usize,
-    /// Nothing was tried yet.
-    is_first: bool,
+    next: Try,
+}
+
+/// What is tried next. Most conversations fit as they are; and one that never fits is found out before it is cut again and
+/// again.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Try {
+    Whole,
+    Least,
+    Between,
 }
 
 impl Cutting {
@@ -34,7 +42,7 @@ impl Cutting {
     pub fn of(items: Vec<Item>) -> Self {
         let parts = parts(&items);
         let enough = parts.iter().flatten().map(|part| part + 1).max().unwrap_or(0);
-        Self { items, parts, least: 0, enough, is_first: true }
+        Self { items, parts, least: 0, enough, next: Try::Whole }
     }
 
     /// What is to be tried next; none once it is known how many must go.
@@ -48,9 +56,9 @@ impl Cutting {
         if fits {
             self.enough = tried;
         } else {
-            self.least = tried + 1;
+            self.least = (tried + 1).min(self.enough);
         }
-        self.is_first = false;
+        self.next = if self.next == Try::Whole { Try::Least } else { Try::Between };
     }
 
     /// What is left; of a conversation that does not fit at all, what may not go.
@@ -58,9 +66,12 @@ impl Cutting {
         without(&self.items, &self.parts, self.enough)
     }
 
-    /// Most conversations fit as they are.
     fn tried(&self) -> usize {
-        if self.is_first { 0 } else { usize::midpoint(self.least, self.enough) }
+        match self.next {
+            Try::Whole => 0,
+            Try::Least => self.enough,
+            Try::Between => usize::midpoint(self.least, self.enough),
+        }
     }
 }
 
@@ -193,6 +204,18 @@ mod tests {
         assert_eq!(left(&work, 5), [1, 9, 10]);
         assert_eq!(left(&work, 1), [1, 9, 10]);
         assert_eq!(left(&[said("user", "1"), said("assistant", "one")], 1), [0, 1]);
+    }
+
+    #[test]
+    fn what_never_fits_is_not_tried_again_and_again() {
+        let talk: Vec<Value> = (0..1000).map(|number| said("user", &number.to_string())).collect();
+        let mut cutting = Cutting::of(items(&talk));
+        let mut tries = 0;
+        while cutting.to_try().is_some() {
+            cutting.tell(false);
+            tries += 1;
+        }
+        assert_eq!((tries, cutting.into_left().len()), (2, 1));
     }
 
     #[test]
