@@ -222,6 +222,7 @@ fn tile<L: Lanes, const P: usize, const T: usize>(
 }
 
 /// The sums of one lane.
+#[expect(clippy::needless_range_loop, reason = "over iterators the sums are kept in memory")]
 #[inline(always)]
 fn lane<L: Lanes, const P: usize, const T: usize>(weights: &[f32], x: &[f32], steps: usize) -> [[L; P]; T] {
     let weights = &weights[..steps * P * ROWS];
