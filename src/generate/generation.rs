@@ -12,9 +12,9 @@ use sconce_models::grammar::GrammarError;
 use uuid::Uuid;
 
 use crate::engine::{EngineError, FinishReason, Foreseen, TokenEvent, TokenLogprob, TokenStream};
-use crate::generate::format::{Format, Part, Reader};
+use crate::generate::format::{Format, Part};
 use crate::generate::meter::Meter;
-use crate::generate::text::{ChoiceText, Piece};
+use crate::generate::text::ChoiceText;
 use crate::generate::{EndReason, GenerateError, GenerationEvent, TextToken, Tool, Usage};
 use crate::manager::ModelLease;
 
@@ -89,26 +89,14 @@ pub struct Generation {
 
 struct Choice {
     text: ChoiceText,
-    /// Tells calls and thoughts from text; none where all is text.
-    reader: Option<Reader>,
-    /// Tokens whose text the reader has not told the meaning of.
-    unread: Vec<TextToken>,
+    /// Calls that were told.
+    calls: u32,
     generated: u32,
     /// Of these, thought.
     thought: u32,
     /// What it was said to be.
     foreseen: Foreseen,
     ended: bool,
-}
-
-impl Choice {
-    fn calls_begun(&self) -> u32 {
-        self.reader.as_ref().map_or(0, Reader::calls_begun)
-    }
-
-    fn calls_ended(&self) -> u32 {
-        self.reader.as_ref().map_or(0, Reader::calls_ended)
-    }
 }
 
 impl Generation {
@@ -123,12 +111,14 @@ impl Generation {
             || reading.and_then(|reading| reading.format.reader(&reading.tools, reading.is_thinking));
         let marks = reading.map(|reading| reading.special_marks(&lease.tokenizer)).unwrap_or_default();
         let choice = || {
-            let reader = reader();
             let decoder = lease.tokenizer.decoder(!presentation.show_special_tokens);
-            let decoder = if reader.is_some() { decoder.showing(marks.clone()) } else { decoder };
-            let text = ChoiceText::new(decoder, Arc::clone(&presentation.stop));
+            let stop = Arc::clone(&presentation.stop);
+            let text = match reader() {
+                Some(reader) => ChoiceText::read_by(reader.until(stop), decoder.showing(marks.clone())),
+                None => ChoiceText::new(decoder, stop),
+            };
             let foreseen = Foreseen::new(presentation.prediction.clone(), extent.max_new_tokens as usize);
-            Choice { text, reader, unread: Vec::new(), generated: 0, thought: 0, foreseen, ended: false }
+            Choice { text, calls: 0, generated: 0, thought: 0, foreseen, ended: false }
         };
         let prompt_tokens = u32::try_from(extent.prompt_tokens).unwrap_or(u32::MAX);
         Self {
@@ -206,17 +196,14 @@ impl Generation {
         choice.foreseen.take(id);
         self.meter.token(index);
         let described = self.logprobs.then(|| describe(&self.lease.tokenizer, id, logprob));
-        let piece = choice.text.push(id, described).map_err(GenerateError::Tokenizer)?;
-        let stopped = piece.stopped;
-        self.show(index, piece);
-        let choice = &mut self.choices[index as usize];
-        // A call is not ended by words in its arguments.
-        choice.text.look_for_stops(choice.calls_begun() == choice.calls_ended());
-        choice.thought += u32::from(choice.reader.as_ref().is_some_and(Reader::is_thinking));
+        let parts = choice.text.push(id, described).map_err(GenerateError::Tokenizer)?;
+        choice.thought += u32::from(choice.text.is_thinking());
+        let (stopped, calls_ended) = (choice.text.stopped(), choice.text.calls_ended());
+        self.tell(index, parts);
         if let Some(stop) = stopped {
-            self.read_to_end(index);
+            self.tell_the_rest(index);
             self.end(index, EndReason::StopText(stop));
-        } else if !self.parallel && self.choices[index as usize].calls_ended() > 0 {
+        } else if !self.parallel && calls_ended > 0 {
             self.end(index, EndReason::ToolCalls);
         }
         Ok(())
@@ -227,69 +214,40 @@ impl Generation {
             return;
         };
         choice.generated = generated;
-        let piece = choice.text.finish();
-        let reason = match (piece.stopped, reason) {
+        self.tell_the_rest(index);
+        let choice = &self.choices[index as usize];
+        let reason = match (choice.text.stopped(), reason) {
             (Some(stop), _) => EndReason::StopText(stop),
+            (None, FinishReason::Stop(_) | FinishReason::Complete) if choice.calls > 0 => {
+                EndReason::ToolCalls
+            }
             (None, FinishReason::Stop(_) | FinishReason::Complete) => EndReason::Stop,
             (None, _) => EndReason::Length,
         };
-        self.show(index, piece);
-        self.read_to_end(index);
-        let has_called = self.choices[index as usize].calls_begun() > 0;
-        let reason = if has_called && reason == EndReason::Stop { EndReason::ToolCalls } else { reason };
         self.end(index, reason);
     }
 
-    fn show(&mut self, index: u32, piece: Piece) {
-        if piece.is_empty() {
-            return;
-        }
-        let choice = &mut self.choices[index as usize];
-        let Some(reader) = &mut choice.reader else {
-            let (text, tokens) = (piece.text, piece.tokens);
-            self.ready.push_back(GenerationEvent::Text { choice: index, text, tokens });
-            return;
-        };
-        choice.unread.extend(piece.tokens);
-        let calls = reader.calls_begun();
-        let parts = reader.push(&piece.text);
-        self.tell(index, calls, parts);
-    }
-
     /// The text of a choice is complete.
-    fn read_to_end(&mut self, index: u32) {
-        let choice = &mut self.choices[index as usize];
-        let Some(reader) = &mut choice.reader else { return };
-        let calls = reader.calls_begun();
-        let parts = reader.finish();
-        self.tell(index, calls, parts);
-        let tokens = std::mem::take(&mut self.choices[index as usize].unread);
-        if !tokens.is_empty() && !self.must_call && self.choices[index as usize].calls_begun() == 0 {
-            self.ready.push_back(GenerationEvent::Text { choice: index, text: String::new(), tokens });
-        }
+    fn tell_the_rest(&mut self, index: u32) {
+        let parts = self.choices[index as usize].text.finish();
+        self.tell(index, parts);
     }
 
-    /// Tells what was read, after `calls` calls. Where there may be one only, nothing comes after it.
-    fn tell(&mut self, index: u32, mut calls: u32, parts: Vec<Part>) {
+    /// Tells what was read. Where there may be one call only, nothing comes after it.
+    fn tell(&mut self, index: u32, parts: Vec<Part>) {
+        let calls = &mut self.choices[index as usize].calls;
         for part in parts {
-            let unread = &mut self.choices[index as usize].unread;
             let event = match part {
-                Part::CallBegun(_) if calls > 0 && !self.parallel => return,
-                Part::Text(_) if self.must_call || (calls > 0 && !self.parallel) => continue,
-                Part::Text(text) => {
-                    GenerationEvent::Text { choice: index, text, tokens: std::mem::take(unread) }
-                }
-                Part::Reasoning(text) => {
-                    GenerationEvent::Reasoning { choice: index, text, tokens: std::mem::take(unread) }
-                }
+                Part::CallBegun(_) if *calls > 0 && !self.parallel => return,
+                Part::Text(..) if self.must_call || (*calls > 0 && !self.parallel) => continue,
+                Part::Text(text, tokens) => GenerationEvent::Text { choice: index, text, tokens },
+                Part::Reasoning(text, tokens) => GenerationEvent::Reasoning { choice: index, text, tokens },
                 Part::CallBegun(name) => {
-                    calls += 1;
-                    unread.clear();
+                    *calls += 1;
                     let id = format!("call_{}", Uuid::new_v4().simple());
-                    GenerationEvent::ToolCallBegun { choice: index, call: calls - 1, id, name }
+                    GenerationEvent::ToolCallBegun { choice: index, call: *calls - 1, id, name }
                 }
                 Part::Arguments(text) => {
-                    unread.clear();
                     GenerationEvent::ToolCallArguments { choice: index, call: calls.saturating_sub(1), text }
                 }
             };

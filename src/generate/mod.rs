@@ -20,6 +20,7 @@ mod prompt;
 mod reasoning;
 mod request;
 mod score;
+mod stops;
 mod text;
 mod tools;
 

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::app::{Events, with};
 use crate::shape::assert_like;
@@ -180,4 +180,21 @@ async fn strict_functions_may_be_called_or_not_but_only_rightly() {
         calls(&answer).iter().for_each(check);
         assert!(answer["choices"][0]["finish_reason"].is_string(), "{answer}");
     }
+}
+
+/// Nobody sees what stands between the mark of a call and its name: no stop text is looked for in it.
+#[tokio::test]
+async fn a_call_is_not_ended_by_words_before_its_name() {
+    let app = start().await;
+    let mark = json!({"model": ask("")["model"], "prompt": "<tool_call>", "add_special_tokens": false});
+    let mark = app.ask("/v1/tokenize", &mark).await;
+    let mark = mark["tokens"].as_array().expect("there are tokens");
+    // What is likelier than anything else spells the mark; what follows it the grammar says.
+    let bias: Map<String, Value> = mark.iter().map(|id| (id.to_string(), json!(100))).collect();
+    let body = with(ask("What is the weather in Oslo?"), "logit_bias", json!(bias));
+    let body = with(with(body, "tool_choice", "auto"), "parallel_tool_calls", false);
+    let answer = app.ask(PATH, &with(body, "stop", json!(["name", "{", "[", "\": \""]))).await;
+    assert_eq!(calls(&answer).len(), 1, "{answer}");
+    calls(&answer).iter().for_each(check);
+    assert_eq!(answer["choices"][0]["finish_reason"], "tool_calls", "{answer}");
 }

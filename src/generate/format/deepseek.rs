@@ -115,7 +115,10 @@ impl Machine for DeepSeekCalls {
     fn end(&mut self, rest: &str, parts: &mut Parts) {
         match self.0 {
             State::Text => parts.text(rest),
-            State::Head | State::Name => parts.text(&format!("{CALL_OPEN}{rest}")),
+            State::Head | State::Name => {
+                parts.text_before(CALL_OPEN);
+                parts.text(rest);
+            }
             State::Calls | State::Arguments | State::InArguments(_) => {}
         }
     }

@@ -33,14 +33,19 @@ impl GemmaCalls {
         Self { marks, in_call: false }
     }
 
-    fn call(&mut self, text: &str, parts: &mut Parts) {
+    /// A call, perhaps with the mark after it.
+    fn call(&mut self, written: &str, parts: &mut Parts) {
+        let text = written.strip_suffix(self.marks.close).unwrap_or(written);
         match self.read(text.trim()) {
             Some((name, arguments)) => {
                 parts.begin_call(name);
                 parts.arguments(&arguments.to_string());
                 parts.end_call();
             }
-            None => parts.text(&format!("{}{text}{}", self.marks.open, self.marks.close)),
+            None => {
+                parts.text_before(self.marks.open);
+                parts.text(written);
+            }
         }
     }
 
@@ -58,9 +63,10 @@ impl Machine for GemmaCalls {
         let mark = if self.in_call { self.marks.close } else { self.marks.open };
         match (find(text, &[mark]), self.in_call) {
             (Found::At(at, _), true) => {
-                self.call(&text[..at], parts);
+                let taken = at + mark.len();
+                self.call(&text[..taken], parts);
                 self.in_call = false;
-                Some(at + mark.len())
+                Some(taken)
             }
             (Found::At(at, _), false) => {
                 parts.text(&text[..at]);
@@ -78,8 +84,7 @@ impl Machine for GemmaCalls {
     fn end(&mut self, rest: &str, parts: &mut Parts) {
         match self.in_call {
             // The mark after it may be the token that ends the answer.
-            true if self.read(rest.trim()).is_some() => self.call(rest, parts),
-            true => parts.text(&format!("{}{rest}", self.marks.open)),
+            true => self.call(rest, parts),
             false => parts.text(rest),
         }
     }

@@ -178,7 +178,7 @@ impl JsonCalls {
 
     /// It was no call: it is shown as it came.
     fn give_up(&mut self, parts: &mut Parts) {
-        parts.text(&std::mem::take(&mut self.taken));
+        parts.text_before(&std::mem::take(&mut self.taken));
         self.state = State::Text;
         self.in_list = false;
     }

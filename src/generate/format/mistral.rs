@@ -98,7 +98,10 @@ impl Machine for MistralCalls {
     fn end(&mut self, rest: &str, parts: &mut Parts) {
         match &mut self.0 {
             State::Text => parts.text(rest),
-            State::Opened | State::Name => parts.text(&format!("{OPEN}{rest}")),
+            State::Opened | State::Name => {
+                parts.text_before(OPEN);
+                parts.text(rest);
+            }
             State::List(calls) => calls.end(rest, parts),
             State::CallId | State::Arguments(_) => {}
         }

@@ -19,6 +19,8 @@ mod parts;
 mod qwen_coder;
 mod reader;
 #[cfg(test)]
+mod stop_tests;
+#[cfg(test)]
 mod tests;
 mod thought;
 

@@ -31,8 +31,8 @@ impl Read {
     fn add(&mut self, parts: Vec<Part>) {
         for part in parts {
             match part {
-                Part::Text(text) => self.text.push_str(&text),
-                Part::Reasoning(text) => self.thought.push_str(&text),
+                Part::Text(text, _) => self.text.push_str(&text),
+                Part::Reasoning(text, _) => self.thought.push_str(&text),
                 Part::CallBegun(name) => self.calls.push((name, String::new())),
                 Part::Arguments(text) => {
                     self.calls.last_mut().expect("a call began").1.push_str(&text);
@@ -49,7 +49,7 @@ fn read<'a>(format: &str, thinks: bool, pieces: impl IntoIterator<Item = &'a str
     let mut reader = format.reader(&tools(), false).expect("it has calls");
     let mut read = Read::default();
     for piece in pieces {
-        read.add(reader.push(piece));
+        read.add(reader.push(piece, None));
     }
     read.add(reader.finish());
     read
@@ -256,7 +256,7 @@ fn arguments_come_while_they_are_written() {
     ] {
         let mut reader = Format::of("", Some(format)).reader(&tools(), false).expect("it has calls");
         let mut read = Read::default();
-        read.add(reader.push(begun));
+        read.add(reader.push(begun, None));
         assert_eq!(read.calls, [("weather".to_owned(), "{\"city\": \"Os".to_owned())], "{format}");
         assert_eq!((reader.calls_begun(), reader.calls_ended()), (1, 0), "{format}");
     }
@@ -269,8 +269,8 @@ fn a_thought_that_the_prompt_opened_is_one() {
     let mut reader = format.reader(&none, true).expect("it thinks");
     let mut read = Read::default();
     assert!(reader.is_thinking());
-    read.add(reader.push("Well, "));
-    read.add(reader.push("yes\n</think>\n\nYes"));
+    read.add(reader.push("Well, ", None));
+    read.add(reader.push("yes\n</think>\n\nYes", None));
     assert!(!reader.is_thinking());
     read.add(reader.finish());
     assert_eq!((read.thought.as_str(), read.text.as_str()), ("Well, yes", "Yes"));
