@@ -14,9 +14,12 @@ use sconce_models::grammar::{Allowed, Matcher, MatcherError};
 /// A grammar in an answer.
 #[derive(Debug, Clone)]
 pub struct Guide {
-    matcher: Matcher,
-    /// As it was at the beginning, for where a guess has led it astray; shared by the answers of a request.
+    /// Where the answer stands in it; none: at the beginning, of which there is no copy yet.
+    matcher: Option<Matcher>,
+    /// As it was at the beginning, for where a guess has led it astray; shared by all answers that are held to it.
     beginning: Arc<Matcher>,
+    /// Copies of this guide for other answers of its request, made ahead.
+    copies: Vec<Guide>,
     /// What it has taken since.
     taken: Vec<u32>,
     /// Whether guesses are walked: not any more once one has led astray.
@@ -45,11 +48,12 @@ pub enum Next<'a> {
 }
 
 impl Guide {
-    /// A grammar that the whole answer belongs to.
-    pub fn new(matcher: Matcher) -> Self {
+    /// A grammar that the whole answer belongs to; the matcher is at its beginning.
+    pub fn new(beginning: Arc<Matcher>) -> Self {
         Self {
-            beginning: Arc::new(matcher.clone()),
-            matcher,
+            matcher: None,
+            beginning,
+            copies: Vec::new(),
             taken: Vec::new(),
             walks: true,
             after: None,
@@ -61,8 +65,21 @@ impl Guide {
 
     /// A grammar that what comes after the first of these tokens' occurrences belongs to; before that anything may be
     /// said, also an end. Without tokens it begins at once.
-    pub fn after(matcher: Matcher, tokens: Vec<u32>) -> Self {
-        Self { after: Some(tokens).filter(|tokens| !tokens.is_empty()), ..Self::new(matcher) }
+    pub fn after(beginning: Arc<Matcher>, tokens: Vec<u32>) -> Self {
+        Self { after: Some(tokens).filter(|tokens| !tokens.is_empty()), ..Self::new(beginning) }
+    }
+
+    /// The guide of another answer, which begins where this one is: one of those made ahead, if there is any.
+    pub(super) fn fork(&mut self) -> Self {
+        self.copies.pop().unwrap_or_else(|| self.clone())
+    }
+
+    /// Makes so many copies ahead.
+    pub(super) fn copy_ahead(&mut self, copies: usize) {
+        if self.copies.len() < copies {
+            self.copies.clear();
+            self.copies = (0..copies).map(|_| self.clone()).collect();
+        }
     }
 
     /// What may come next. `stops` are the tokens that end the answer, which they may only where it is whole, and not
@@ -80,11 +97,12 @@ impl Guide {
         if self.is_broken {
             return Err(MatcherError::broken());
         }
-        if self.matcher.is_complete() {
+        let matcher = standing(&mut self.matcher, &self.beginning);
+        if matcher.is_complete() {
             return Ok(Next::End);
         }
         if self.ready.is_empty() {
-            self.ready.push_back(self.matcher.allowed()?);
+            self.ready.push_back(matcher.allowed()?);
         }
         let Some(allowed) = self.ready.front_mut() else { return Ok(Next::End) };
         if allowed.may_end && !too_short {
@@ -107,6 +125,7 @@ impl Guide {
     /// As [`Guide::next`].
     pub(super) fn take(&mut self, tokens: &[u32], one_by_one: bool) -> Result<Vec<u32>, MatcherError> {
         self.ready.pop_front();
+        let matcher = standing(&mut self.matcher, &self.beginning);
         if let Some(after) = &self.after {
             if !tokens.ends_with(after) {
                 return Ok(Vec::new());
@@ -115,10 +134,10 @@ impl Guide {
         } else if self.forced.pop_front().is_some() {
             return Ok(Vec::new());
         } else if let Some(&id) = tokens.last() {
-            self.matcher.consume(id)?;
+            matcher.consume(id)?;
             self.taken.push(id);
         }
-        let forced = self.matcher.consume_forced()?;
+        let forced = matcher.consume_forced()?;
         self.taken.extend(&forced);
         if !forced.is_empty() {
             self.ready.clear();
@@ -137,16 +156,18 @@ impl Guide {
 
     /// Whether nothing can follow.
     pub(super) fn is_complete(&self) -> bool {
-        self.after.is_none() && self.forced.is_empty() && self.matcher.is_complete()
+        let matcher = self.matcher.as_ref().unwrap_or(&self.beginning);
+        self.after.is_none() && self.forced.is_empty() && matcher.is_complete()
     }
 
     /// Whether what may come next is known, or takes no work.
     pub(super) fn is_ready(&self) -> bool {
+        let Some(matcher) = &self.matcher else { return self.is_broken };
         self.after.is_some()
             || !self.forced.is_empty()
             || self.is_broken
             || !self.ready.is_empty()
-            || self.matcher.is_complete()
+            || matcher.is_complete()
     }
 
     /// Works out what may come next, and after each of these guesses as long as they may come at all.
@@ -154,15 +175,20 @@ impl Guide {
         if self.is_ready() {
             return Ok(());
         }
-        self.ready.push_back(self.matcher.allowed()?);
+        let matcher = standing(&mut self.matcher, &self.beginning);
+        if self.after.is_some() || matcher.is_complete() {
+            return Ok(());
+        }
+        self.ready.push_back(matcher.allowed()?);
         if self.walks && self.walk(guesses).is_err() {
             // Not every grammar can be taken back in, and a guess that the model would never say may be too much for it.
             // Guesses may not change an answer: it is as if there had been none.
             self.walks = false;
             self.ready.truncate(1);
-            self.matcher = Matcher::clone(&self.beginning);
+            self.matcher = None;
+            let matcher = standing(&mut self.matcher, &self.beginning);
             for &id in &self.taken {
-                self.matcher.consume(id)?;
+                matcher.consume(id)?;
             }
         }
         Ok(())
@@ -170,19 +196,20 @@ impl Guide {
 
     /// The matcher goes ahead and comes back: a copy of it would copy all that its lexer has found out.
     fn walk(&mut self, guesses: &[u32]) -> Result<(), MatcherError> {
+        let matcher = standing(&mut self.matcher, &self.beginning);
         let mut steps = 0;
         for &guess in guesses {
             if !self.ready.back().is_some_and(|allowed| allowed.contains(guess)) {
                 break;
             }
-            self.matcher.consume(guess)?;
+            matcher.consume(guess)?;
             steps += 1;
-            if self.matcher.is_complete() {
+            if matcher.is_complete() {
                 break;
             }
-            self.ready.push_back(self.matcher.allowed()?);
+            self.ready.push_back(matcher.allowed()?);
         }
-        self.matcher.take_back(steps)
+        matcher.take_back(steps)
     }
 
     /// The thread that works for it fell over.
@@ -199,6 +226,11 @@ impl Guide {
     pub(super) fn keep_next(&mut self) {
         self.ready.truncate(1);
     }
+}
+
+/// Where an answer stands: at the beginning, at first, for which it gets a copy of its own.
+fn standing<'a>(matcher: &'a mut Option<Matcher>, beginning: &Matcher) -> &'a mut Matcher {
+    matcher.get_or_insert_with(|| beginning.clone())
 }
 
 /// Takes stop tokens out that the grammar has as text, unless there is nothing else to say.
@@ -235,12 +267,16 @@ mod tests {
         tokens
     }
 
-    #[test]
-    fn guesses_lead_no_grammar_astray() {
+    fn grammars() -> Grammars {
         let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("models/tests/golden");
         let tokenizer = Tokenizer::from_file(&golden.join("llama/tokenizer.json"), VOCABULARY as usize)
             .expect("it is sound");
-        let grammars = Grammars::new(tokenizer, vec![2]);
+        Grammars::new(tokenizer, vec![2])
+    }
+
+    #[test]
+    fn guesses_lead_no_grammar_astray() {
+        let grammars = grammars();
         // In a text of so many tokens nothing can be taken back.
         let cannot_go_back = "start: text /[0-9]{20}/\ntext[max_tokens=3]: /[a-z]*/";
         for grammar in ["start: /[a-z]{40}/", cannot_go_back] {
@@ -252,5 +288,26 @@ mod tests {
             assert_eq!(said(&mut guided, 3), alone, "{grammar}");
             assert_eq!(guided.walks, grammar != cannot_go_back);
         }
+    }
+
+    /// A copy takes time, which the thread that prepares has and the one that hands out answers has not.
+    #[test]
+    fn what_is_compiled_is_shared_until_it_is_prepared_for_an_answer_and_its_siblings() {
+        let grammars = grammars();
+        let language = Language::Regex("[a-z]{40}".to_owned());
+        let compile = || grammars.compile(&language, None).expect("it is sound");
+        assert!(Arc::ptr_eq(&compile(), &compile()));
+        let mut guide = Guide::after(compile(), vec![7]);
+        assert!(guide.matcher.is_none() && !guide.is_ready());
+        guide.prepare(&[]).expect("it can be followed");
+        assert!(guide.is_ready() && guide.is_waiting());
+
+        let mut guide = Guide::new(compile());
+        guide.prepare(&[]).expect("it can be followed");
+        guide.copy_ahead(2);
+        let mut others: Vec<Guide> = (0..3).map(|_| guide.fork()).collect();
+        assert!(guide.copies.is_empty());
+        let text = said(&mut guide, 0);
+        assert!(others.iter_mut().all(|other| other.is_ready() && said(other, 0) == text));
     }
 }

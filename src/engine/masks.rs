@@ -23,13 +23,19 @@ pub(super) struct Lent {
     pub(super) guide: Box<Guide>,
     /// The guesses of the step.
     pub(super) guesses: Vec<u32>,
+    /// Other answers of its request that begin after the step.
+    pub(super) siblings: usize,
     /// Dead once the request is gone.
     pub(super) request: Weak<()>,
 }
 
 impl Lent {
     pub(super) fn prepare(&mut self) {
-        let prepared = catch_unwind(AssertUnwindSafe(|| self.guide.prepare(&self.guesses)));
+        let prepared = catch_unwind(AssertUnwindSafe(|| {
+            let prepared = self.guide.prepare(&self.guesses);
+            self.guide.copy_ahead(self.siblings);
+            prepared
+        }));
         if prepared.is_err() {
             self.guide.break_it();
         }
@@ -158,7 +164,7 @@ mod tests {
     fn lent(grammars: &Grammars, owner: Owner, tenant: u64, request: &Arc<()>) -> Lent {
         let matcher = grammars.compile(&Language::Regex("[a-z]+".to_owned()), None).expect("it is sound");
         let guide = Box::new(Guide::new(matcher));
-        Lent { owner, tenant, guide, guesses: Vec::new(), request: Arc::downgrade(request) }
+        Lent { owner, tenant, guide, guesses: Vec::new(), siblings: 0, request: Arc::downgrade(request) }
     }
 
     #[test]

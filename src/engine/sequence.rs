@@ -205,7 +205,7 @@ impl Sequence {
     }
 
     /// Another answer after the same prompt. It names the same blocks but does not hold them yet.
-    pub(super) fn fork(&self, choice: u32) -> Self {
+    pub(super) fn fork(&mut self, choice: u32) -> Self {
         Self {
             group: self.group,
             choice,
@@ -221,7 +221,7 @@ impl Sequence {
             scheduled: 0,
             drafts: Vec::new(),
             lookup: None,
-            guide: self.guide.clone(),
+            guide: self.guide.as_mut().map(|guide| Box::new(guide.fork())),
             thought_left: self.thought_left,
             history: self.history.clone(),
         }

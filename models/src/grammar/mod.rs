@@ -73,19 +73,20 @@ impl Grammars {
         Self { tokenizer, end_token_ids, factory: OnceLock::new(), compiled: Mutex::default() }
     }
 
-    /// Compiles a language, or finds it compiled; the matcher is at its beginning. With `after`, any text may come first
-    /// up to and with that one. Takes up to a few hundred milliseconds: not for async threads.
+    /// Compiles a language, or finds it compiled; the matcher is at its beginning, and whoever follows an answer copies it.
+    /// With `after`, any text may come first up to and with that one. Takes up to a few hundred milliseconds: not for
+    /// async threads.
     ///
     /// # Errors
     /// [`GrammarError`] for what is wrong with the language, or too much in it.
-    pub fn compile(&self, language: &Language, after: Option<&str>) -> Result<Matcher, GrammarError> {
+    pub fn compile(&self, language: &Language, after: Option<&str>) -> Result<Arc<Matcher>, GrammarError> {
         limits::check(language)?;
         let key = cache::key(language, after);
         if let Some(matcher) = self.cache(|cache| cache.find(&key)) {
             return Ok(matcher);
         }
-        let matcher = compile::compile(self.factory()?, language, after)?;
-        self.cache(|cache| cache.keep(key, &matcher));
+        let matcher = Arc::new(compile::compile(self.factory()?, language, after)?);
+        self.cache(|cache| cache.keep(key, Arc::clone(&matcher)));
         Ok(matcher)
     }
 

@@ -57,6 +57,7 @@ impl Scheduler {
                     tenant: group.request.tenant,
                     guide,
                     guesses: sequence.drafts.clone(),
+                    siblings: if group.prefilled { 0 } else { group.request.choices as usize - 1 },
                     request: Arc::downgrade(&group.living),
                 });
             }
