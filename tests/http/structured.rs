@@ -124,6 +124,8 @@ async fn what_has_no_first_token_is_refused_in_words_that_name_it() {
         ("guided_json", json!({"type": "object", "properties": optional}), "too complex"),
         ("guided_json", patterns, "`minProperties`"),
         ("guided_regex", json!("a\\"), "escape"),
+        // Too much only at the second letter.
+        ("guided_regex", json!("a?".repeat(2_000)), "too complex"),
     ] {
         for stream in [false, true] {
             let body = with(with(chat("x"), name, value.clone()), "stream", stream);

@@ -12,6 +12,9 @@ use super::{GrammarError, Language, Matcher, MatcherError};
 /// Stack of the thread that compiles: parts of it are recursive, as deep as a grammar is long. Only what is used of it is
 /// ever memory.
 const STACK_BYTES: usize = 64 << 20;
+/// Steps that are taken to see whether a language can be followed. Where much may be left out (`(a?){2000}`), each step
+/// takes more work than the one before it; what is too much by then would be too much in the middle of every answer.
+const STEPS: usize = 4;
 
 /// What makes parsers for a vocabulary.
 pub(super) fn factory(environment: &TokEnv) -> Result<ParserFactory, GrammarError> {
@@ -44,22 +47,39 @@ pub(super) fn compile(
     })
 }
 
-/// Takes the first step, so that what fails at its beginning is refused before anything is generated.
+/// Takes the first steps, so that what fails at its beginning is refused before anything is generated.
 fn begun(name: &'static str, mut matcher: Matcher) -> Result<Matcher, GrammarError> {
-    let mut first_step = || -> Result<(), MatcherError> {
+    let mut walk = || -> Result<(), MatcherError> {
         // What it finds out about the beginning it keeps.
         matcher.allowed()?;
         let mut copy = matcher.clone();
-        copy.consume_forced()?;
-        if copy.is_complete() {
-            return Ok(());
+        let mut goes_on = step(&mut copy)?;
+        for _ in 1..STEPS {
+            if goes_on {
+                // Where this way ends there may be others; where it takes too much they are no help.
+                goes_on = step(&mut copy)
+                    .or_else(|error| if error.is_too_much() { Err(error) } else { Ok(false) })?;
+            }
         }
-        let allowed = copy.allowed()?;
-        if allowed.is_empty() && !allowed.may_end { Err(MatcherError::dead_end()) } else { Ok(()) }
+        Ok(())
     };
-    match first_step() {
+    match walk() {
         Ok(()) => Ok(matcher),
         Err(error) => Err(GrammarError::from_matcher(name, &error)),
+    }
+}
+
+/// Takes what must come, and the first token that may; whether more can come.
+fn step(matcher: &mut Matcher) -> Result<bool, MatcherError> {
+    matcher.consume_forced()?;
+    if matcher.is_complete() {
+        return Ok(false);
+    }
+    let allowed = matcher.allowed()?;
+    match allowed.first() {
+        Some(token) => matcher.consume(token).map(|()| true),
+        None if allowed.may_end => Ok(false),
+        None => Err(MatcherError::dead_end()),
     }
 }
 

@@ -12,10 +12,11 @@ use super::GrammarError;
 pub struct MatcherError(String);
 
 /// What llguidance says, a part of it, and what that means to whoever sent the grammar.
-const MEANINGS: [(&str, &str); 5] = [
+const MEANINGS: [(&str, &str); 6] = [
     ("current row has", "too many alternatives are open at one place: it is too complex"),
     ("too many items", "too many alternatives are open at one place: it is too complex"),
     ("fuel", "a step takes too much work: it is too complex"),
+    ("too many expressions", "a step takes too much work: it is too complex"),
     ("states", "it has too many states: it is too complex"),
     (
         "noextensionbias",
@@ -29,6 +30,11 @@ impl MatcherError {
         let lower = error.to_lowercase();
         let meaning = MEANINGS.iter().find(|(said, _)| lower.contains(said));
         Self(meaning.map_or("the grammar cannot be followed any further", |(_, meaning)| meaning).to_owned())
+    }
+
+    /// Whether it is too much, and not wrong.
+    pub(super) fn is_too_much(&self) -> bool {
+        self.0.contains("too complex")
     }
 
     /// The matcher fell over.

@@ -27,7 +27,7 @@ impl GrammarError {
     /// What came of a language's first step.
     pub(super) fn from_matcher(what: &str, error: &MatcherError) -> Self {
         let text = error.to_string();
-        match text.contains("too complex") {
+        match error.is_too_much() {
             true => Self::TooMuch(format!("{what} cannot be used: {text}")),
             false => Self::Invalid(format!("{what} cannot be used: {text}")),
         }
