@@ -3,16 +3,16 @@
 use std::sync::Arc;
 
 use sconce_models::ModelKind;
-use sconce_models::grammar::{self, Language};
 use tokio::sync::Semaphore;
 
 use crate::engine::{EngineHandle, SequenceRequest, ThoughtLimit};
-use crate::generate::constraint::{Refusal, at_fault, guide};
+use crate::generate::compilers::Compilers;
+use crate::generate::form::Form;
 use crate::generate::generation::{Echo, Extent, Presentation, Reading};
 use crate::generate::prompt::Prepared;
 use crate::generate::{
-    Account, Constraint, GenerateError, GenerateRequest, Generation, GenerationBatch, Prompt, Tool,
-    ToolChoice, conversation, format, prompt,
+    Account, GenerateError, GenerateRequest, Generation, GenerationBatch, Prompt, ToolChoice, conversation,
+    prompt,
 };
 use crate::manager::{ModelLease, Runner};
 
@@ -20,15 +20,15 @@ use crate::manager::{ModelLease, Runner};
 #[derive(Clone)]
 pub struct Generator {
     workers: Arc<Semaphore>,
-    /// How many constraints are compiled at the same time.
-    compilers: Arc<Semaphore>,
+    /// Where constraints are compiled.
+    compilers: Compilers,
 }
 
 impl Generator {
     /// Prepares at most `workers` long prompts at the same time.
     pub fn new(workers: usize) -> Self {
-        let permits = || Arc::new(Semaphore::new(workers.max(1)));
-        Self { workers: permits(), compilers: permits() }
+        let workers = workers.max(1);
+        Self { workers: Arc::new(Semaphore::new(workers)), compilers: Compilers::new(workers) }
     }
 
     pub(super) fn workers(&self) -> &Semaphore {
@@ -52,21 +52,14 @@ impl Generator {
         prompt::check_ids(&request.stop_token_ids, vocabulary, Some("stop_token_ids"))?;
 
         // What is wrong with it is told before the prompt, which shows it, is found too long.
-        let wanted = constraint(&request, &lease)?;
+        let form = Form::of(&request, &lease)?;
         let Prepared { ids, is_thinking, .. } = prompt::prepare(&request, &lease, self.workers()).await?;
-        let guide = match wanted {
+        let guide = match form {
             // A thought that the prompt began is not held to anything.
-            Some(constraint) => {
+            Some(form) => {
                 let thought = prompt::format_of(&lease).and_then(|format| format.thought_marks());
                 let after = thought.filter(|_| is_thinking).map(|marks| marks.end.to_owned());
-                let is_of_tools = request.constraint.as_ref() != Some(&constraint);
-                match guide(constraint, after, &lease, &self.compilers).await {
-                    Ok(guide) => Some(guide),
-                    Err(refusal) if is_of_tools => {
-                        return Err(self.blame(&request, &lease, refusal).await);
-                    }
-                    Err(refusal) => return Err(refusal.of(|| request.names.constraint.to_owned())),
-                }
+                Some(form.guide(after, &lease, &self.compilers).await?)
             }
             None => None,
         };
@@ -96,24 +89,6 @@ impl Generator {
         })?;
         account.add(tokens.bill());
         Ok(Generation::new(lease, tokens, &extent, presentation))
-    }
-
-    /// What is wrong where the grammar of functions, and of the answer beside them, is refused: told by the part of it that
-    /// was sent and is at fault, since nobody sent the whole.
-    async fn blame(&self, request: &GenerateRequest, lease: &ModelLease, refusal: Refusal) -> GenerateError {
-        let names = &request.names;
-        if !matches!(refusal, Refusal::Grammar(_)) {
-            return refusal.of(|| names.tools.to_owned());
-        }
-        if let Some(own) = request.constraint.clone()
-            && let Err(refusal) = guide(own, None, lease, &self.compilers).await
-        {
-            return refusal.of(|| names.constraint.to_owned());
-        }
-        match at_fault(&request.tools.tools, lease, &self.compilers).await {
-            Some((number, refusal)) => refusal.of(|| names.schema_of(number)),
-            None => refusal.of(|| names.tools.to_owned()),
-        }
     }
 
     /// Tokens of a request's prompt. Nothing is generated.
@@ -245,55 +220,6 @@ fn thought(
             Err(GenerateError::Unsupported { param: request.names.budget, reason })
         }
     }
-}
-
-/// What the answer may be, calls included.
-///
-/// # Errors
-/// [`GenerateError::Unsupported`] for what cannot be had together.
-fn constraint(request: &GenerateRequest, lease: &ModelLease) -> Result<Option<Constraint>, GenerateError> {
-    let own = request.constraint.clone();
-    let (Prompt::Chat { .. }, Some(format)) = (&request.prompt, prompt::format_of(lease)) else {
-        return Ok(own);
-    };
-    let tools = conversation::offered(&request.tools);
-    let must_call = matches!(request.tools.choice, ToolChoice::Required(_));
-    let answer = own.as_ref().map(format::rule_of);
-    if matches!(answer, Some(None)) && !tools.is_empty() && !must_call {
-        let reason = "a grammar of its own cannot be had together with tools; use a JSON schema".to_owned();
-        return Err(GenerateError::Unsupported { param: request.names.tools, reason });
-    }
-    if let (true, Some(Constraint::Regex(_) | Constraint::Choice(_) | Constraint::Grammar(_))) =
-        (must_call && !tools.is_empty(), &own)
-    {
-        let reason = "a call must come, and leaves no text to hold to it".to_owned();
-        return Err(GenerateError::Unsupported { param: request.names.constraint, reason });
-    }
-    let special = |mark: &str| lease.tokenizer.token_to_id(mark).filter(|&id| lease.tokenizer.is_special(id));
-    let calls = format.call_grammar(&tools, &request.tools, &special, answer.flatten().as_deref());
-    if calls.is_some() {
-        check_parts(request, &tools)?;
-    }
-    Ok(calls.map(Constraint::Grammar).or(own))
-}
-
-/// Holds each part of a grammar of calls to the limits that it has where it stands alone.
-fn check_parts(request: &GenerateRequest, offered: &[Tool]) -> Result<(), GenerateError> {
-    let names = &request.names;
-    if let Some(own) = request.constraint.clone() {
-        let refused = |error| GenerateError::Constraint { param: names.constraint.to_owned(), error };
-        grammar::check(&own.into()).map_err(refused)?;
-    }
-    for (number, tool) in request.tools.tools.iter().enumerate() {
-        let Some(schema) = tool.parameters.clone().filter(|_| offered.contains(tool)) else { continue };
-        let checked = if tool.strict {
-            grammar::check(&Language::JsonSchema(schema))
-        } else {
-            grammar::check_lenient(&schema)
-        };
-        checked.map_err(|error| GenerateError::Constraint { param: names.schema_of(number), error })?;
-    }
-    Ok(())
 }
 
 /// How the answer to a conversation is read; none for what continues a text.

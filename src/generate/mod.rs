@@ -6,11 +6,13 @@
 mod account;
 mod answer;
 mod batch;
+mod compilers;
 mod constraint;
 mod conversation;
 mod embed;
 mod error;
 mod event;
+mod form;
 pub mod format;
 mod generation;
 mod generator;

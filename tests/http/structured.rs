@@ -248,6 +248,34 @@ async fn what_cannot_be_honoured_is_blamed_on_what_was_sent() {
     assert_eq!(app.engine().await.stats().steps, 0);
 }
 
+/// Each function is judged as it is used: by its whole schema only if it is strict, and not at all if it is not offered.
+#[tokio::test]
+async fn what_is_wrong_with_functions_is_blamed_on_the_one_that_has_it() {
+    let app = TestApp::start().await;
+    let (good, bad) = (json!({"type": "object"}), json!({"type": "object", "not": {}}));
+    let tool = |name: &str, schema: &Value, strict: bool| json!({"type": "function", "function": {"name": name, "parameters": schema, "strict": strict}});
+    let named = |name: &str| json!({"type": "function", "function": {"name": name}});
+    let allowed = |names: &[&str]| {
+        let tools: Vec<Value> = names.iter().map(|name| named(name)).collect();
+        json!({"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": tools}})
+    };
+    let ask = |tools: Value, choice: Value| with(with(chat("x"), "tools", tools), "tool_choice", choice);
+    let loose_and_two = json!([tool("f", &bad, false), tool("g", &good, true), tool("h", &bad, true)]);
+    let strict = json!([tool("f", &bad, true), tool("g", &good, true), tool("h", &bad, true)]);
+    for (tools, choice) in
+        [(&loose_and_two, json!("required")), (&strict, named("h")), (&strict, allowed(&["g", "h"]))]
+    {
+        let (status, error) = app.refused(CHAT_PATH, &ask(tools.clone(), choice)).await;
+        assert_eq!((status, &error["param"]), (400, &json!("tools[2].function.parameters")), "{error}");
+        let message = error["message"].as_str().unwrap_or_default();
+        assert!(message.contains("`not` is not supported") && message.len() < 250, "{message}");
+    }
+    assert_eq!(app.engine().await.stats().steps, 0);
+    for (tools, choice) in [(&strict, named("g")), (&loose_and_two, named("f"))] {
+        app.ask(CHAT_PATH, &with(ask(tools.clone(), choice), "max_tokens", 1)).await;
+    }
+}
+
 /// Schemas, expressions and grammars that are meant to take all of a server's time or memory.
 fn bombs() -> Vec<(&'static str, Value)> {
     let nested =

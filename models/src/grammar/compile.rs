@@ -86,7 +86,7 @@ fn step(matcher: &mut Matcher) -> Result<bool, MatcherError> {
 /// What messages call it.
 fn name(language: &Language) -> &'static str {
     match language {
-        Language::JsonObject | Language::JsonSchema(_) => "the schema",
+        Language::JsonObject | Language::JsonSchema(_) | Language::Calls(_) => "the schema",
         Language::Regex(_) => "the regular expression",
         Language::Choice(_) => "the choice",
         Language::Lark(_) => "the grammar",
@@ -102,7 +102,7 @@ fn grammar(language: &Language) -> Result<GrammarWithLexer, GrammarError> {
             let texts = texts.iter().map(|text| json!(text).to_string());
             GrammarWithLexer::from_lark(format!("start: {}", texts.collect::<Vec<_>>().join(" | ")))
         }
-        Language::Lark(grammar) => GrammarWithLexer::from_lark(grammar.clone()),
+        Language::Lark(grammar) | Language::Calls(grammar) => GrammarWithLexer::from_lark(grammar.clone()),
     })
 }
 

@@ -44,7 +44,7 @@ pub(super) fn check(language: &Language) -> Result<(), GrammarError> {
         Language::JsonSchema(schema) => check_schema(schema, false),
         Language::Regex(regex) => check_regex("the regular expression", regex),
         Language::Choice(texts) => check_choice(texts),
-        Language::Lark(grammar) => {
+        Language::Lark(grammar) | Language::Calls(grammar) => {
             at_most("the grammar has", grammar.len(), MOST_BYTES, "bytes")?;
             check_brackets("the grammar", grammar, DEEPEST_GRAMMAR)
         }

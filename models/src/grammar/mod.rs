@@ -36,6 +36,8 @@ pub enum Language {
     Choice(Vec<String>),
     /// A context-free grammar in Lark's notation; it begins at `start`.
     Lark(String),
+    /// The same, made of a function's schema: what is wrong with it is wrong with that.
+    Calls(String),
 }
 
 /// A regular expression as a rule of a Lark grammar.
@@ -88,6 +90,15 @@ impl Grammars {
         let matcher = Arc::new(compile::compile(self.factory()?, language, after)?);
         self.cache(|cache| cache.keep(key, Arc::clone(&matcher)));
         Ok(matcher)
+    }
+
+    /// Compiles a language only to learn whether it can be: it is not kept.
+    ///
+    /// # Errors
+    /// As [`Grammars::compile`].
+    pub fn try_out(&self, language: &Language) -> Result<(), GrammarError> {
+        limits::check(language)?;
+        compile::compile(self.factory()?, language, None).map(drop)
     }
 
     fn factory(&self) -> Result<&ParserFactory, GrammarError> {

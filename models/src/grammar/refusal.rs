@@ -35,6 +35,9 @@ impl GrammarError {
 
     /// What llguidance said about a language.
     pub(super) fn from_compiler(what: &str, error: &str) -> Self {
+        // Of a schema in a grammar that nobody sent, its place there says nothing.
+        let within = error.split_once("failed to compile JSON schema: ").filter(|_| what == "the schema");
+        let error = within.map_or(error, |(_, said)| said.lines().next().unwrap_or_default());
         let text: String =
             error.split("<state>").next().unwrap_or_default().trim().chars().take(LONGEST).collect();
         if let Some(keys) = text.split("Unimplemented keys: ").nth(1) {
