@@ -182,6 +182,20 @@ async fn strict_functions_may_be_called_or_not_but_only_rightly() {
     }
 }
 
+/// Log-probabilities are of the text, and a call is none: there are none of it, not even of its marks.
+#[tokio::test]
+async fn a_call_has_no_log_probabilities() {
+    let app = start().await;
+    let body = with(with(ask("The weather?"), "tool_choice", "required"), "parallel_tool_calls", false);
+    let body = with(body, "logprobs", true);
+    let answer = app.ask(PATH, &body).await;
+    assert_eq!(calls(&answer).len(), 1, "{answer}");
+    assert_eq!(answer["choices"][0]["logprobs"]["content"], json!([]), "{answer}");
+    let events = app.events(PATH, &with(body, "stream", true)).await;
+    let told = events.data.iter().filter_map(|event| event["choices"][0]["logprobs"]["content"].as_array());
+    assert_eq!(told.flatten().count(), 0, "{:?}", events.data);
+}
+
 /// Nobody sees what stands between the mark of a call and its name: no stop text is looked for in it.
 #[tokio::test]
 async fn a_call_is_not_ended_by_words_before_its_name() {
