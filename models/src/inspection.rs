@@ -1,7 +1,8 @@
 //! What can be said of a model before its weights are read: for the memory plan, for listing what lies in a folder, and for
 //! people and their tools.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Map, Value};
 
@@ -39,7 +40,7 @@ pub struct Card {
     /// What is suggested for sampling.
     pub defaults: GenerationDefaults,
     /// The licence: the text that lies beside the weights, or the name that a GGUF file gives.
-    pub license: Option<String>,
+    pub license: Option<Arc<str>>,
     /// The metadata of a GGUF file, by name: numbers, truth values and short texts.
     pub metadata: Map<String, Value>,
 }
@@ -67,7 +68,7 @@ impl Card {
         let template = ChatTemplate::find(files, metadata).ok().flatten();
         let license = match (files, metadata) {
             (ModelFiles::Safetensors { folder, .. }, _) => license_in(folder),
-            (_, Some(metadata)) => metadata.text("general.license").ok().flatten().map(str::to_owned),
+            (_, Some(metadata)) => metadata.text("general.license").ok().flatten().map(Arc::from),
             _ => None,
         };
         Self {
@@ -79,14 +80,26 @@ impl Card {
     }
 }
 
-/// The licence that lies in a folder, under one of its usual names.
-fn license_in(folder: &Path) -> Option<String> {
+/// The licence that lies in a folder, under one of its usual names. Whoever may see the model is shown it: a link to what
+/// does not belong to the model is none.
+fn license_in(folder: &Path) -> Option<Arc<str>> {
+    let folder = folder.canonicalize().ok()?;
+    let blobs = hub_blobs(&folder);
+    let is_of_model = |path: &PathBuf| {
+        path.starts_with(&folder) || blobs.as_ref().is_some_and(|blobs| path.starts_with(blobs))
+    };
     let path = ["LICENSE", "LICENSE.txt", "LICENSE.md"]
-        .map(|name| folder.join(name))
         .into_iter()
-        .find(|path| path.is_file())?;
+        .filter_map(|name| folder.join(name).canonicalize().ok())
+        .find(|path| is_of_model(path) && path.is_file())?;
     let text = read_bounded(&path, "licence", MAX_LICENSE_BYTES).ok()?;
-    Some(String::from_utf8_lossy(&text).into_owned())
+    Some(String::from_utf8_lossy(&text).into())
+}
+
+/// Where the hub's cache keeps the files of a model of which this folder is a snapshot: that consists of links to them.
+fn hub_blobs(folder: &Path) -> Option<PathBuf> {
+    let snapshots = folder.parent().filter(|parent| parent.ends_with("snapshots"))?;
+    Some(snapshots.parent()?.join("blobs"))
 }
 
 fn file_bytes(files: &ModelFiles) -> Result<u64, Error> {
@@ -96,4 +109,35 @@ fn file_bytes(files: &ModelFiles) -> Result<u64, Error> {
             std::fs::metadata(path).map_err(|source| Error::Read { path: path.clone(), source })?;
         Ok(sum + metadata.len())
     })
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn a_licence_is_of_the_models_own_files() {
+        let root = tempfile::tempdir().unwrap();
+        let root = root.path();
+        let [own, snapshot, blobs] =
+            ["own", "models--a--b/snapshots/1", "models--a--b/blobs"].map(|name| root.join(name));
+        for folder in [&own, &snapshot, &blobs] {
+            std::fs::create_dir_all(folder).unwrap();
+        }
+        std::fs::write(root.join("secret"), "secret").unwrap();
+        std::fs::write(blobs.join("123"), "of the hub").unwrap();
+
+        symlink("../secret", own.join("LICENSE")).unwrap();
+        assert_eq!(license_in(&own), None);
+        std::fs::write(own.join("terms"), "linked").unwrap();
+        symlink("terms", own.join("LICENSE.txt")).unwrap();
+        assert_eq!(license_in(&own).as_deref(), Some("linked"));
+
+        symlink("../../../secret", snapshot.join("LICENSE")).unwrap();
+        assert_eq!(license_in(&snapshot), None);
+        symlink("../../blobs/123", snapshot.join("LICENSE.md")).unwrap();
+        assert_eq!(license_in(&snapshot).as_deref(), Some("of the hub"));
+    }
 }

@@ -19,7 +19,7 @@ pub struct Description {
     /// A context length below its own that an administrator wants.
     pub context_length: Option<usize>,
     /// Its licence: the text or the name that its files give, else the catalogue's word.
-    pub license: Option<String>,
+    pub license: Option<Arc<str>>,
 }
 
 impl ModelManager {
@@ -69,7 +69,7 @@ impl Lifecycle {
 impl Description {
     fn of(slot: &Slot, inspection: Arc<Inspection>) -> Self {
         let entry = &slot.desired.entry;
-        let catalogs = Some(&entry.license).filter(|license| !license.is_empty()).cloned();
+        let catalogs = Some(entry.license.as_str()).filter(|license| !license.is_empty()).map(Arc::from);
         Self {
             defaults: slot.defaults(&inspection.card.defaults),
             context_length: slot.desired.context_length,
