@@ -129,9 +129,9 @@ fn has_penalty(sampling: &Sampling) -> bool {
         || sampling.frequency_penalty != 0.0
 }
 
-/// Any whole number; -1, which is Ollama's for a matter of chance, is as if it were not there.
+/// Any whole number; -1, which is Ollama's for a matter of chance and may come as -1.0, is as if it were not there.
 fn seed(options: &mut Fields) -> Result<Option<u64>, ParameterError> {
-    let given = options.take("seed").filter(|value| value.as_i64() != Some(-1));
+    let given = options.take("seed").filter(|value| value.as_f64() != Some(-1.0));
     given.map(|value| fields::seed(&value, || options.path("seed"))).transpose()
 }
 
@@ -266,9 +266,12 @@ mod tests {
     #[test]
     fn a_seed_below_zero_is_one_but_for_minus_one() {
         let seed =
-            |seed: i64| read(json!({"options": {"seed": seed}})).map(|read| read.options.sampling.seed);
-        assert_eq!((seed(-1), seed(0)), (Ok(None), Ok(Some(0))));
-        assert_eq!(seed(-2), Ok(Some(u64::MAX - 1)));
+            |seed: Value| read(json!({"options": {"seed": seed}})).map(|read| read.options.sampling.seed);
+        for chance in [json!(-1), json!(-1.0)] {
+            assert_eq!(seed(chance), Ok(None));
+        }
+        assert_eq!(seed(json!(0)), Ok(Some(0)));
+        assert_eq!(seed(json!(-2)), Ok(Some(u64::MAX - 1)));
     }
 
     #[test]
