@@ -10,7 +10,8 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::postgres::PgConnectOptions;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqliteSynchronous};
 use sqlx::{
-    ConnectOptions, Connection, Executor, PgConnection, Postgres, Sqlite, SqliteConnection, Transaction,
+    AssertSqlSafe, ConnectOptions, Connection, Executor, PgConnection, Postgres, Sqlite, SqliteConnection,
+    Transaction,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
@@ -20,9 +21,6 @@ use crate::store::lane::{Held, Lane, Lanes, PATIENCE, Purpose, pool_of};
 
 /// How long another process may hold SQLite's lock.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// SQLite's pages, as it makes them unless it is told otherwise.
-const PAGE_BYTES: u64 = 4096;
 
 /// PostgreSQL's answer to a replica that stopped in the middle of a transaction, which would stop all others.
 const FORGETS_THE_DEAD: &str = "SET idle_in_transaction_session_timeout = '30s'";
@@ -136,11 +134,7 @@ impl Store {
             make_private(&path).map_err(|error| StoreError::Url(format!("({}): {error}", path.display())))?;
             // Kept in the file.
             let options = sqlite_options(&path).create_if_missing(true).journal_mode(SqliteJournalMode::Wal);
-            let options = match most_bytes {
-                Some(most) => options.pragma("max_page_count", (most / PAGE_BYTES).max(1).to_string()),
-                None => options,
-            };
-            return Self::open_sqlite(path, options).await;
+            return Self::open_sqlite(path, options, most_bytes).await;
         }
         Self::open_postgres(url).await
     }
@@ -155,7 +149,7 @@ impl Store {
             return Err(StoreError::Absent { path });
         }
         let options = sqlite_options(&path);
-        Self::open_sqlite(path, options).await
+        Self::open_sqlite(path, options, None).await
     }
 
     async fn open_postgres(url: &SecretString) -> Result<Self, StoreError> {
@@ -183,9 +177,16 @@ impl Store {
         Err(StoreError::Url("must begin with sqlite:// or postgres://".into()))
     }
 
-    async fn open_sqlite(path: PathBuf, options: SqliteConnectOptions) -> Result<Self, StoreError> {
+    async fn open_sqlite(
+        path: PathBuf,
+        options: SqliteConnectOptions,
+        most_bytes: Option<u64>,
+    ) -> Result<Self, StoreError> {
         let pool = |connections| {
             let pool = pool_of(connections).idle_timeout(None).max_lifetime(None);
+            let pool = pool.after_connect(move |connection: &mut SqliteConnection, _| {
+                Box::pin(bound(connection, most_bytes))
+            });
             pool.after_release(|connection: &mut SqliteConnection, _| Box::pin(is_done(connection)))
         };
         let lane = |connections| Lane::to_file(pool(connections).connect_lazy_with(options.clone()));
@@ -336,6 +337,14 @@ pub(super) fn sqlite_options(path: &Path) -> SqliteConnectOptions {
         .disable_statement_logging()
 }
 
+/// Lets the file grow to this many bytes at the most, in pages of whatever size the file has.
+async fn bound(connection: &mut SqliteConnection, most_bytes: Option<u64>) -> Result<(), sqlx::Error> {
+    let Some(most) = most_bytes else { return Ok(()) };
+    let page: u32 = sqlx::query_scalar("PRAGMA page_size").fetch_one(&mut *connection).await?;
+    let pages = (most / u64::from(page.max(1))).max(1);
+    sqlx::query(AssertSqlSafe(format!("PRAGMA max_page_count = {pages}"))).execute(connection).await.map(drop)
+}
+
 /// Whether a connection that comes back is as it was. SQLite ends a transaction by itself when its disk is full or fails; to
 /// roll it back then is an error, after which the connection would for ever take itself to be in it, and begin no other.
 async fn is_done(connection: &mut SqliteConnection) -> Result<bool, sqlx::Error> {
@@ -367,5 +376,28 @@ impl Tx {
             Self::Postgres(transaction, _held) => transaction.commit().await?,
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_file_is_bounded_in_bytes_whatever_its_pages_are() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("large_pages.db");
+        let made = SqliteConnectOptions::new().filename(&file).create_if_missing(true).page_size(8192);
+        let mut made = made.connect().await.unwrap();
+        made.execute("CREATE TABLE any (content BLOB)").await.unwrap();
+        made.close().await.unwrap();
+
+        let url = SecretString::from(format!("sqlite://{}", file.display()));
+        let store = Store::open_within(&url, Some(1 << 20)).await.unwrap();
+        let Tx::Sqlite(mut transaction, _held) = store.write().await.unwrap() else {
+            unreachable!("it is a file")
+        };
+        let most = sqlx::query_scalar::<_, u32>("PRAGMA max_page_count");
+        assert_eq!(most.fetch_one(&mut *transaction).await.unwrap(), 128);
     }
 }
