@@ -202,7 +202,7 @@ impl Generation {
         self.tell(index, parts);
         if let Some(stop) = stopped {
             self.tell_the_rest(index);
-            self.end(index, EndReason::StopText(stop));
+            self.end(index, self.ended_by(index, stop));
         } else if !self.parallel && calls_ended > 0 {
             self.end(index, EndReason::ToolCalls);
         }
@@ -217,7 +217,7 @@ impl Generation {
         self.tell_the_rest(index);
         let choice = &self.choices[index as usize];
         let reason = match (choice.text.stopped(), reason) {
-            (Some(stop), _) => EndReason::StopText(stop),
+            (Some(stop), _) => self.ended_by(index, stop),
             (None, FinishReason::Stop(_) | FinishReason::Complete) if choice.calls > 0 => {
                 EndReason::ToolCalls
             }
@@ -225,6 +225,11 @@ impl Generation {
             (None, _) => EndReason::Length,
         };
         self.end(index, reason);
+    }
+
+    /// Why an answer ends where a stop text is: with calls before it, for these, since somebody has to answer them.
+    fn ended_by(&self, index: u32, stop: u32) -> EndReason {
+        if self.choices[index as usize].calls > 0 { EndReason::ToolCalls } else { EndReason::StopText(stop) }
     }
 
     /// The text of a choice is complete.
