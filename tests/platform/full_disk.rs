@@ -1,6 +1,8 @@
 //! A database without room: what cannot be kept is refused by one error of the catalogue, what needs no room goes on,
 //! nothing is seen that is half written, and once there is room all is as before.
 
+use std::time::{Duration, Instant};
+
 use reqwest::Response;
 use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -12,6 +14,12 @@ use crate::form::{is_over, line, read_lines, with_form};
 /// The largest that the database may become.
 const PAGES: u32 = 1024;
 const PAGE_BYTES: u32 = 4096;
+/// What is taken bit by bit: less than the batch needs.
+const LEFT_PAGES: u32 = 4;
+
+/// Longer than the batch takes on any machine.
+const PATIENCE: Duration = Duration::from_secs(300);
+const PAUSE: Duration = Duration::from_millis(20);
 
 const CHATS: &str = "/v1/chat/completions";
 const LINES: usize = 60;
@@ -32,9 +40,19 @@ impl Ballast {
         sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut self.0).await.map(drop)
     }
 
-    /// Takes all the room there is, the last of it page by page.
+    async fn pages(&mut self, which: &'static str) -> u32 {
+        sqlx::query_scalar(which).fetch_one(&mut self.0).await.expect("it is a number")
+    }
+
+    /// Takes all the room there is, the last of it page by page. Nobody else writes until next to nothing is left: what
+    /// runs meanwhile cannot come to its end, however slow this is.
     async fn take_all(&mut self) {
-        for bytes in [1 << 20, 1 << 16, 1 << 12, 1 << 8] {
+        self.run("BEGIN IMMEDIATE").await.expect("it has its turn");
+        let used = self.pages("PRAGMA page_count").await - self.pages("PRAGMA freelist_count").await;
+        let most = (PAGES - used - LEFT_PAGES) * PAGE_BYTES;
+        self.run(&format!("INSERT INTO ballast VALUES (zeroblob({most}))")).await.expect("there is room");
+        self.run("COMMIT").await.expect("there is room");
+        for bytes in [1 << 12, 1 << 8] {
             let more = format!("INSERT INTO ballast VALUES (zeroblob({bytes}))");
             loop {
                 let Err(error) = self.run(&more).await else { continue };
@@ -97,15 +115,19 @@ async fn a_full_disk_is_said_and_survived() {
     let new = json!({"input_file_id": input["id"], "endpoint": CHATS, "completion_window": "24h"});
     let batch = app.ask("/v1/batches", &new).await;
     let path = format!("/v1/batches/{}", batch["id"].as_str().expect("an id"));
-    let until = async |such: &dyn Fn(&Value) -> bool| loop {
-        let now = get(&app, &path).await;
-        if such(&now) {
-            break now;
+    let until = async |what: &str, such: &dyn Fn(&Value) -> bool| {
+        let begun = Instant::now();
+        loop {
+            let now = get(&app, &path).await;
+            if such(&now) {
+                break now;
+            }
+            assert!(begun.elapsed() < PATIENCE, "after {PATIENCE:?} the batch is not {what}: {now}");
+            tokio::time::sleep(PAUSE).await;
         }
     };
-    until(&|now| now["status"] == "in_progress").await;
-
     let mut ballast = Ballast::of(&file).await;
+    until("in progress", &|now| now["status"] == "in_progress").await;
     ballast.take_all().await;
     for bytes in [100 << 10, 600 << 10] {
         is_full(upload(&app, &vec![b'x'; bytes], "en").await).await;
@@ -132,7 +154,7 @@ async fn a_full_disk_is_said_and_survived() {
     let kept_path = format!("/v1/responses/{}", kept["id"].as_str().expect("an id"));
     assert_eq!(get(&app, &kept_path).await["output"], kept["output"]);
     // Each line of the batch was answered once, and is counted once.
-    let done = until(&is_over).await;
+    let done = until("over", &is_over).await;
     assert_eq!(
         (&done["status"], &done["request_counts"]["completed"]),
         (&json!("completed"), &json!(LINES)),
