@@ -7,7 +7,7 @@ use sconce_models::{GenerationDefaults, Inspection};
 use crate::manager::ModelManager;
 use crate::manager::lifecycle::Lifecycle;
 use crate::manager::loader::blocking;
-use crate::manager::registry::Slot;
+use crate::manager::registry::{Findings, Slot};
 
 /// A model whose files are on this machine, as far as they and its registration say what it is.
 #[derive(Debug, Clone)]
@@ -24,26 +24,37 @@ pub struct Description {
 
 impl ModelManager {
     /// Describes a model, by its id; none if its files are not here, or cannot be read. They are looked at once, for as
-    /// long as the model is the same.
+    /// long as the model is the same: what cannot be read, until it is next to be fetched or loaded.
     pub async fn describe(&self, id: &str) -> Option<Description> {
-        if let Some(known) = self.lifecycle.described(id) {
-            return Some(known);
+        if !self.lifecycle.is_looked_at(id) {
+            let (lifecycle, id) = (Arc::clone(&self.lifecycle), id.to_owned());
+            // Whoever asks may lose patience, and the next is not to begin anew.
+            let _ = tokio::spawn(async move { lifecycle.look_at(&id).await }).await;
         }
-        self.lifecycle.look_at(id).await;
         self.lifecycle.described(id)
     }
 }
 
 impl Lifecycle {
+    /// Whether there is nothing more to find out about a model.
+    fn is_looked_at(&self, id: &str) -> bool {
+        self.registry().slot(id).is_none_or(|slot| !matches!(slot.findings, Findings::NotLooked))
+    }
+
     fn described(&self, id: &str) -> Option<Description> {
         let registry = self.registry();
         let slot = registry.slot(id)?;
-        let inspection = slot.inspection.clone()?;
-        Some(Description::of(slot, inspection))
+        let Findings::Known(inspection) = &slot.findings else { return None };
+        Some(Description::of(slot, Arc::clone(inspection)))
     }
 
-    /// Reads the headers of a model's files, and keeps what they say with the model.
+    /// Reads the headers of a model's files, if nobody did before, and keeps with the model what they say, or that they
+    /// say nothing.
     async fn look_at(&self, id: &str) {
+        let _turn = self.looking.lock().await;
+        if self.is_looked_at(id) {
+            return;
+        }
         let (entry, recipe, context_length) = {
             let registry = self.registry();
             let Some(slot) = registry.slot(id) else { return };
@@ -51,17 +62,21 @@ impl Lifecycle {
         };
         let Some(path) = self.fetcher().installed(&entry) else { return };
         let (loader, place) = (self.loader().bounded(context_length), path.clone());
-        let inspected = match blocking(move || loader.inspect(&place)).await {
-            Ok(inspected) => inspected,
-            Err(failure) => return tracing::debug!(model = id, "it cannot be described: {}", failure.detail),
+        let findings = match blocking(move || loader.inspect(&place)).await {
+            Ok(inspected) if self.fetcher().may_be_read(&path, &entry) => {
+                Findings::Known(inspected.inspection)
+            }
+            Ok(_) => Findings::Unreadable,
+            Err(failure) => {
+                tracing::debug!(model = id, "it cannot be described: {}", failure.detail);
+                Findings::Unreadable
+            }
         };
-        if !self.fetcher().may_be_read(&path, &entry) {
-            return;
-        }
-        // It may have become another in the meantime.
+        // It may have become another in the meantime, or been loaded.
         let mut registry = self.registry();
-        if let Some(slot) = registry.slot_mut(id).filter(|slot| slot.desired.recipe() == recipe) {
-            slot.inspection = Some(inspected.inspection);
+        let slot = registry.slot_mut(id).filter(|slot| slot.desired.recipe() == recipe);
+        if let Some(slot) = slot.filter(|slot| matches!(slot.findings, Findings::NotLooked)) {
+            slot.findings = findings;
         }
     }
 }

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
 use crate::engine::EngineStats;
@@ -19,7 +20,7 @@ use crate::manager::lease::{Leases, LoadedEntry, ModelLease, Waiting};
 use crate::manager::loader::{LoadFailure, Loader, blocking};
 use crate::manager::memory::{MemoryPlan, mib};
 use crate::manager::progress::ProgressSink;
-use crate::manager::registry::{Aim, Asker, Drained, Registry, Slot, SlotState};
+use crate::manager::registry::{Aim, Asker, Drained, Findings, Registry, Slot, SlotState};
 use crate::manager::{LogOnly, ManagerError, ModelStatus, Progress};
 
 /// How long after the n-th failure in a row a model is tried again: doubling from this, up to the longest.
@@ -39,6 +40,8 @@ pub(super) struct Lifecycle {
     pub catalog: Catalog,
     /// Models are loaded one after the other: two that load at once would each see the memory of the other as free.
     turn: tokio::sync::Mutex<()>,
+    /// Files are looked at one model after the other, however many ask at once.
+    pub looking: tokio::sync::Mutex<()>,
     /// Attempts to bring a model up, of all models and all times: one that was broken off may still have a step to take when
     /// its model was taken away and came again, and must not take the new one's attempt for its own.
     attempts: AtomicU64,
@@ -87,6 +90,7 @@ impl Lifecycle {
             fetcher,
             catalog,
             turn: tokio::sync::Mutex::new(()),
+            looking: tokio::sync::Mutex::new(()),
             attempts: AtomicU64::new(0),
             bounds,
             sink: Mutex::new(Arc::new(LogOnly)),
@@ -203,6 +207,10 @@ impl Lifecycle {
     pub(super) fn begin(self: &Arc<Self>, slot: &mut Slot, aim: Aim, may_fetch: bool) {
         slot.attempt = self.attempts.fetch_add(1, Ordering::Relaxed) + 1;
         slot.made_from = slot.desired.recipe();
+        // Its files may become others.
+        if matches!(slot.findings, Findings::Unreadable) {
+            slot.findings = Findings::NotLooked;
+        }
         if aim == Aim::Model {
             slot.to_load = false;
         }
@@ -302,7 +310,8 @@ impl Lifecycle {
             }));
         }
         if let Some(slot) = self.registry().slot_mut(id).filter(|slot| slot.attempt == attempt.number) {
-            slot.inspection = Some(inspected.inspection).filter(|_| !slot.is_outdated());
+            slot.findings =
+                if slot.is_outdated() { Findings::NotLooked } else { Findings::Known(inspected.inspection) };
         }
         tracing::info!(model = id, "ready after {:.1} s", started.elapsed().as_secs_f32());
         Ok(Arc::new(loaded))
@@ -345,13 +354,13 @@ impl Lifecycle {
         let _ = tokio::spawn(async move { lifecycle.finish_drain(drain).await }).await;
     }
 
-    /// The same on a task of its own, for whoever does not wait for it.
-    pub(super) fn drain_by_and_by(self: &Arc<Self>, drain: Drain) {
+    /// The same on a task of its own, for whoever does not wait for it, or not yet.
+    pub(super) fn drain_by_and_by(self: &Arc<Self>, drain: Drain) -> JoinHandle<()> {
         let lifecycle = Arc::clone(self);
         tokio::spawn(async move {
             lifecycle.changed();
             lifecycle.finish_drain(drain).await;
-        });
+        })
     }
 
     /// Downloading → Absent: breaks a download off; its partial file stays and is resumed next time.

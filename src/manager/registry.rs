@@ -35,8 +35,7 @@ pub(super) struct Slot {
     pub spec: Option<ModelSpec>,
     /// What else was found out then.
     pub profile: Option<Arc<Profile>>,
-    /// What its files say, once they were looked at: to be loaded, or to be described.
-    pub inspection: Option<Arc<Inspection>>,
+    pub findings: Findings,
     /// Bytes set aside for it, from before it is loaded until after its memory is free again.
     pub reserved: u64,
     /// Failures in a row: how long to wait before the next try.
@@ -58,6 +57,14 @@ pub(super) enum SlotState {
     Ready(Arc<LoadedEntry>),
     Draining(Drained),
     Failed { error: ManagerError, detail: String, retry_at: Instant },
+}
+
+/// What its files say, once they were looked at: to be loaded, or to be described.
+pub(super) enum Findings {
+    NotLooked,
+    /// Not to be looked at again until something is done about them.
+    Unreadable,
+    Known(Arc<Inspection>),
 }
 
 /// What a model is being brought up for.
@@ -99,7 +106,7 @@ impl Slot {
             since: now(),
             spec: None,
             profile: None,
-            inspection: None,
+            findings: Findings::NotLooked,
             reserved: 0,
             failures: 0,
             last_error: None,
@@ -153,7 +160,7 @@ impl Slot {
         if is_another {
             self.spec = None;
             self.profile = None;
-            self.inspection = None;
+            self.findings = Findings::NotLooked;
             self.last_error = None;
             self.failures = 0;
         }
