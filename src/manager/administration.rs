@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use futures_util::{Stream, stream};
+use tokio::task::JoinHandle;
 
 use crate::manager::definition::ModelDefinition;
 use crate::manager::desired::FollowNotice;
@@ -142,23 +143,28 @@ impl ModelManager {
     }
 
     /// Unloads a model that nobody uses, as if it had been idle for long enough: whoever asks for it next brings it back,
-    /// and waits for that. One that is used, pinned, or not loaded stays as it is. Back when its memory is free.
+    /// and waits for that. Gives what ends when its memory is free; nothing if it was away, or on its way out, already.
     ///
     /// # Errors
-    /// [`ManagerError::Unknown`].
-    pub async fn let_go(&self, id: &str) -> Result<(), ManagerError> {
+    /// [`ManagerError::Unknown`]; [`ManagerError::Kept`] for one that is used or pinned.
+    pub fn let_go(&self, id: &str) -> Result<Option<JoinHandle<()>>, ManagerError> {
         let drain = {
             let mut registry = self.lifecycle.registry();
             let slot = registry.find_mut(Asker::Administrator, id);
             let slot = slot.ok_or_else(|| ManagerError::Unknown { id: id.to_owned() })?;
-            if slot.is_evictable() { self.lifecycle.begin_drain(slot, Drained::InPassing) } else { None }
+            let kept = |why| Err(ManagerError::Kept { id: slot.id().to_owned(), why });
+            match slot.state() {
+                SlotState::Absent | SlotState::Failed { .. } | SlotState::Draining(_) => return Ok(None),
+                SlotState::Downloading { .. } | SlotState::Loading => return kept("is being loaded"),
+                SlotState::Ready(_) if slot.pinned => return kept("is pinned"),
+                SlotState::Ready(_) if !slot.is_evictable() => return kept("is in use"),
+                SlotState::Ready(_) => self.lifecycle.begin_drain(slot, Drained::InPassing),
+            }
         };
-        if let Some(drain) = drain {
+        Ok(drain.map(|drain| {
             tracing::info!(model = drain.id, "unloaded: it was said that it is not needed");
-            self.lifecycle.changed();
-            self.lifecycle.finish_drain_whoever_waits(drain).await;
-        }
-        Ok(())
+            self.lifecycle.drain_by_and_by(drain)
+        }))
     }
 
     /// Pins a model, or unpins it, until its definition says otherwise.

@@ -58,6 +58,14 @@ pub enum ManagerError {
         /// Its name.
         id: String,
     },
+    /// It is not unloaded, since it is needed; only administrators learn so.
+    #[error("the model `{id}` {why}: it is not unloaded")]
+    Kept {
+        /// Its name.
+        id: String,
+        /// What it is instead.
+        why: &'static str,
+    },
     /// It is being unloaded.
     #[error("the model `{id}` is being unloaded; try again shortly")]
     Draining {
@@ -82,7 +90,7 @@ impl Failure for ManagerError {
             Self::Unknown { .. } => Code::ModelNotFound,
             Self::Loading { .. } | Self::Draining { .. } => Code::ModelLoading,
             Self::Failed { code, .. } => *code,
-            Self::Disabled { .. } => Code::StateConflict,
+            Self::Disabled { .. } | Self::Kept { .. } => Code::StateConflict,
             Self::OutOfMemory { .. } => Code::ModelOutOfMemory,
             Self::Setup { .. } => Code::Internal,
         }

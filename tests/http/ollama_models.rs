@@ -122,6 +122,31 @@ async fn a_model_that_was_never_loaded_is_described_by_its_files_and_its_registr
 }
 
 #[tokio::test]
+async fn files_that_cannot_be_read_are_not_looked_at_again_until_they_are_to_be_loaded() {
+    let folder = copied("llama");
+    let root = tempfile::tempdir().expect("a temporary folder");
+    let own = root.path().join("own");
+    std::fs::rename(folder.path(), &own).expect("it is on the same disk");
+    let config = own.join("config.json");
+    let right = std::fs::read(&config).expect("it is there");
+    std::fs::write(&config, "{").expect("there is room");
+    let app = TestApp::start_with(&[
+        ("model-root", &golden("").to_string_lossy()),
+        ("model-root", &root.path().to_string_lossy()),
+    ])
+    .await;
+    let new = json!({"id": "one", "sources": [own.to_string_lossy()]});
+    assert_eq!(Api::owner(&app).await.post("/admin/models", new).await.status, 201);
+
+    let show = json!({"model": "one"});
+    assert_eq!(app.ask("/api/show", &show).await["details"]["parameter_size"], "");
+    std::fs::write(&config, right).expect("there is room");
+    assert_eq!(app.ask("/api/show", &show).await["details"]["parameter_size"], "");
+    app.ask("/api/generate", &show).await;
+    assert_eq!(app.ask("/api/show", &show).await["details"]["parameter_size"], "167K");
+}
+
+#[tokio::test]
 async fn a_model_is_loaded_by_a_request_that_asks_nothing() {
     let app = TestApp::start().await;
     for (path, body) in [
@@ -144,9 +169,8 @@ async fn a_model_goes_when_somebody_says_so_who_manages_the_models() {
     let nothing = |keep_alive: Value| json!({"model": CHAT, "keep_alive": keep_alive});
     for keep_alive in [json!(0), json!("0s")] {
         for path in ["/api/generate", "/api/chat"] {
-            // Of anybody else it has no effect.
-            let answer = app.ask(path, &nothing(keep_alive.clone())).await;
-            assert_eq!((&answer["done"], &answer["done_reason"]), (&json!(true), &json!("unload")), "{path}");
+            // Of anybody else it is not taken.
+            assert_eq!(refusal(app.post(path, &nothing(keep_alive.clone())).await).await.0, 403, "{path}");
             assert_eq!(running(&app).await, [CHAT, EMBED], "{path}");
             // Twice: to unload it, it is not loaded.
             for _ in 0..2 {
@@ -165,13 +189,21 @@ async fn a_model_goes_when_somebody_says_so_who_manages_the_models() {
             assert_eq!(running(&app).await, [CHAT, EMBED], "{path}");
         }
     }
-    let audit = owner.get("/admin/audit?action=model.unload").await.data();
-    assert_eq!(audit["items"].as_array().map(Vec::len), Some(8), "{audit}");
-    // What somebody uses stays.
+    // What somebody uses stays, and what is pinned, and both are said.
+    let stays = async |why: &str| {
+        let answer = owner.post("/api/chat", nothing(json!(0))).await;
+        let message = answer.json["error"].as_str().expect("a text");
+        assert!(answer.status == 409 && message.contains(why), "{}", answer.text);
+        assert_eq!(running(&app).await, [CHAT, EMBED]);
+    };
     let lease = app.manager.lease(CHAT).await.expect("it is loaded");
-    owner.post("/api/chat", nothing(json!(0))).await;
-    assert_eq!(running(&app).await, [CHAT, EMBED]);
+    stays("is in use").await;
     drop(lease);
+    app.manager.pin(CHAT, true).expect("it is known");
+    stays("is pinned").await;
+    // Only what happened is written down: once for every time that it went.
+    let audit = owner.get("/admin/audit?action=model.unload").await.data();
+    assert_eq!(audit["items"].as_array().map(Vec::len), Some(4), "{audit}");
     let (status, message) =
         refusal(app.post("/api/chat", &json!({"model": "nobody", "keep_alive": 0})).await).await;
     assert!(status == 404 && message.contains("nobody"), "{message}");

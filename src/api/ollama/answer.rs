@@ -22,7 +22,8 @@ use crate::manager::ModelLease;
 /// Answers; a request without content has its model loaded, or unloaded if it is to go.
 ///
 /// # Errors
-/// For a model that cannot be had, a context that it has not, a request that does not suit it, and a full queue.
+/// For a model that cannot be had, or is to go and does not, a context that it has not, a request that does not suit it, and
+/// a full queue.
 pub async fn answer(
     app: &AppState,
     user: &ModelUser,

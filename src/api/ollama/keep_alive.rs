@@ -1,30 +1,28 @@
 //! `keep_alive`: how long a model stays is the administrator's to say, and so is that it go: who asks for nothing else and
-//! manages the models has it unloaded. Beside a question, or said by anybody else, it is checked and has no effect.
-
-use std::sync::Arc;
+//! manages the models has it unloaded; anybody else is refused. Beside a question it is checked and has no effect.
 
 use serde_json::Value;
 
 use crate::api::openai::fields::{Fields, ParameterError};
+use crate::auth::ModelUser;
 use crate::auth::models::ModelAdmin;
-use crate::auth::{ModelUser, Permission};
 use crate::http::{ApiError, AppState};
 
 /// The units of Go's durations.
 const UNITS: [&str; 7] = ["ns", "us", "\u{b5}s", "ms", "s", "m", "h"];
 
-/// Has a model go that nobody uses, if that is the caller's to say; it is written down as any unloading is.
+/// Has a model go that nobody uses; that it went is written down as any unloading is. One that is away already is what was
+/// asked for.
 ///
 /// # Errors
-/// Those of the store, and for a caller who may do nothing any more.
+/// For a caller whose it is not to say, and a model that is used or pinned; those of the store.
 pub async fn unload(app: &AppState, user: &ModelUser, id: &str) -> Result<(), ApiError> {
-    if !user.caller().permissions().has(Permission::ModelsManage) {
-        return Ok(());
-    }
     let admin: ModelAdmin = user.caller().clone().exchange(app.auth()).await?;
+    let Some(going) = app.registry().operated_by(&admin).let_go(id)? else { return Ok(()) };
     admin.record("model.unload", id).await?;
-    let manager = Arc::clone(app.registry().operated_by(&admin));
-    Ok(manager.let_go(id).await?)
+    // It fails only when the server ends, and the model with it.
+    let _ = going.await;
+    Ok(())
 }
 
 /// Takes it out of a body: whether the model is to go at once.
