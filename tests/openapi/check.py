@@ -39,12 +39,14 @@ ENDINGS = ("POST /api/v1/auth/logout", f"DELETE {ME}")
 # Answers that say nothing about an operation: it was not reached.
 NOT_REACHED = {401, 408, 421, 429, 503}
 
-# What is hardly ever right by chance: a password, a token of somebody, a user who is in the team, a socket.
+# What is hardly ever right by chance: a password, a token of somebody, a user who is in the team, one who may be signed out and
+# is still there, a socket.
 NEVER_RIGHT = {
     "POST /api/v1/auth/login",
     "POST /api/v1/auth/refresh",
     f"POST {ME}/password",
     "DELETE /api/v1/admin/teams/{teamId}/members/{userId}",
+    "DELETE /api/v1/admin/users/{userId}/sessions",
     "DELETE /api/v1/admin/users/{userId}/sessions/{sessionId}",
     f"DELETE {ME}/sessions/{{sessionId}}",
     "GET /api/v1/chat/stream",

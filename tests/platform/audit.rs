@@ -217,6 +217,7 @@ async fn g1_whatever_changes_something_writes_one_row() {
         // Answers are their owner's own content, and no change to the server.
         "/v1/responses",
         "/v1/responses/input_tokens",
+        "/v1/chat/completions/{completionId}",
         "/v1/responses/{responseId}",
         "/v1/responses/{responseId}/cancel",
         // What these write is looked at in `batches.rs`.
