@@ -13,12 +13,12 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::api::{Api, password_of};
-use crate::app::{CHAT, KEY, TestApp, chat, long, with};
+use crate::app::{CHAT, KEY, TestApp, chat, with};
 
 /// The figure of the promise.
 const BOUND: Duration = Duration::from_secs(1);
 
-const V1: &str = "/v1/completions";
+const V1: &str = "/v1/chat/completions";
 const NATIVE: &str = "/api/v1/chat/completions";
 
 /// Room for all these streams to run side by side.
@@ -27,19 +27,16 @@ async fn start() -> TestApp {
         .await
 }
 
-/// A stream with more in it than sockets hold: it is not over before it is read.
-fn endless(path: &str) -> Value {
-    let body = with(long(32), "logprobs", 5);
-    if path == V1 {
-        return body;
-    }
+/// A stream with more in it than sockets hold (about ten megabytes): it is not over before it is read, however long what ends
+/// it takes.
+fn endless() -> Value {
     let chat = with(with(with(chat("Hello"), "n", 32), "stream", true), "max_tokens", 200);
-    with(with(with(chat, "ignore_eos", true), "logprobs", true), "top_logprobs", 5)
+    with(with(with(chat, "ignore_eos", true), "logprobs", true), "top_logprobs", 20)
 }
 
 /// Begins a stream and reads its first bytes.
 async fn stream(app: &TestApp, token: &str, path: &str) -> Response {
-    let request = app.client.post(format!("{}{path}", app.url)).bearer_auth(token).json(&endless(path));
+    let request = app.client.post(format!("{}{path}", app.url)).bearer_auth(token).json(&endless());
     let mut response = request.send().await.expect("an answer");
     assert_eq!(response.status().as_u16(), 200);
     assert!(response.chunk().await.expect("it can be read").is_some());
@@ -124,7 +121,7 @@ async fn who_waits_for_a_whole_answer_is_told_too() {
     let app = start().await;
     let owner = Api::owner(&app).await;
     let (id, by_key) = owner.own_key(json!({"name": "laptop"})).await;
-    let body = with(endless(V1), "stream", false);
+    let body = with(endless(), "stream", false);
     let request = app.client.post(format!("{}{V1}", app.url)).bearer_auth(&by_key.token).json(&body);
     let waiting = tokio::spawn(request.send());
     app.engine_is(|stats| stats.running > 0).await;
@@ -236,7 +233,7 @@ async fn who_must_change_their_password_does_nothing_else_from_then_on() {
 async fn conversation(app: &TestApp, query: &str) -> WebSocketStream<MaybeTlsStream<TcpStream>> {
     let url = format!("ws://{}/api/v1/chat/stream?{query}", app.address());
     let mut socket = connect_async(url).await.expect("it opens").0;
-    socket.send(Message::text(endless(NATIVE).to_string())).await.expect("it is open");
+    socket.send(Message::text(endless().to_string())).await.expect("it is open");
     while !matches!(socket.next().await, Some(Ok(Message::Text(_)))) {}
     socket
 }
