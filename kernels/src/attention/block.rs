@@ -1,4 +1,4 @@
-//! A few queries against one tile: scores, their softmax, and the weighted values.
+//! A few queries against a step of some tiles: scores, their softmax, and the weighted values.
 //!
 //! Per query: scores, each a sum over `d` in order by fused multiply-add; their maximum; powers of two; their
 //! sum in sixteen lanes; then values weighted in order of position. Where cells are codes, a score is the sum over
@@ -10,7 +10,7 @@ use std::ops::Range;
 use half::f16;
 
 use super::AttentionOptions;
-use super::cpu::Call;
+use super::cpu::Geometry;
 use super::format::GROUP;
 use super::scratch::Scratch;
 use super::softmax::{State, exp2, exp2_of};
@@ -77,17 +77,10 @@ impl Cells for i8 {
 pub(super) struct Side<'a, T> {
     /// Keys `[d, padded tile]`, or values `[tile, padded d]`.
     pub cells: &'a [T],
-    /// Those of the tile after it, or the same again.
+    /// What is wanted after it, or the same again.
     pub next: &'a [T],
     /// `[groups, padded tile]` what cells are to be multiplied by; empty unless they are codes.
     pub scales: &'a [f32],
-}
-
-/// A tile of one kv head.
-#[derive(Clone, Copy)]
-pub(super) struct Tile<'a, T> {
-    pub keys: Side<'a, T>,
-    pub values: Side<'a, T>,
 }
 
 /// Asks for the line of a cell that is wanted soon.
@@ -104,76 +97,149 @@ pub(super) fn prefetch<T: Cells>(cells: &[T], at: usize) {
     }
 }
 
-/// Some queries, which all see `seen`, against a tile; `CODES`: its cells are codes.
+/// What is done with some queries at once.
+trait Block<L> {
+    /// With `Q` queries from `first` on.
+    fn run<const Q: usize>(&mut self, first: usize);
+}
+
+/// Takes as many queries at once as registers hold.
 #[inline(always)]
-pub(super) fn step<L: Lanes, T: Cells, const CODES: bool>(
-    call: &Call<'_>,
-    tile: Tile<'_, T>,
-    queries: Range<usize>,
-    seen: Range<usize>,
-    scratch: &mut Scratch,
-) {
+fn in_blocks<L: Lanes>(queries: Range<usize>, mut block: impl Block<L>) {
     let mut first = queries.start;
     while first < queries.end {
-        let left = queries.end - first;
-        // As many at once as registers hold; three, since groups of three heads are common.
-        first += match left {
-            1 => block::<L, T, 1, CODES>(call, tile, first, &seen, scratch),
-            3 => block::<L, T, 3, CODES>(call, tile, first, &seen, scratch),
-            MOST_QUERIES.. if L::WIDE => {
-                block::<L, T, MOST_QUERIES, CODES>(call, tile, first, &seen, scratch)
-            }
-            4.. if L::WIDE => block::<L, T, 4, CODES>(call, tile, first, &seen, scratch),
-            _ => block::<L, T, 2, CODES>(call, tile, first, &seen, scratch),
+        // Three, since groups of three heads are common.
+        let taken = match queries.end - first {
+            1 => 1,
+            3 => 3,
+            MOST_QUERIES.. if L::WIDE => MOST_QUERIES,
+            4.. if L::WIDE => 4,
+            _ => 2,
         };
+        match taken {
+            1 => block.run::<1>(first),
+            2 => block.run::<2>(first),
+            3 => block.run::<3>(first),
+            4 => block.run::<4>(first),
+            _ => block.run::<MOST_QUERIES>(first),
+        }
+        first += taken;
     }
 }
 
-/// `Q` queries from `first` on; returns `Q`.
+/// Scores some queries against tile `nth` of a step; those of positions that they do not see mean nothing. `CODES`: keys are
+/// codes.
 #[inline(always)]
-fn block<L: Lanes, T: Cells, const Q: usize, const CODES: bool>(
-    call: &Call<'_>,
-    tile: Tile<'_, T>,
-    first: usize,
-    seen: &Range<usize>,
+pub(super) fn score<L: Lanes, T: Cells, const CODES: bool>(
+    geometry: Geometry,
+    keys: Side<'_, T>,
+    nth: usize,
+    queries: Range<usize>,
     scratch: &mut Scratch,
-) -> usize {
-    let width = call.geometry.width;
-    let (padded_tile, padded_width) = (call.geometry.padded_tile(), call.geometry.padded_width());
-    let q = &scratch.q[first * width..(first + Q) * width];
-    let mut weights = &mut scratch.weights[first * padded_tile..(first + Q) * padded_tile];
-    let mut column = 0;
-    while column < padded_tile {
-        column += if padded_tile - column >= 2 * LANES {
-            scores::<L, T, Q, 2, CODES>(q, tile.keys, padded_tile, column, weights)
-        } else {
-            scores::<L, T, Q, 1, CODES>(q, tile.keys, padded_tile, column, weights)
-        };
+) {
+    let Scratch { q, weights, .. } = scratch;
+    in_blocks::<L>(queries, Score::<T, CODES> { geometry, keys, nth, q, weights });
+}
+
+struct Score<'a, T, const CODES: bool> {
+    geometry: Geometry,
+    keys: Side<'a, T>,
+    nth: usize,
+    q: &'a [f32],
+    weights: &'a mut [f32],
+}
+
+impl<L: Lanes, T: Cells, const CODES: bool> Block<L> for Score<'_, T, CODES> {
+    #[inline(always)]
+    fn run<const Q: usize>(&mut self, first: usize) {
+        let (width, padded) = (self.geometry.width, self.geometry.padded_tile());
+        let q = &self.q[first * width..(first + Q) * width];
+        let step = self.geometry.step();
+        let to = &mut self.weights[first * step..(first + Q) * step];
+        let mut column = 0;
+        while column < padded {
+            let place = Place { column, step, at: self.nth * padded + column };
+            column += if padded - column >= 2 * LANES {
+                scores::<L, T, Q, 2, CODES>(q, self.keys, padded, place, to)
+            } else {
+                scores::<L, T, Q, 1, CODES>(q, self.keys, padded, place, to)
+            };
+        }
     }
-    for query in 0..Q {
-        let weights = &mut weights[query * padded_tile..(query + 1) * padded_tile];
-        mask(weights, seen, &call.options);
-        scratch.keeps[first + query] = soften::<L>(weights, &mut scratch.states[first + query]);
+}
+
+/// Turns the scores of a query in tiles `seen.start..seen.end` of a step into powers of two and takes them into its state.
+/// What it has gathered so far is to be multiplied by `keeps`.
+#[inline(always)]
+pub(super) fn weigh<L: Lanes>(geometry: Geometry, query: usize, seen: Range<usize>, scratch: &mut Scratch) {
+    let (padded, step) = (geometry.padded_tile(), geometry.step());
+    let weights = &mut scratch.weights[query * step..(query + 1) * step];
+    let weights = &mut weights[seen.start * padded..seen.end * padded];
+    scratch.keeps[query] = soften::<L>(weights, &mut scratch.states[query]);
+}
+
+/// Adds the values of tile `nth` of a step to what some queries, which all see `seen` of it, have gathered.
+#[inline(always)]
+pub(super) fn gather<L: Lanes, T: Cells, const CODES: bool>(
+    geometry: Geometry,
+    values: Side<'_, T>,
+    nth: usize,
+    (queries, seen): (Range<usize>, Range<usize>),
+    scratch: &mut Scratch,
+) {
+    let Scratch { weights, keeps, sums, scaled, .. } = scratch;
+    in_blocks::<L>(queries, Gather::<T, CODES> { geometry, values, nth, seen, weights, keeps, sums, scaled });
+}
+
+struct Gather<'a, T, const CODES: bool> {
+    geometry: Geometry,
+    values: Side<'a, T>,
+    nth: usize,
+    seen: Range<usize>,
+    weights: &'a [f32],
+    keeps: &'a mut [f32],
+    sums: &'a mut [f32],
+    scaled: &'a mut [f32],
+}
+
+impl<L: Lanes, T: Cells, const CODES: bool> Block<L> for Gather<'_, T, CODES> {
+    #[inline(always)]
+    fn run<const Q: usize>(&mut self, first: usize) {
+        let (padded_tile, padded_width) = (self.geometry.padded_tile(), self.geometry.padded_width());
+        let step = self.geometry.step();
+        let at = first * step + self.nth * padded_tile;
+        let mut powers = &self.weights[at..at + (Q - 1) * step + padded_tile];
+        let mut apart = step;
+        if CODES {
+            apart = self.values.scales.len();
+            let scaled = &mut self.scaled[..Q * apart];
+            take_in_scales::<L>(powers, (step, padded_tile), self.values.scales, scaled);
+            powers = scaled;
+        }
+        let keeps = &mut self.keeps[first..first + Q];
+        let sums = &mut self.sums[first * padded_width..(first + Q) * padded_width];
+        let weights = Weights { powers, apart, keeps, padded: padded_tile, seen: &self.seen };
+        let mut column = 0;
+        while column < padded_width {
+            column += if L::WIDE && padded_width - column >= 4 * LANES {
+                add_values::<L, T, Q, 4, CODES>(weights, self.values, column, sums)
+            } else if padded_width - column >= 2 * LANES {
+                add_values::<L, T, Q, 2, CODES>(weights, self.values, column, sums)
+            } else {
+                add_values::<L, T, Q, 1, CODES>(weights, self.values, column, sums)
+            };
+        }
+        // Whatever the step adds later is added to the same.
+        keeps.fill(1.0);
     }
-    if CODES {
-        let scaled = &mut scratch.scaled[..Q * tile.values.scales.len()];
-        take_in_scales::<L>(weights, padded_tile, tile.values.scales, scaled);
-        weights = scaled;
-    }
-    let keeps = &scratch.keeps[first..first + Q];
-    let sums = &mut scratch.sums[first * padded_width..(first + Q) * padded_width];
-    let weights = Weights { powers: weights, keeps, padded: padded_tile, seen };
-    let mut column = 0;
-    while column < padded_width {
-        column += if L::WIDE && padded_width - column >= 4 * LANES {
-            gather::<L, T, Q, 4, CODES>(weights, tile.values, column, sums)
-        } else if padded_width - column >= 2 * LANES {
-            gather::<L, T, Q, 2, CODES>(weights, tile.values, column, sums)
-        } else {
-            gather::<L, T, Q, 1, CODES>(weights, tile.values, column, sums)
-        };
-    }
-    Q
+}
+
+/// Where scores go: those of columns from `column` on of each query's tile, to `at` of its step.
+#[derive(Clone, Copy)]
+struct Place {
+    column: usize,
+    step: usize,
+    at: usize,
 }
 
 /// Scores of `Q` queries against `16 · C` positions from `column` on; returns how many positions.
@@ -182,7 +248,7 @@ fn scores<L: Lanes, T: Cells, const Q: usize, const C: usize, const CODES: bool>
     q: &[f32],
     keys: Side<'_, T>,
     padded: usize,
-    column: usize,
+    Place { column, step, at }: Place,
     scores: &mut [f32],
 ) -> usize {
     let width = q.len() / Q;
@@ -204,7 +270,7 @@ fn scores<L: Lanes, T: Cells, const Q: usize, const C: usize, const CODES: bool>
     };
     for query in 0..Q {
         for nth in 0..C {
-            totals[query][nth].store(&mut scores[query * padded + column + nth * LANES..]);
+            totals[query][nth].store(&mut scores[query * step + at + nth * LANES..]);
         }
     }
     C * LANES
@@ -241,10 +307,15 @@ fn partial_scores<L: Lanes, T: Cells, const Q: usize, const C: usize>(
     sums
 }
 
-/// Multiplies each query's powers `[padded tile]` by each group's scales.
+/// Multiplies each query's powers `[padded tile]`, which lie `apart`, by each group's scales.
 #[inline(always)]
-fn take_in_scales<L: Lanes>(powers: &[f32], padded: usize, scales: &[f32], scaled: &mut [f32]) {
-    for (powers, scaled) in powers.chunks_exact(padded).zip(scaled.chunks_exact_mut(scales.len())) {
+fn take_in_scales<L: Lanes>(
+    powers: &[f32],
+    (apart, padded): (usize, usize),
+    scales: &[f32],
+    scaled: &mut [f32],
+) {
+    for (powers, scaled) in powers.chunks(apart).zip(scaled.chunks_exact_mut(scales.len())) {
         for (scales, scaled) in scales.chunks_exact(padded).zip(scaled.chunks_exact_mut(padded)) {
             for at in (0..padded).step_by(LANES) {
                 L::load(&powers[at..]).mul(L::load(&scales[at..])).store(&mut scaled[at..]);
@@ -253,19 +324,16 @@ fn take_in_scales<L: Lanes>(powers: &[f32], padded: usize, scales: &[f32], scale
     }
 }
 
-/// Caps scores, if they have a cap, and hides those of positions that are not seen.
+/// Caps the scores of a tile, if they have a cap, and hides those of positions that are not seen.
 #[inline(always)]
-fn mask(scores: &mut [f32], seen: &Range<usize>, options: &AttentionOptions) {
+pub(super) fn mask(scores: &mut [f32], seen: Range<usize>, options: &AttentionOptions) {
     if let Some(cap) = options.softcap {
         for score in scores.iter_mut() {
             *score = cap * tanh(*score / cap) * std::f32::consts::LOG2_E;
         }
     }
-    if *seen != (0..scores.len()) {
-        for (position, score) in scores.iter_mut().enumerate() {
-            *score = if position >= seen.start && position < seen.end { *score } else { f32::NEG_INFINITY };
-        }
-    }
+    scores[..seen.start].fill(f32::NEG_INFINITY);
+    scores[seen.end..].fill(f32::NEG_INFINITY);
 }
 
 /// Turns a query's scores into powers and takes them into its state; returns the factor on what it had.
@@ -292,8 +360,9 @@ fn soften<L: Lanes>(scores: &mut [f32], state: &mut State) -> f32 {
 /// What values are weighted by.
 #[derive(Clone, Copy)]
 struct Weights<'a> {
-    /// `[queries, padded]`, or where cells are codes `[queries, groups, padded]`.
+    /// `[queries, padded]`, or where cells are codes `[queries, groups, padded]`; those of a query lie `apart`.
     powers: &'a [f32],
+    apart: usize,
     /// `[queries]` factor on what a query has gathered.
     keeps: &'a [f32],
     padded: usize,
@@ -304,20 +373,20 @@ struct Weights<'a> {
 /// Adds the weighted values to `16 · C` dimensions of `Q` queries from `column` on; returns how many
 /// dimensions.
 #[inline(always)]
-fn gather<L: Lanes, T: Cells, const Q: usize, const C: usize, const CODES: bool>(
+fn add_values<L: Lanes, T: Cells, const Q: usize, const C: usize, const CODES: bool>(
     weights: Weights<'_>,
     values: Side<'_, T>,
     column: usize,
     sums: &mut [f32],
 ) -> usize {
-    let Weights { powers, keeps, padded, seen } = weights;
-    let (stride, width) = (powers.len() / Q, sums.len() / Q);
+    let Weights { powers, apart, keeps, padded, seen } = weights;
+    let width = sums.len() / Q;
     // Columns of one weight, and where the first one's begin: more than one column begins with a whole group.
     let (per_weight, first) = if CODES { (GROUP / LANES, column / GROUP * padded) } else { (C, 0) };
     assert!(
         column + C * LANES <= width
             && seen.end <= padded
-            && first + (C - 1) / per_weight * padded + padded <= stride
+            && (Q - 1) * apart + first + (C - 1) / per_weight * padded + padded <= powers.len()
             && values.cells.len() >= seen.end * width
     );
     let mut totals = [[L::splat(0.0); C]; Q];
@@ -339,7 +408,7 @@ fn gather<L: Lanes, T: Cells, const Q: usize, const C: usize, const CODES: bool>
         }
         for (query, totals) in totals.iter_mut().enumerate() {
             for (nth, (total, value)) in totals.iter_mut().zip(loaded).enumerate() {
-                let at = query * stride + first + nth / per_weight * padded + position;
+                let at = query * apart + first + nth / per_weight * padded + position;
                 // SAFETY: as above.
                 let weight = L::splat(unsafe { *powers.get_unchecked(at) });
                 *total = weight.mul_add(value, *total);

@@ -1,7 +1,7 @@
 //! Attention on the CPU: which rows, heads and segments make a task, and how their parts are merged.
 //!
-//! A row's operations, in order: for each segment of eight tiles that it sees, the steps of `tile` for each
-//! tile; then the segments are merged in order. A task takes some rows of a sequence and one kv head through
+//! A row's operations, in order: for each segment of eight tiles that it sees, those of `block` for each step of four
+//! tiles; then the segments are merged in order. A task takes some rows of a sequence and one kv head through
 //! all segments, or, where there are few rows (decode), through one. Neither may change a bit.
 
 use std::ops::Range;
@@ -21,9 +21,11 @@ use crate::linear::activations::Builder;
 use crate::maths::LANES;
 use crate::pool::SharedSlice;
 
+/// Tiles of which a softmax is taken at once: the more there are, the fewer maxima and sums across lanes there are to make.
+pub(super) const TILES_PER_STEP: usize = 4;
 /// Tiles whose softmax state is gathered before it is merged; also the grain by which one row's work is
 /// split.
-const TILES_PER_SEGMENT: usize = 8;
+const TILES_PER_SEGMENT: usize = 2 * TILES_PER_STEP;
 /// About how many queries (rows times heads of a group) a task takes against each tile that it widens.
 const QUERIES_PER_TASK: usize = 64;
 
@@ -47,6 +49,11 @@ impl Geometry {
     /// Positions per tile, filled up to whole lanes.
     pub(super) fn padded_tile(self) -> usize {
         self.tile.next_multiple_of(LANES)
+    }
+
+    /// Scores of a query against the tiles of a step.
+    pub(super) fn step(self) -> usize {
+        TILES_PER_STEP * self.padded_tile()
     }
 
     /// Groups of dimensions that share a scale in q8_0.

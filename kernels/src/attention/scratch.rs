@@ -11,18 +11,16 @@ use super::softmax::{EMPTY, State};
 pub(super) struct Scratch {
     /// `[queries, d]`, scaled.
     pub q: Vec<f32>,
-    /// `[d, padded tile]`; columns past the tile's end hold whatever was there, their scores are masked.
-    pub keys: Vec<f32>,
-    /// `[tile, padded d]`
-    pub values: Vec<f32>,
-    /// `[groups, padded tile]` scales of keys and of values that are codes.
-    pub key_scales: Vec<f32>,
-    pub value_scales: Vec<f32>,
-    /// `[queries, groups, padded tile]` of some queries: exponentials times the scales of values.
+    /// Keys `[d, padded tile]`, then values `[tile, padded d]` of a tile, widened. Columns past the tile's end hold whatever
+    /// was there, their scores are masked.
+    pub cells: Vec<f32>,
+    /// `[groups, padded tile]` scales of keys or values that are codes.
+    pub scales: Vec<f32>,
+    /// `[queries, groups, padded tile]` of some queries: powers times the scales of values.
     pub scaled: Vec<f32>,
-    /// `[queries, padded tile]` scores, then their exponentials.
+    /// `[queries, tiles of a step, padded tile]` scores, then their powers.
     pub weights: Vec<f32>,
-    /// `[queries]` factor on what a query has gathered before this tile.
+    /// `[queries]` factor on what a query has gathered before.
     pub keeps: Vec<f32>,
     /// `[queries]`
     pub states: Vec<State>,
@@ -39,13 +37,12 @@ impl Scratch {
         // Taken out, not borrowed: whatever runs inside `body` finds an empty one instead.
         let mut scratch = SPARE.take();
         scratch.q.resize(queries * geometry.width, 0.0);
-        scratch.keys.resize(geometry.width * geometry.padded_tile(), 0.0);
-        scratch.values.resize(geometry.tile * geometry.padded_width(), 0.0);
+        let cells = (geometry.width * geometry.padded_tile()).max(geometry.tile * geometry.padded_width());
+        scratch.cells.resize(cells, 0.0);
         let scales = geometry.groups() * geometry.padded_tile();
-        scratch.key_scales.resize(scales, 0.0);
-        scratch.value_scales.resize(scales, 0.0);
+        scratch.scales.resize(scales, 0.0);
         scratch.scaled.resize(MOST_QUERIES * scales, 0.0);
-        scratch.weights.resize(queries * geometry.padded_tile(), 0.0);
+        scratch.weights.resize(queries * geometry.step(), 0.0);
         scratch.keeps.resize(queries, 0.0);
         scratch.states.resize(queries, EMPTY);
         scratch.sums.resize(queries * geometry.padded_width(), 0.0);
@@ -58,10 +55,8 @@ impl Scratch {
     const fn none() -> Self {
         Self {
             q: Vec::new(),
-            keys: Vec::new(),
-            values: Vec::new(),
-            key_scales: Vec::new(),
-            value_scales: Vec::new(),
+            cells: Vec::new(),
+            scales: Vec::new(),
             scaled: Vec::new(),
             weights: Vec::new(),
             keeps: Vec::new(),

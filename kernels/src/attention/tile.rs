@@ -8,8 +8,8 @@ use std::ops::Range;
 
 use half::f16;
 
-use super::block::{Cells, Side, Tile, prefetch, step};
-use super::cpu::{Cached, Call, Geometry, Pages, Sequence, Task};
+use super::block::{Cells, Side, gather, mask, prefetch, score, weigh};
+use super::cpu::{Cached, Call, Geometry, Pages, Sequence, TILES_PER_STEP, Task};
 use super::scratch::Scratch;
 use crate::lanes::{Kernel, Lanes};
 use crate::maths::LANES;
@@ -29,203 +29,267 @@ impl Kernel for Segment<'_> {
     #[inline(always)]
     fn run<L: Lanes>(self) {
         let Self { call, task, tiles, scratch } = self;
-        for index in tiles {
-            // No closures around vectors: one that is not inlined would lose the level's instructions.
-            match lying(call, task, index) {
-                Some(Lying::Halves(keys, values)) => {
-                    let next = match lying(call, task, index + 1) {
-                        Some(Lying::Halves(keys, values)) => (keys, values),
-                        _ => (keys, values),
-                    };
-                    let side = |cells, next| Side { cells, next, scales: &[] };
-                    let tile = Tile { keys: side(keys, next.0), values: side(values, next.1) };
-                    all::<L, f16, false>(call, task, index, tile, scratch);
+        // No closures around vectors: one that is not inlined would lose the level's instructions.
+        for first in tiles.clone().step_by(TILES_PER_STEP) {
+            let step = first..(first + TILES_PER_STEP).min(tiles.end);
+            for index in step.clone() {
+                let queries = seeing(call, task, index);
+                if !queries.is_empty() {
+                    let next = if index + 1 < step.end { Part::Keys(index + 1) } else { Part::Values(first) };
+                    let work = Scores { geometry: call.geometry, nth: index - first, queries };
+                    with::<L>(call, task, [Part::Keys(index), next], scratch, work);
                 }
-                Some(Lying::Codes(keys, values)) => {
-                    let next = match lying(call, task, index + 1) {
-                        Some(Lying::Codes(keys, values)) => (keys, values),
-                        _ => (keys, values),
-                    };
-                    codes::<L>(call, task, index, [(keys, next.0), (values, next.1)], scratch);
+            }
+            for row in 0..task.rows.len() {
+                weigh_row::<L>(call, task, row, step.clone(), scratch);
+            }
+            for index in step.clone() {
+                if !seeing(call, task, index).is_empty() {
+                    let next = if index + 1 < step.end { Part::Values(index + 1) } else { Part::Keys(step.end) };
+                    with::<L>(call, task, [Part::Values(index), next], scratch, Sums { call, task, first, index });
                 }
-                None => widened::<L>(call, task, index, scratch),
             }
         }
     }
 }
 
-/// Scales and codes of a kv head's piece of a block.
-type Piece<'a> = (&'a [f16], &'a [i8]);
-
-/// Keys and values of a tile as they lie in the cache.
-enum Lying<'a> {
-    Halves(&'a [f16], &'a [f16]),
-    Codes(Piece<'a>, Piece<'a>),
+/// Keys or values of a tile.
+#[derive(Clone, Copy)]
+enum Part {
+    Keys(usize),
+    Values(usize),
 }
 
-/// A tile as it lies in the cache, where few queries want it and its cells fill whole lanes.
+/// What is done with a part of a tile.
+trait Work {
+    fn run<L: Lanes, T: Cells, const CODES: bool>(self, side: Side<'_, T>, scratch: &mut Scratch);
+}
+
+/// Scoring queries against keys of tile `nth` of a step.
+struct Scores {
+    geometry: Geometry,
+    nth: usize,
+    queries: Range<usize>,
+}
+
+impl Work for Scores {
+    #[inline(always)]
+    fn run<L: Lanes, T: Cells, const CODES: bool>(self, side: Side<'_, T>, scratch: &mut Scratch) {
+        score::<L, T, CODES>(self.geometry, side, self.nth, self.queries, scratch);
+    }
+}
+
+/// Adding values of tile `index`, of a step that begins with tile `first`.
+struct Sums<'a> {
+    call: &'a Call<'a>,
+    task: &'a Task,
+    first: usize,
+    index: usize,
+}
+
+impl Work for Sums<'_> {
+    #[inline(always)]
+    fn run<L: Lanes, T: Cells, const CODES: bool>(self, side: Side<'_, T>, scratch: &mut Scratch) {
+        let Self { call, task, first, index } = self;
+        let mut row = 0;
+        while let Some(together) = next_together(call, task, index, &mut row) {
+            gather::<L, T, CODES>(call.geometry, side, index - first, together, scratch);
+        }
+    }
+}
+
+/// Turns a row's scores in a step into powers.
 #[inline(always)]
-fn lying<'a>(call: &Call<'a>, task: &Task, index: usize) -> Option<Lying<'a>> {
+fn weigh_row<L: Lanes>(
+    call: &Call<'_>,
+    task: &Task,
+    row: usize,
+    step: Range<usize>,
+    scratch: &mut Scratch,
+) {
+    let geometry = call.geometry;
+    let (group, padded) = (geometry.group(), geometry.padded_tile());
+    let queries = row * group..(row + 1) * group;
+    let mut tiles = 0..0;
+    for (nth, index) in step.enumerate() {
+        let seen = seen(call, task, row, index);
+        if seen.is_empty() {
+            continue;
+        }
+        tiles = if tiles.is_empty() { nth..nth + 1 } else { tiles.start..nth + 1 };
+        if seen != (0..padded) || call.options.softcap.is_some() {
+            for query in queries.clone() {
+                let at = query * geometry.step() + nth * padded;
+                mask(&mut scratch.weights[at..at + padded], seen.clone(), &call.options);
+            }
+        }
+    }
+    if !tiles.is_empty() {
+        for query in queries {
+            weigh::<L>(geometry, query, tiles.clone(), scratch);
+        }
+    }
+}
+
+/// What a row of a task sees of a tile, counted from the tile's start.
+#[inline(always)]
+fn seen(call: &Call<'_>, task: &Task, row: usize, index: usize) -> Range<usize> {
+    let (sequence, tile) = (&call.sequences[task.sequence], call.geometry.tile);
+    let visible = sequence.visible(task.rows.start + row, call.options.sliding_window);
+    let positions = index * tile..((index + 1) * tile).min(sequence.context);
+    let start = visible.start.max(positions.start);
+    start - positions.start..visible.end.min(positions.end).max(start) - positions.start
+}
+
+/// From the first to the last query of a task that sees anything of a tile.
+#[inline(always)]
+fn seeing(call: &Call<'_>, task: &Task, index: usize) -> Range<usize> {
+    let group = call.geometry.group();
+    let sees = |row: &usize| !seen(call, task, *row, index).is_empty();
+    let Some(first) = (0..task.rows.len()).find(sees) else { return 0..0 };
+    let last = (first..task.rows.len()).rfind(sees).unwrap_or(first);
+    first * group..(last + 1) * group
+}
+
+/// The next queries, from those of `row` on, that see the same of a tile, and what that is.
+#[inline(always)]
+fn next_together(
+    call: &Call<'_>,
+    task: &Task,
+    index: usize,
+    row: &mut usize,
+) -> Option<(Range<usize>, Range<usize>)> {
+    let group = call.geometry.group();
+    while *row < task.rows.len() {
+        let first = *row;
+        let sees = seen(call, task, first, index);
+        while *row < task.rows.len() && seen(call, task, *row, index) == sees {
+            *row += 1;
+        }
+        if !sees.is_empty() {
+            return Some((first * group..*row * group, sees));
+        }
+    }
+    None
+}
+
+/// A part of a tile as it lies in the cache.
+enum Lying<'a> {
+    Halves(&'a [f16]),
+    /// Scales and codes.
+    Codes(&'a [f16], &'a [i8]),
+}
+
+/// A part of a tile as it lies in the cache, where few queries want it and its cells fill whole lanes.
+#[inline(always)]
+fn lying<'a>(call: &Call<'a>, task: &Task, part: Part) -> Option<Lying<'a>> {
     let Geometry { width, tile, .. } = call.geometry;
     let Pages::Table(table) = call.sequences[task.sequence].pages else { return None };
     if call.queries(task) > FEW_QUERIES || !width.is_multiple_of(LANES) || !tile.is_multiple_of(LANES) {
         return None;
     }
-    let (block, kv_head) = (*table.get(index)?, task.kv_head);
-    match (call.keys, call.values) {
-        (Cached::F16(keys), Cached::F16(values)) => {
-            let cells = call.cells(block, kv_head);
-            Some(Lying::Halves(&keys[cells.clone()], &values[cells]))
+    let (from, index) = call.part(part);
+    let block = *table.get(index)?;
+    match from {
+        Cached::F16(from) => Some(Lying::Halves(&from[call.cells(block, task.kv_head)])),
+        Cached::Q8(from) => {
+            let (scales, codes) = call.piece(from, block, task.kv_head);
+            Some(Lying::Codes(scales, codes))
         }
-        (Cached::Q8(keys), Cached::Q8(values)) => {
-            Some(Lying::Codes(call.piece(keys, block, kv_head), call.piece(values, block, kv_head)))
-        }
-        _ => None,
+        Cached::F32(_) => None,
     }
 }
 
-/// All queries of a task against a tile.
+/// Does the work with the first part; the second one is wanted after it.
 #[inline(always)]
-fn all<L: Lanes, T: Cells, const CODES: bool>(
+fn with<L: Lanes>(
     call: &Call<'_>,
     task: &Task,
-    index: usize,
-    tile: Tile<'_, T>,
+    [part, next]: [Part; 2],
     scratch: &mut Scratch,
+    work: impl Work,
 ) {
-    let mut runs = Runs::new(call, task, index);
-    while let Some((queries, seen)) = runs.next() {
-        step::<L, T, CODES>(call, tile, queries, seen, scratch);
-    }
-}
-
-/// The queries against codes as they lie; each side with the piece that comes after it.
-#[inline(always)]
-fn codes<L: Lanes>(
-    call: &Call<'_>,
-    task: &Task,
-    index: usize,
-    [keys, values]: [(Piece<'_>, Piece<'_>); 2],
-    scratch: &mut Scratch,
-) {
-    let (mut key_scales, mut value_scales) =
-        (std::mem::take(&mut scratch.key_scales), std::mem::take(&mut scratch.value_scales));
-    for ((piece, next), scales) in [(keys, &mut key_scales), (values, &mut value_scales)] {
-        widen_ahead::<L>(piece.0, next.0, scales);
-    }
-    let keys = Side { cells: keys.0.1, next: keys.1.1, scales: &key_scales };
-    let values = Side { cells: values.0.1, next: values.1.1, scales: &value_scales };
-    all::<L, i8, true>(call, task, index, Tile { keys, values }, scratch);
-    (scratch.key_scales, scratch.value_scales) = (key_scales, value_scales);
-}
-
-/// The queries against a tile that is widened into the scratch first.
-#[inline(always)]
-fn widened<L: Lanes>(call: &Call<'_>, task: &Task, index: usize, scratch: &mut Scratch) {
-    if Runs::new(call, task, index).next().is_none() {
-        return;
-    }
-    let (mut keys, mut values) = (std::mem::take(&mut scratch.keys), std::mem::take(&mut scratch.values));
-    load::<L>(call, &call.sequences[task.sequence], index, task.kv_head, (&mut keys, &mut values));
-    let side = |cells, scales| Side { cells, next: &[], scales };
-    if let (Pages::Table(table), Cached::Q8(key_words), Cached::Q8(value_words)) =
-        (call.sequences[task.sequence].pages, call.keys, call.values)
-    {
-        let (mut key_scales, mut value_scales) =
-            (std::mem::take(&mut scratch.key_scales), std::mem::take(&mut scratch.value_scales));
-        let (tile, padded) = (call.geometry.tile, call.geometry.padded_tile());
-        for (words, scales) in [(key_words, &mut key_scales), (value_words, &mut value_scales)] {
-            let (halves, _) = call.piece(words, table[index], task.kv_head);
-            widen_rows::<L, f16>(halves, tile, scales, padded);
+    match lying(call, task, part) {
+        Some(Lying::Halves(cells)) => {
+            let next = if let Some(Lying::Halves(next)) = lying(call, task, next) { next } else { cells };
+            work.run::<L, f16, false>(Side { cells, next, scales: &[] }, scratch);
         }
-        let tile = Tile { keys: side(&keys, &key_scales), values: side(&values, &value_scales) };
-        all::<L, f32, true>(call, task, index, tile, scratch);
-        (scratch.key_scales, scratch.value_scales) = (key_scales, value_scales);
+        Some(Lying::Codes(halves, cells)) => {
+            let (next_halves, next) = match lying(call, task, next) {
+                Some(Lying::Codes(halves, next)) => (halves, next),
+                _ => (halves, cells),
+            };
+            let mut scales = std::mem::take(&mut scratch.scales);
+            widen_ahead::<L>(halves, next_halves, &mut scales);
+            work.run::<L, i8, true>(Side { cells, next, scales: &scales }, scratch);
+            scratch.scales = scales;
+        }
+        None => widened::<L>(call, task, part, scratch, work),
+    }
+}
+
+/// Does the work with a part that is widened into the scratch first.
+#[inline(always)]
+fn widened<L: Lanes>(call: &Call<'_>, task: &Task, part: Part, scratch: &mut Scratch, work: impl Work) {
+    let mut cells = std::mem::take(&mut scratch.cells);
+    load::<L>(call, &call.sequences[task.sequence], part, task.kv_head, &mut cells);
+    let (from, index) = call.part(part);
+    if let (Pages::Table(table), Cached::Q8(words)) = (call.sequences[task.sequence].pages, from) {
+        let mut scales = std::mem::take(&mut scratch.scales);
+        let (halves, _) = call.piece(words, table[index], task.kv_head);
+        widen_rows::<L, f16>(halves, call.geometry.tile, &mut scales, call.geometry.padded_tile());
+        work.run::<L, f32, true>(Side { cells: &cells, next: &[], scales: &scales }, scratch);
+        scratch.scales = scales;
     } else {
-        let tile = Tile { keys: side(&keys, &[]), values: side(&values, &[]) };
-        all::<L, f32, false>(call, task, index, tile, scratch);
+        work.run::<L, f32, false>(Side { cells: &cells, next: &[], scales: &[] }, scratch);
     }
-    (scratch.keys, scratch.values) = (keys, values);
+    scratch.cells = cells;
 }
 
-/// A task's queries against a tile: those in a row that see the same of it go together.
-struct Runs<'a> {
-    call: &'a Call<'a>,
-    task: &'a Task,
-    positions: Range<usize>,
-    row: usize,
-}
-
-impl<'a> Runs<'a> {
-    fn new(call: &'a Call<'a>, task: &'a Task, index: usize) -> Self {
-        let tile = call.geometry.tile;
-        let positions = index * tile..((index + 1) * tile).min(call.sequences[task.sequence].context);
-        Self { call, task, positions, row: task.rows.start }
-    }
-
-    /// The next queries that see anything, and which positions of the tile.
-    fn next(&mut self) -> Option<(Range<usize>, Range<usize>)> {
-        let group = self.call.geometry.group();
-        while self.row < self.task.rows.end {
-            let first = self.row;
-            let sees = self.seen(first);
-            while self.row < self.task.rows.end && self.seen(self.row) == sees {
-                self.row += 1;
-            }
-            if !sees.is_empty() {
-                let rows = first - self.task.rows.start..self.row - self.task.rows.start;
-                return Some((rows.start * group..rows.end * group, sees));
-            }
+impl<'a> Call<'a> {
+    /// Where a part is, and its tile.
+    #[inline(always)]
+    fn part(&self, part: Part) -> (Cached<'a>, usize) {
+        match part {
+            Part::Keys(index) => (self.keys, index),
+            Part::Values(index) => (self.values, index),
         }
-        None
-    }
-
-    /// What a row sees of the tile, counted from its start.
-    fn seen(&self, row: usize) -> Range<usize> {
-        let sequence = &self.call.sequences[self.task.sequence];
-        let (visible, positions) = (sequence.visible(row, self.call.options.sliding_window), &self.positions);
-        let start = visible.start.max(positions.start);
-        start - positions.start..visible.end.min(positions.end).max(start) - positions.start
     }
 }
 
-/// Widens a tile's keys and values.
+/// Widens a part of a tile.
 #[inline(always)]
-fn load<L: Lanes>(
-    call: &Call<'_>,
-    sequence: &Sequence<'_>,
-    index: usize,
-    kv_head: usize,
-    (keys, values): (&mut [f32], &mut [f32]),
-) {
+fn load<L: Lanes>(call: &Call<'_>, sequence: &Sequence<'_>, part: Part, kv_head: usize, to: &mut [f32]) {
     let Geometry { kv_heads, width, tile, .. } = call.geometry;
-    match sequence.pages {
-        Pages::Table(table) => {
-            for (to, padded, from, length) in [
-                (keys, call.geometry.padded_tile(), call.keys, tile),
-                (values, call.geometry.padded_width(), call.values, width),
-            ] {
-                let (block, cells) = (table[index], call.cells(table[index], kv_head));
-                match from {
-                    Cached::F16(from) => widen_rows::<L, _>(&from[cells], length, to, padded),
-                    Cached::F32(from) => widen_rows::<L, _>(&from[cells], length, to, padded),
-                    Cached::Q8(from) => {
-                        widen_rows::<L, _>(call.piece(from, block, kv_head).1, length, to, padded);
+    let (from, index) = call.part(part);
+    let (length, padded) = match part {
+        Part::Keys(_) => (tile, call.geometry.padded_tile()),
+        Part::Values(_) => (width, call.geometry.padded_width()),
+    };
+    match (sequence.pages, from) {
+        (Pages::Table(table), Cached::F16(from)) => {
+            widen_rows::<L, _>(&from[call.cells(table[index], kv_head)], length, to, padded);
+        }
+        (Pages::Table(table), Cached::F32(from)) => {
+            widen_rows::<L, _>(&from[call.cells(table[index], kv_head)], length, to, padded);
+        }
+        (Pages::Table(table), Cached::Q8(from)) => {
+            widen_rows::<L, _>(call.piece(from, table[index], kv_head).1, length, to, padded);
+        }
+        (Pages::From(start), Cached::F32(from)) => {
+            for position in 0..tile.min(sequence.context - index * tile) {
+                let at = ((start + index * tile + position) * kv_heads + kv_head) * width;
+                let from = &from[at..at + width];
+                match part {
+                    Part::Keys(_) => {
+                        let column = to[position..].iter_mut().step_by(padded);
+                        column.zip(from).for_each(|(to, key)| *to = *key);
                     }
+                    Part::Values(_) => to[position * padded..][..width].copy_from_slice(from),
                 }
             }
         }
-        Pages::From(start) => {
-            let (Cached::F32(from_keys), Cached::F32(from_values)) = (call.keys, call.values) else { return };
-            let count = tile.min(sequence.context - index * tile);
-            for position in 0..count {
-                let at = ((start + index * tile + position) * kv_heads + kv_head) * width;
-                let columns = keys[position..].iter_mut().step_by(call.geometry.padded_tile());
-                columns.zip(&from_keys[at..at + width]).for_each(|(to, key)| *to = *key);
-                values[position * call.geometry.padded_width()..][..width]
-                    .copy_from_slice(&from_values[at..at + width]);
-            }
-        }
+        (Pages::From(_), Cached::F16(_) | Cached::Q8(_)) => {}
     }
 }
 
