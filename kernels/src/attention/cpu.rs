@@ -27,7 +27,7 @@ pub(super) const TILES_PER_STEP: usize = 4;
 /// split.
 const TILES_PER_SEGMENT: usize = 2 * TILES_PER_STEP;
 /// About how many queries (rows times heads of a group) a task takes against each tile that it widens.
-const QUERIES_PER_TASK: usize = 64;
+const QUERIES_PER_TASK: usize = 128;
 
 /// Sizes of the problem.
 #[derive(Clone, Copy)]

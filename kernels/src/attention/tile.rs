@@ -17,6 +17,9 @@ use crate::maths::LANES;
 /// Up to so many queries take cells from the cache without widening them first.
 const FEW_QUERIES: usize = 8;
 
+/// Vectors that are widened at once.
+const AT_ONCE: usize = 4;
+
 /// A task's queries against some tiles of its sequence.
 pub(super) struct Segment<'a> {
     pub call: &'a Call<'a>,
@@ -307,6 +310,22 @@ fn widen_ahead<L: Lanes>(scales: &[f16], next: &[f16], to: &mut [f32]) {
 /// Widens rows of `length` cells to rows that are `padded` apart.
 #[inline(always)]
 fn widen_rows<L: Lanes, T: Cells>(from: &[T], length: usize, to: &mut [f32], padded: usize) {
+    let whole_lines = from.chunks_exact(AT_ONCE * LANES);
+    if length == padded && whole_lines.remainder().is_empty() {
+        // Rows follow each other as they shall: rows of two or four vectors would be more loop than work.
+        for (from, to) in whole_lines.zip(to.chunks_exact_mut(AT_ONCE * LANES)) {
+            let wide: [L; AT_ONCE] = [
+                T::load(from),
+                T::load(&from[LANES..]),
+                T::load(&from[2 * LANES..]),
+                T::load(&from[3 * LANES..]),
+            ];
+            for (nth, wide) in wide.into_iter().enumerate() {
+                wide.store(&mut to[nth * LANES..]);
+            }
+        }
+        return;
+    }
     for (from, to) in from.chunks_exact(length).zip(to.chunks_exact_mut(padded)) {
         let whole = length / LANES * LANES;
         for first in (0..whole).step_by(LANES) {
