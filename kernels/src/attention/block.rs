@@ -7,95 +7,16 @@
 
 use std::ops::Range;
 
-use half::f16;
-
-use super::AttentionOptions;
+use super::cells::{Cells, Side, prefetch};
 use super::cpu::Geometry;
 use super::format::GROUP;
 use super::scratch::Scratch;
-use super::softmax::{State, exp2, exp2_of};
+use super::softmax::soften;
 use crate::lanes::Lanes;
-use crate::maths::{LANES, exp, largest_lane};
+use crate::maths::LANES;
 
 /// Most queries that go through registers together.
 pub(super) const MOST_QUERIES: usize = 6;
-
-/// What keys and values are made of.
-pub(super) trait Cells: Copy {
-    /// Whether they lie where the cache is, from which the next tile is to be asked for ahead.
-    const CACHED: bool;
-
-    /// The first sixteen, widened.
-    fn load<L: Lanes>(cells: &[Self]) -> L;
-    fn widened(self) -> f32;
-}
-
-impl Cells for f32 {
-    const CACHED: bool = false;
-
-    #[inline(always)]
-    fn load<L: Lanes>(cells: &[Self]) -> L {
-        L::load(cells)
-    }
-
-    #[inline(always)]
-    fn widened(self) -> f32 {
-        self
-    }
-}
-
-impl Cells for f16 {
-    const CACHED: bool = true;
-
-    #[inline(always)]
-    fn load<L: Lanes>(cells: &[Self]) -> L {
-        L::load_f16(cells)
-    }
-
-    #[inline(always)]
-    fn widened(self) -> f32 {
-        self.to_f32()
-    }
-}
-
-impl Cells for i8 {
-    const CACHED: bool = true;
-
-    #[inline(always)]
-    fn load<L: Lanes>(cells: &[Self]) -> L {
-        L::load_i8(cells)
-    }
-
-    #[inline(always)]
-    fn widened(self) -> f32 {
-        f32::from(self)
-    }
-}
-
-/// Keys or values of a tile of one kv head.
-#[derive(Clone, Copy)]
-pub(super) struct Side<'a, T> {
-    /// Keys `[d, padded tile]`, or values `[tile, padded d]`.
-    pub cells: &'a [T],
-    /// What is wanted after it, or the same again.
-    pub next: &'a [T],
-    /// `[groups, padded tile]` what cells are to be multiplied by; empty unless they are codes.
-    pub scales: &'a [f32],
-}
-
-/// Asks for the line of a cell that is wanted soon.
-#[inline(always)]
-pub(super) fn prefetch<T: Cells>(cells: &[T], at: usize) {
-    if T::CACHED {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a hint; it may name any address.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_T0>(cells.as_ptr().wrapping_add(at).cast::<i8>());
-        }
-        let _ = (cells, at);
-    }
-}
 
 /// What is done with some queries at once.
 trait Block<L> {
@@ -324,39 +245,6 @@ fn take_in_scales<L: Lanes>(
     }
 }
 
-/// Caps the scores of a tile, if they have a cap, and hides those of positions that are not seen.
-#[inline(always)]
-pub(super) fn mask(scores: &mut [f32], seen: Range<usize>, options: &AttentionOptions) {
-    if let Some(cap) = options.softcap {
-        for score in scores.iter_mut() {
-            *score = cap * tanh(*score / cap) * std::f32::consts::LOG2_E;
-        }
-    }
-    scores[..seen.start].fill(f32::NEG_INFINITY);
-    scores[seen.end..].fill(f32::NEG_INFINITY);
-}
-
-/// Turns a query's scores into powers and takes them into its state; returns the factor on what it had.
-#[inline(always)]
-fn soften<L: Lanes>(scores: &mut [f32], state: &mut State) -> f32 {
-    let mut largest = L::splat(f32::NEG_INFINITY);
-    for scores in scores.chunks_exact(LANES) {
-        largest = L::load(scores).max(largest);
-    }
-    let mut lanes = [0f32; LANES];
-    largest.store(&mut lanes);
-    let maximum = state.maximum.max(largest_lane(lanes));
-    let mut sum = L::splat(0.0);
-    for scores in scores.chunks_exact_mut(LANES) {
-        let power = exp2(L::load(scores).sub(L::splat(maximum)));
-        power.store(scores);
-        sum = power.add(sum);
-    }
-    let keep = exp2_of(state.maximum - maximum);
-    *state = State { maximum, sum: state.sum * keep + sum.sum() };
-    keep
-}
-
 /// What values are weighted by.
 #[derive(Clone, Copy)]
 struct Weights<'a> {
@@ -421,11 +309,4 @@ fn add_values<L: Lanes, T: Cells, const Q: usize, const C: usize, const CODES: b
         }
     }
     C * LANES
-}
-
-/// `tanh` by way of [`exp`].
-#[inline(always)]
-fn tanh(x: f32) -> f32 {
-    let shrink = exp(-2.0 * x.abs());
-    ((1.0 - shrink) / (1.0 + shrink)).copysign(x)
 }

@@ -7,6 +7,7 @@
 
 mod batch;
 mod block;
+mod cells;
 pub mod composed;
 mod cpu;
 pub(crate) mod format;

@@ -2,7 +2,11 @@
 //!
 //! Everything is in powers of two: scores come multiplied by `log₂ e`, with the queries.
 
+use std::ops::Range;
+
+use super::AttentionOptions;
 use crate::lanes::Lanes;
+use crate::maths::{LANES, exp, largest_lane};
 
 /// Softmax so far of one query: its weighted sum is to be scaled by `2^-maximum`.
 #[derive(Clone, Copy)]
@@ -18,6 +22,39 @@ impl State {
     fn is_empty(self) -> bool {
         self.sum == 0.0 && self.maximum == f32::NEG_INFINITY
     }
+}
+
+/// Caps the scores of a tile, if they have a cap, and hides those of positions that are not seen.
+#[inline(always)]
+pub(super) fn mask(scores: &mut [f32], seen: Range<usize>, options: &AttentionOptions) {
+    if let Some(cap) = options.softcap {
+        for score in scores.iter_mut() {
+            *score = cap * tanh(*score / cap) * std::f32::consts::LOG2_E;
+        }
+    }
+    scores[..seen.start].fill(f32::NEG_INFINITY);
+    scores[seen.end..].fill(f32::NEG_INFINITY);
+}
+
+/// Turns a query's scores into powers and takes them into its state; returns the factor on what it had.
+#[inline(always)]
+pub(super) fn soften<L: Lanes>(scores: &mut [f32], state: &mut State) -> f32 {
+    let mut largest = L::splat(f32::NEG_INFINITY);
+    for scores in scores.chunks_exact(LANES) {
+        largest = L::load(scores).max(largest);
+    }
+    let mut lanes = [0f32; LANES];
+    largest.store(&mut lanes);
+    let maximum = state.maximum.max(largest_lane(lanes));
+    let mut sum = L::splat(0.0);
+    for scores in scores.chunks_exact_mut(LANES) {
+        let power = exp2(L::load(scores).sub(L::splat(maximum)));
+        power.store(scores);
+        sum = power.add(sum);
+    }
+    let keep = exp2_of(state.maximum - maximum);
+    *state = State { maximum, sum: state.sum * keep + sum.sum() };
+    keep
 }
 
 /// Adds a segment's state and sums to the total. A segment that the query did not see changes nothing.
@@ -40,7 +77,7 @@ pub(super) fn merge(total: &mut State, total_sums: &mut [f32], state: State, sum
 
 /// [`exp2`] of one number, the same at every level.
 pub(super) fn exp2_of(x: f32) -> f32 {
-    let lanes: [f32; crate::maths::LANES] = exp2(Lanes::splat(x));
+    let lanes: [f32; LANES] = exp2(Lanes::splat(x));
     lanes[0]
 }
 
@@ -63,6 +100,13 @@ pub(super) fn exp2<L: Lanes>(x: L) -> L {
     }
     // The lowest bits of the shifted number are the integer.
     power.add_exponent(shifted).zero_where_less(x, LEAST)
+}
+
+/// `tanh` by way of [`exp`].
+#[inline(always)]
+fn tanh(x: f32) -> f32 {
+    let shrink = exp(-2.0 * x.abs());
+    ((1.0 - shrink) / (1.0 + shrink)).copysign(x)
 }
 
 #[cfg(test)]

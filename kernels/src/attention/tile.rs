@@ -1,4 +1,5 @@
-//! The inner part of attention on the CPU: a task's queries against tiles of keys and values.
+//! The inner part of attention on the CPU: a task's queries against steps of four tiles of keys and values. The scores of a
+//! step come first, then their softmax, then the values.
 //!
 //! Keys of a cached block lie dimension by dimension, values position by position, so that both are read as
 //! they lie. Where many queries want a tile it is widened for all of them once; where few do (decode), as it
@@ -8,9 +9,11 @@ use std::ops::Range;
 
 use half::f16;
 
-use super::block::{Cells, Side, gather, mask, prefetch, score, weigh};
+use super::block::{gather, score, weigh};
+use super::cells::{Cells, Side, prefetch};
 use super::cpu::{Cached, Call, Geometry, Pages, Sequence, TILES_PER_STEP, Task};
 use super::scratch::Scratch;
+use super::softmax::mask;
 use crate::lanes::{Kernel, Lanes};
 use crate::maths::LANES;
 
@@ -48,8 +51,15 @@ impl Kernel for Segment<'_> {
             }
             for index in step.clone() {
                 if !seeing(call, task, index).is_empty() {
-                    let next = if index + 1 < step.end { Part::Values(index + 1) } else { Part::Keys(step.end) };
-                    with::<L>(call, task, [Part::Values(index), next], scratch, Sums { call, task, first, index });
+                    let next =
+                        if index + 1 < step.end { Part::Values(index + 1) } else { Part::Keys(step.end) };
+                    with::<L>(
+                        call,
+                        task,
+                        [Part::Values(index), next],
+                        scratch,
+                        Sums { call, task, first, index },
+                    );
                 }
             }
         }
@@ -103,13 +113,7 @@ impl Work for Sums<'_> {
 
 /// Turns a row's scores in a step into powers.
 #[inline(always)]
-fn weigh_row<L: Lanes>(
-    call: &Call<'_>,
-    task: &Task,
-    row: usize,
-    step: Range<usize>,
-    scratch: &mut Scratch,
-) {
+fn weigh_row<L: Lanes>(call: &Call<'_>, task: &Task, row: usize, step: Range<usize>, scratch: &mut Scratch) {
     let geometry = call.geometry;
     let (group, padded) = (geometry.group(), geometry.padded_tile());
     let queries = row * group..(row + 1) * group;
