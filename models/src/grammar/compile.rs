@@ -65,7 +65,7 @@ fn begun(name: &'static str, mut matcher: Matcher) -> Result<Matcher, GrammarErr
     };
     match walk() {
         Ok(()) => Ok(matcher),
-        Err(error) => Err(GrammarError::from_matcher(name, &error)),
+        Err(error) => Err(GrammarError::from_matcher(name, error)),
     }
 }
 
@@ -79,7 +79,7 @@ fn step(matcher: &mut Matcher) -> Result<bool, MatcherError> {
     match allowed.first() {
         Some(token) => matcher.consume(token).map(|()| true),
         None if allowed.may_end => Ok(false),
-        None => Err(MatcherError::dead_end()),
+        None => Err(MatcherError::DeadEnd),
     }
 }
 
