@@ -4,8 +4,10 @@
 mod conversation;
 mod included;
 mod item;
+mod item_id;
 mod keeping;
 mod maker;
+mod reference;
 pub(in crate::api::openai) mod request;
 mod run;
 mod tools;
@@ -248,7 +250,7 @@ pub async fn input_tokens(
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, OpenAiError> {
     let question = Question::read(body)?;
-    let items = run::items(&app, &user, &question).await?;
+    let items = run::asked(&app, &user, &question).await?.items;
     let lease = app.models(&user).lease(&question.model).await?;
     let items = run::fitting(&app, &lease, &question, items, None).await?;
     let counted = app.generator().prompt_tokens(&lease, question.generate(&items)).await;

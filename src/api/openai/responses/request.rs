@@ -6,7 +6,7 @@ use crate::api::openai::fields::{Fields, ParameterError, kind, number, string};
 use crate::api::openai::metadata;
 use crate::api::openai::responses::conversation;
 use crate::api::openai::responses::included::Included;
-use crate::api::openai::responses::item::{self, Item};
+use crate::api::openai::responses::item::{self, Given, Item};
 use crate::api::openai::responses::tools::{Tools, is_name};
 use crate::api::openai::sampling::end_user;
 use crate::api::openai::service_tier;
@@ -68,7 +68,7 @@ pub struct Question {
     /// What the model is told first.
     pub instructions: Option<String>,
     /// What is new.
-    pub input: Vec<Item>,
+    pub input: Vec<Given>,
     /// The answer that this one goes on from.
     pub previous: Option<String>,
     /// Functions.
@@ -279,7 +279,7 @@ impl Echoed {
 }
 
 /// What is asked; where there is something to go on from that may be all.
-fn input(fields: &mut Fields, goes_on: bool) -> Result<Vec<Item>, ParameterError> {
+fn input(fields: &mut Fields, goes_on: bool) -> Result<Vec<Given>, ParameterError> {
     let is_empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
     if !goes_on {
         return item::read_input(fields.required("input")?);
