@@ -161,7 +161,7 @@ impl OwnResponses {
         self.auth.store().append().await
     }
 
-    /// Keeps an answer.
+    /// Keeps an answer, in place of theirs of the same id if there is one.
     ///
     /// # Errors
     /// [`AuthError::Invalid`] for one that is too large; [`AuthError::Store`].

@@ -78,7 +78,8 @@ pub async fn create(
 ) -> Result<Response, OpenAiError> {
     let request = ChatRequest::read(body)?;
     let stream = request.stream;
-    let (generation, writer, keeping) = begin(&app, &user, &app.models(&user), request).await?;
+    let id = inference::id("chatcmpl");
+    let (generation, writer, keeping) = begin(&app, &user, &app.models(&user), id, request).await?;
     match keeping {
         None if stream.stream => Ok(inference::events(&app, generation, writer, error_event).await?),
         Some(keeping) if stream.stream => {
@@ -90,7 +91,7 @@ pub async fn create(
     }
 }
 
-/// The same for a line of a batch.
+/// The same for a line of a batch, of this name.
 ///
 /// # Errors
 /// As [`create`], and for a stream.
@@ -98,11 +99,12 @@ pub async fn whole(
     app: &AppState,
     user: &ModelUser,
     models: &Models<'_>,
+    name: &str,
     body: Value,
 ) -> Result<Value, ApiError> {
     let request = ChatRequest::read(body)?;
     request.stream.refuse()?;
-    let (generation, writer, keeping) = begin(app, user, models, request).await?;
+    let (generation, writer, keeping) = begin(app, user, models, format!("chatcmpl-{name}"), request).await?;
     made(generation, &writer, keeping).await
 }
 
@@ -119,6 +121,7 @@ async fn begin(
     app: &AppState,
     user: &ModelUser,
     models: &Models<'_>,
+    id: String,
     request: ChatRequest,
 ) -> Result<(Metered, ChatWriter, Option<Keeping>), ApiError> {
     let ChatRequest { generate, stream, legacy, store } = request;
@@ -128,7 +131,7 @@ async fn begin(
     let must_call = matches!(generate.tools.choice, ToolChoice::Required(_));
     let tier = service_tier::used(generate.priority, models);
     let generation = inference::start(app, models, vec![generate], ENDPOINT).await?;
-    let mut head = Head::new("chatcmpl", object, model, generation.fingerprint());
+    let mut head = Head::new(id, object, model, generation.fingerprint());
     head.service_tier = Some(tier);
     let writer = ChatWriter { head, logprobs, include_usage: stream.include_usage, legacy, must_call };
     Ok((generation, writer, keeping))

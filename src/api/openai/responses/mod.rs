@@ -57,7 +57,7 @@ pub async fn create(
 
 pub use run::PATH;
 
-/// The same for a line of a batch: whole, and kept as at its URL.
+/// The same for a line of a batch, of this name: whole, and kept as at its URL.
 ///
 /// # Errors
 /// As [`create`], and for a stream, or an answer in the background.
@@ -65,9 +65,10 @@ pub async fn whole(
     app: &AppState,
     user: &ModelUser,
     models: &Models<'_>,
+    name: &str,
     body: Value,
 ) -> Result<Value, ApiError> {
-    run::in_batch(app, user, models, ResponseRequest::read(body)?).await
+    run::in_batch(app, user, models, name, ResponseRequest::read(body)?).await
 }
 
 /// How a kept answer is to be shown.

@@ -45,11 +45,11 @@ pub async fn answer(
         // Before anything is done: who has too much of it is refused.
         let place = app.background().place(user.caller().owner())?;
         let models = app.models(user).in_background();
-        let (generation, maker, record) = begin(app, user, &models, &request).await?;
+        let (generation, maker, record) = begin(app, user, &models, new_id("resp"), &request).await?;
         let record = record.ok_or_else(ApiError::internal)?;
         return background(app, place, generation.watched(), maker, record).await;
     }
-    let (generation, maker, record) = begin(app, user, &app.models(user), &request).await?;
+    let (generation, maker, record) = begin(app, user, &app.models(user), new_id("resp"), &request).await?;
     match record {
         record if request.stream => {
             let interruption = generation.interruption().clone();
@@ -60,7 +60,7 @@ pub async fn answer(
     }
 }
 
-/// Answers whole, as a line of a batch.
+/// Answers whole, as a line of a batch, of this name.
 ///
 /// # Errors
 /// As [`answer`], and for other ways to answer.
@@ -68,6 +68,7 @@ pub async fn in_batch(
     app: &AppState,
     user: &ModelUser,
     models: &Models<'_>,
+    name: &str,
     request: ResponseRequest,
 ) -> Result<Value, ApiError> {
     for (name, is_asked) in [("stream", request.stream), ("background", request.background)] {
@@ -76,7 +77,7 @@ pub async fn in_batch(
             return Err(ApiError::new(Code::UnsupportedParameter, message).or_param(name));
         }
     }
-    let (generation, maker, record) = begin(app, user, models, &request).await?;
+    let (generation, maker, record) = begin(app, user, models, format!("resp_{name}"), &request).await?;
     whole(generation.watched(), maker, record).await
 }
 
@@ -84,6 +85,7 @@ async fn begin(
     app: &AppState,
     user: &ModelUser,
     models: &Models<'_>,
+    id: String,
     request: &ResponseRequest,
 ) -> Result<(Metered, Maker, Option<Keeping>), ApiError> {
     let retention = keeping(request, app.settings().response_retention)?;
@@ -91,7 +93,6 @@ async fn begin(
     let Asked { items, new } = asked(app, user, &request.question).await?;
     // Held until the generation holds it.
     let lease = models.lease(&request.question.model).await?;
-    let id = new_id("resp");
     let effective = Effective::of(lease.defaults(), service_tier::used(request.priority, models));
     let maker = Maker::new(&id, request, effective, retention.is_some());
     let new = items[items.len() - new..].iter().enumerate();
