@@ -129,6 +129,12 @@ async fn is_whole(machine: &Machine, server: &Server, (id, secret): (&str, &str)
         .map(|(id, tokens)| (id.into(), tokens.into()))
         .collect();
     assert_eq!(ledger, said);
+    let counted = "SELECT COALESCE(SUM(prompt_tokens), 0) || ' ' || COALESCE(SUM(cached_tokens), 0) || ' ' || \
+        COALESCE(SUM(completion_tokens), 0) FROM usage_records WHERE key_id = ";
+    let counted = machine.ask_database(&format!("{counted}'{id}'")).await;
+    let usage = &batch["usage"];
+    let cached = &usage["input_tokens_details"]["cached_tokens"];
+    assert_eq!(counted, [format!("{} {cached} {}", usage["input_tokens"], usage["output_tokens"])]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -5,6 +5,7 @@
 
 pub mod chats;
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -160,7 +161,7 @@ impl OwnResponses {
         self.auth.store().append().await
     }
 
-    /// Keeps an answer.
+    /// Keeps an answer, in place of theirs of the same id if there is one.
     ///
     /// # Errors
     /// [`AuthError::Invalid`] for one that is too large; [`AuthError::Store`].
@@ -205,6 +206,38 @@ impl OwnResponses {
         let mut tx = self.auth.store().read().await?;
         let row = responses::find(&mut tx, &self.owner, id, self.now()).await?;
         StoredResponse::of(row.ok_or(NO_RESPONSE)?, self.now())
+    }
+
+    /// Those of them that are there. They are kept as long as one that is made now.
+    ///
+    /// # Errors
+    /// [`AuthError::Invalid`] for more than a conversation may have; [`AuthError::Store`].
+    pub async fn find_all(
+        &self,
+        ids: &BTreeSet<String>,
+        retention: Duration,
+    ) -> Result<Vec<StoredResponse>, AuthError> {
+        if ids.is_empty() {
+            return Ok(Vec::new());
+        }
+        let now = self.now();
+        let mut tx = self.auth.store().read().await?;
+        let (mut rows, mut bytes) = (Vec::new(), 0);
+        for id in ids {
+            check_kind(id)?;
+            let Some(row) = responses::find(&mut tx, &self.owner, id, now).await? else { continue };
+            bytes += row.bytes;
+            if bytes > REACH.bytes {
+                return Err(AuthError::invalid(
+                    "input",
+                    "refers to items of responses that are too long together",
+                ));
+            }
+            rows.push(row);
+        }
+        drop(tx);
+        self.prolong(&rows, now, retention).await?;
+        rows.into_iter().map(|row| StoredResponse::of(row, now)).collect()
     }
 
     /// One of them and those that it goes on from, the oldest first. All are kept as long as one that is made now.

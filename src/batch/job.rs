@@ -284,6 +284,7 @@ impl Job {
             deferral.map_err(|error| StoreError::Damaged { table: "batches", reason: error.to_string() })?;
         let common = Arc::new(Common {
             runner: Arc::clone(&self.runner),
+            batch_id: self.batch.id.clone(),
             input_file_id: self.batch.order.input_file_id.clone(),
             endpoint: self.batch.order.endpoint.clone(),
             deferral,

@@ -28,6 +28,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(15);
 /// What all lines of a batch have in common.
 pub(super) struct Common {
     pub(super) runner: Arc<Runner>,
+    pub(super) batch_id: String,
     pub(super) input_file_id: String,
     pub(super) endpoint: String,
     pub(super) deferral: Deferral,
@@ -155,7 +156,8 @@ impl Common {
         };
         let (recorder, mut aside) = self.runner.usage().aside();
         let models = app.models(&user).in_background().recorded_by(recorder);
-        let answer = line::answer(app, &user, &models, &self.endpoint, body);
+        let name = self.name(line);
+        let answer = line::answer(app, &user, &models, &self.endpoint, &name, body);
         let answer = Arc::new(self.context(&user, request_id)).scope(answer);
         // Polled first: an answer that is there is given.
         let answer = tokio::select! {
@@ -179,6 +181,13 @@ impl Common {
             }
             Err(error) => self.judge(line, request_id, error, used).await,
         }
+    }
+
+    /// The same whenever and wherever the line is answered: what is kept of an answer whose result was lost with its server
+    /// is replaced, and not kept twice. Of the length of what an id has after its prefix.
+    fn name(&self, line: &LineRow) -> String {
+        let digest = blake3::hash(format!("{}/{}", self.batch_id, line.number).as_bytes());
+        digest.to_hex()[..32].to_owned()
     }
 
     /// Who the batch's maker is now, as one who may use models.

@@ -95,7 +95,7 @@ impl Guide {
             return Ok(Next::Only(id));
         }
         if self.is_broken {
-            return Err(MatcherError::broken());
+            return Err(MatcherError::Lost);
         }
         let matcher = standing(&mut self.matcher, &self.beginning);
         if matcher.is_complete() {
@@ -114,7 +114,7 @@ impl Guide {
             (false, _) => Ok(Next::Among(allowed)),
             // It is whole and may end, but there is no token to say so with, or it is too short.
             (true, true) => Ok(Next::End),
-            (true, false) => Err(MatcherError::dead_end()),
+            (true, false) => Err(MatcherError::DeadEnd),
         }
     }
 

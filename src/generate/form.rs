@@ -3,10 +3,12 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use sconce_models::Tokenizer;
 use sconce_models::grammar::{self, GrammarError, Grammars, Language, Matcher};
 
 use crate::engine::Guide;
 use crate::generate::compilers::{Compilers, PATIENCE};
+use crate::generate::format::Format;
 use crate::generate::{Constraint, GenerateError, GenerateRequest, Prompt, Tool, ToolChoice, ToolUse};
 use crate::generate::{conversation, format, prompt};
 use crate::manager::ModelLease;
@@ -16,9 +18,43 @@ pub(super) struct Form {
     language: Language,
     /// The member of the request that says so.
     param: String,
-    /// What it was put together from, each as it is used in it, and the member that says so: nobody sent the whole, and so
-    /// what is wrong with it is told of the part that is wrong by itself.
-    parts: Vec<(String, Language)>,
+    /// What it was put together from.
+    parts: Parts,
+}
+
+/// What a form was put together from, and the member that says so: nobody sent the whole, and so what is wrong with it is
+/// told of the part that is wrong by itself.
+#[derive(Default)]
+struct Parts {
+    /// What an answer that is no call is held to.
+    own: Option<(String, Language)>,
+    functions: Option<Functions>,
+}
+
+/// Functions, and what it takes to write the grammar of each by itself, which only a refusal of the whole asks for.
+struct Functions {
+    format: Format,
+    tokenizer: Tokenizer,
+    offered: Vec<(String, Tool)>,
+}
+
+impl Parts {
+    /// Each as it is used in the whole. A grammar is written when it is asked for.
+    fn each(self) -> impl Iterator<Item = (String, Language)> {
+        self.own.into_iter().chain(self.functions.into_iter().flat_map(Functions::each))
+    }
+}
+
+impl Functions {
+    fn each(self) -> impl Iterator<Item = (String, Language)> {
+        let Self { format, tokenizer, offered } = self;
+        let by_itself = ToolUse { choice: ToolChoice::Required(Vec::new()), ..ToolUse::default() };
+        offered.into_iter().filter_map(move |(param, tool)| {
+            let special = |mark: &str| special(&tokenizer, mark);
+            let calls = format.call_grammar(&[tool], &by_itself, &special, None)?;
+            Some((param, Language::Calls(calls)))
+        })
+    }
 }
 
 impl Form {
@@ -33,7 +69,7 @@ impl Form {
         let alone = own.map(|own| Self {
             language: own.clone().into(),
             param: names.constraint.to_owned(),
-            parts: Vec::new(),
+            parts: Parts::default(),
         });
         let (Prompt::Chat { .. }, Some(format)) = (&request.prompt, prompt::format_of(lease)) else {
             return Ok(alone);
@@ -52,24 +88,26 @@ impl Form {
             let reason = "a call must come, and leaves no text to hold to it".to_owned();
             return Err(GenerateError::Unsupported { param: names.constraint, reason });
         }
-        let special =
-            |mark: &str| lease.tokenizer.token_to_id(mark).filter(|&id| lease.tokenizer.is_special(id));
+        let special = |mark: &str| special(&lease.tokenizer, mark);
         let calls = format.call_grammar(&tools, &request.tools, &special, answer.flatten().as_deref());
         let Some(calls) = calls else { return Ok(alone) };
         check_parts(request, &tools)?;
         // An answer that must be calls has no other form.
-        let mut parts: Vec<(String, Language)> =
-            alone.filter(|_| !must_call).map(|alone| (alone.param, alone.language)).into_iter().collect();
-        let by_itself = ToolUse { choice: ToolChoice::Required(Vec::new()), ..ToolUse::default() };
-        for (number, tool) in offered(request, &tools) {
-            let calls = format.call_grammar(std::slice::from_ref(tool), &by_itself, &special, None);
-            parts.extend(calls.map(|calls| (names.schema_of(number), Language::Calls(calls))));
-        }
-        let param = match &parts[..] {
-            [(only, _)] => only.clone(),
+        let own = alone.filter(|_| !must_call).map(|alone| (alone.param, alone.language));
+        let params: Vec<String> =
+            offered(request, &tools).map(|(number, _)| names.schema_of(number)).collect();
+        let param = match (&own, &params[..]) {
+            (None, [only]) => only.clone(),
             _ => names.tools.to_owned(),
         };
-        Ok(Some(Self { language: Language::Lark(calls), param, parts }))
+        let offered = params.into_iter().zip(tools).collect();
+        let functions = Functions { format, tokenizer: lease.tokenizer.clone(), offered };
+        let parts = Parts { own, functions: Some(functions) };
+        let form = Self { language: Language::Lark(calls), param, parts };
+        match grammar::check(&form.language) {
+            Ok(()) => Ok(Some(form)),
+            Err(error) => Err(form.refused(error, Instant::now() + PATIENCE, grammar::check)),
+        }
     }
 
     /// Makes what the engine follows. With `after`, the form holds for what comes after this text, and anything may come
@@ -98,21 +136,36 @@ impl Form {
 
     fn compile(self, grammars: &Grammars, after: Option<&str>) -> Result<Arc<Matcher>, GenerateError> {
         let until = Instant::now() + PATIENCE;
-        let error = match grammars.compile(&self.language, after) {
-            Ok(matcher) => return Ok(matcher),
-            Err(error) => error,
-        };
-        let is_the_models = matches!(error, GrammarError::Unsupported(_));
-        for (param, part) in self.parts.into_iter().filter(|_| !is_the_models) {
+        let compiled = grammars.compile(&self.language, after);
+        compiled.map_err(|error| self.refused(error, until, |part| grammars.try_out(part)))
+    }
+
+    /// Why the whole is refused: for what is wrong with a part by itself, if that is found until then, else for `error`.
+    fn refused(
+        self,
+        error: GrammarError,
+        until: Instant,
+        try_out: impl Fn(&Language) -> Result<(), GrammarError>,
+    ) -> GenerateError {
+        if matches!(error, GrammarError::Unsupported(_)) {
+            // It is the model's.
+            return GenerateError::Constraint { param: self.param, error };
+        }
+        for (param, part) in self.parts.each() {
             if Instant::now() > until {
                 break;
             }
-            if let Err(error) = grammars.try_out(&part) {
-                return Err(GenerateError::Constraint { param, error });
+            if let Err(error) = try_out(&part) {
+                return GenerateError::Constraint { param, error };
             }
         }
-        Err(GenerateError::Constraint { param: self.param, error })
+        GenerateError::Constraint { param: self.param, error }
     }
+}
+
+/// The id of a mark that is a special token.
+fn special(tokenizer: &Tokenizer, mark: &str) -> Option<u32> {
+    tokenizer.token_to_id(mark).filter(|&id| tokenizer.is_special(id))
 }
 
 /// The functions of a request that are offered, by their number in it.

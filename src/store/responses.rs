@@ -40,13 +40,16 @@ pub struct Reach {
     pub bytes: i64,
 }
 
-/// Adds an answer.
+/// Adds an answer. One of the same id and owner is replaced: a line of a batch may be answered again.
 ///
 /// # Errors
 /// [`StoreError`].
 pub async fn insert(tx: &mut Tx, row: &ResponseRow) -> Result<(), StoreError> {
     const SQL: &str = "INSERT INTO responses (id, owner, previous_id, status, created_at, expires_at, beat_at, \
-        bytes, body, input) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)";
+        bytes, body, input) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO UPDATE SET \
+        previous_id = excluded.previous_id, status = excluded.status, created_at = excluded.created_at, \
+        expires_at = excluded.expires_at, beat_at = excluded.beat_at, bytes = excluded.bytes, \
+        body = excluded.body, input = excluded.input WHERE responses.owner = excluded.owner";
     execute!(
         tx,
         sqlx::query(SQL)

@@ -30,7 +30,7 @@ pub struct Place {
     pub after: Option<(Timestamp, String)>,
 }
 
-/// Adds to a row of `responses` what only chats have.
+/// Adds to a row of `responses` what only chats have, or replaces it with the row.
 ///
 /// # Errors
 /// [`StoreError`].
@@ -40,7 +40,8 @@ pub async fn insert(
     model: &str,
     metadata: &JsonText<Map<String, Value>>,
 ) -> Result<(), StoreError> {
-    const SQL: &str = "INSERT INTO stored_chats (id, model, metadata) VALUES ($1, $2, $3)";
+    const SQL: &str = "INSERT INTO stored_chats (id, model, metadata) VALUES ($1, $2, $3) \
+        ON CONFLICT (id) DO UPDATE SET model = excluded.model, metadata = excluded.metadata";
     execute!(tx, sqlx::query(SQL).bind(id).bind(model).bind(metadata))?;
     Ok(())
 }

@@ -40,6 +40,9 @@ pub const PANICS: &str = "sconce_panics_total";
 /// Streams cut because their client did not read.
 pub const SLOW_CLIENTS: &str = "sconce_slow_clients_total";
 
+/// Answers that were to be kept and could not be, by their kind.
+pub const NOT_KEPT: &str = "sconce_answers_not_kept_total";
+
 /// Lines of batches that got their result, by what it is.
 pub const BATCH_LINES: &str = "sconce_batch_lines_total";
 
@@ -141,6 +144,7 @@ const METRICS: &[Metric] = &[
     seconds(HTTP_DURATION, HTTP_SECONDS, "Time to the head of an HTTP answer, by route."),
     counter(PANICS, "Handlers that panicked."),
     counter(SLOW_CLIENTS, "Streams cut because their client did not read."),
+    counter(NOT_KEPT, "Answers that were to be kept and could not be, by kind."),
     counter(BATCH_LINES, "Lines of batches that got their result."),
     gauge(WAITING, "Requests waiting, over all models."),
     gauge(RUNNING, "Sequences running, over all models."),

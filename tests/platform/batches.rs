@@ -107,6 +107,18 @@ fn usage_of(answers: &[Value]) -> Value {
         "output_tokens_details": {"reasoning_tokens": thoughts}, "total_tokens": input + output})
 }
 
+/// Checks that what a batch says that it used is what is written of it, where nothing else is.
+async fn is_in_the_ledger(app: &TestApp, usage: &Value) {
+    for (column, told) in [
+        ("prompt_tokens", &usage["input_tokens"]),
+        ("cached_tokens", &usage["input_tokens_details"]["cached_tokens"]),
+        ("completion_tokens", &usage["output_tokens"]),
+    ] {
+        let sum = format!("SELECT CAST(SUM({column}) AS BIGINT) FROM usage_records");
+        assert_eq!(told, &json!(rig::number(app, &sum).await), "{column}: {usage}");
+    }
+}
+
 /// So many requests with long answers.
 fn long(count: usize) -> String {
     let body = with(with(chat("hi"), "max_tokens", 200), "ignore_eos", true);
@@ -285,6 +297,7 @@ async fn a_cancelled_batch_keeps_what_is_done() {
         (client.lines(&batch, "output_file_id").await, client.lines(&batch, "error_file_id").await);
     assert_eq!(batch["request_counts"]["completed"], output.len());
     assert!(!output.is_empty() && errors.len() > 1, "{batch}");
+    is_in_the_ledger(&app, &batch["usage"]).await;
     assert!(
         errors.iter().all(|line| line["error"]["code"] == "batch_cancelled" && line["response"].is_null())
     );
@@ -306,6 +319,7 @@ async fn what_a_cancelled_batch_is_doing_stops_and_is_paid_for() {
     assert_eq!((&batch["status"], &batch["request_counts"]["completed"]), (&json!("cancelled"), &json!(0)));
     let errors = client.lines(&batch, "error_file_id").await;
     assert_eq!((errors.len(), &errors[0]["error"]["code"]), (1, &json!("batch_cancelled")));
+    is_in_the_ledger(&app, &batch["usage"]).await;
     let stats = app.engine_is(|stats| stats.running == 0).await;
     let row = "SELECT completion_tokens FROM usage_records WHERE outcome = 'cancelled'";
     let paid = crate::rig::number(&app, row).await;
@@ -442,4 +456,40 @@ async fn what_changes_files_and_batches_writes_one_row_each() {
     let deleted = app.client.delete(path).headers(bearer(KEY)).send().await.expect("it answers");
     assert_eq!(deleted.status(), 200);
     assert_eq!(rows("file.delete").await, [unused["id"].clone()]);
+}
+
+/// As if the server had been killed between an answer that was kept and its line.
+#[tokio::test]
+async fn what_is_kept_of_a_line_that_is_answered_again_is_kept_once() {
+    let app = TestApp::start().await;
+    let client = Client::of(&app);
+    let stored = with(with(chat("one"), "store", true), "metadata", json!({"job": "a"}));
+    let response = json!({"model": CHAT, "input": "one", "temperature": 0, "max_output_tokens": 4});
+    for (endpoint, body) in [(URL, stored), ("/v1/responses", response)] {
+        let content = [line("1", endpoint, &body), line("2", endpoint, &body)].join("\n");
+        let batch = client.begin(endpoint, content.as_bytes()).await;
+        let id = batch["id"].as_str().expect("an id");
+        // Its lines are not taken away when it is over.
+        rig::execute(&app, &format!("UPDATE batches SET is_swept = TRUE WHERE id = '{id}'")).await;
+        let first = client.done(&batch).await;
+        assert_eq!(first["request_counts"]["completed"], 2, "{first}");
+        let kept = "SELECT COUNT(*) FROM responses";
+        let before = rig::number(&app, kept).await;
+        let lines = format!("UPDATE batch_lines SET status = NULL, output = NULL WHERE batch_id = '{id}'");
+        rig::execute(&app, &lines).await;
+        let again = "status = 'in_progress', ending = NULL, completed = 0, completed_at = NULL, finalizing_at = NULL, \
+            output_file_id = NULL, holder = NULL, held_until = NULL";
+        rig::execute(&app, &format!("UPDATE batches SET {again} WHERE id = '{id}'")).await;
+        let second = client.done(&first).await;
+        assert_eq!(second["request_counts"]["completed"], 2, "{second}");
+        assert_eq!(rig::number(&app, kept).await, before, "{endpoint}");
+        for line in client.lines(&second, "output_file_id").await {
+            let body = &line["response"]["body"];
+            let path = format!("{endpoint}/{}", body["id"].as_str().expect("an id"));
+            let (status, shown) = client.get(&path).await;
+            let shown: Value = serde_json::from_str(&shown).expect("it is JSON");
+            assert_eq!((status, &shown["usage"]), (200, &body["usage"]));
+        }
+    }
+    assert_eq!(rig::number(&app, "SELECT COUNT(*) FROM stored_chats").await, 2);
 }

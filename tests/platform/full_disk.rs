@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{AssertSqlSafe, ConnectOptions, SqliteConnection};
 
-use crate::app::{CHAT, TestApp, chat, with};
+use crate::app::{CHAT, OWNER, OWNER_PASSWORD, TestApp, chat, with};
 use crate::form::{is_over, line, read_lines, with_form};
 
 /// The largest that the database may become.
@@ -95,6 +95,14 @@ async fn is_full(response: Response) -> String {
     body["error"]["message"].as_str().expect("a text").to_owned()
 }
 
+/// Checks that it was done, or that it is the error of the catalogue, whichever family of URLs it is of.
+async fn is_done_or_full(response: Response) {
+    let (status, code) = (response.status(), response.headers().get("x-error-code").cloned());
+    let text = response.text().await.expect("it is text");
+    let is_full = status == 507 && code.is_some_and(|code| code == "50701");
+    assert!(status.is_success() || is_full, "{status}: {text}");
+}
+
 /// An answer that takes several pages.
 fn large() -> Value {
     let notes: serde_json::Map<_, _> =
@@ -112,6 +120,9 @@ async fn a_full_disk_is_said_and_survived() {
     let body = with(with(chat("hi"), "max_tokens", 200), "ignore_eos", true);
     let content: String = (0..LINES).map(|number| line(&number.to_string(), CHATS, &body) + "\n").collect();
     let input: Value = upload(&app, content.as_bytes(), "en").await.json().await.expect("it is JSON");
+    let spare: Value = upload(&app, b"{}", "en").await.json().await.expect("it is JSON");
+    let earlier = app.ask("/v1/responses", &large()).await;
+    let earlier_path = format!("/v1/responses/{}", earlier["id"].as_str().expect("an id"));
     let new = json!({"input_file_id": input["id"], "endpoint": CHATS, "completion_window": "24h"});
     let batch = app.ask("/v1/batches", &new).await;
     let path = format!("/v1/batches/{}", batch["id"].as_str().expect("an id"));
@@ -134,13 +145,29 @@ async fn a_full_disk_is_said_and_survived() {
         let said = is_full(upload(&app, &vec![b'x'; bytes], "zh").await).await;
         assert!(said.contains("磁盘"), "{said}");
     }
-    assert_eq!(files(&app).await, [input["id"].clone()], "nothing is seen that is half there");
+    let there = [input["id"].clone(), spare["id"].clone()];
+    assert_eq!(files(&app).await, there, "nothing is seen that is half there");
     is_full(app.post("/v1/responses", &with(large(), "background", true)).await).await;
     // What was made is given, and says that it was not kept.
     let given = app.ask("/v1/responses", &large()).await;
     assert_eq!((&given["status"], &given["store"]), (&json!("incomplete"), &json!(false)), "{given}");
     let gone = format!("/v1/responses/{}", given["id"].as_str().expect("an id"));
     assert_eq!(app.get(&gone).send().await.expect("it answers").status(), 404);
+    // A chat has no member to say so: it is counted.
+    let notes = large()["metadata"].clone();
+    let given = app.ask(CHATS, &with(with(chat("one"), "store", true), "metadata", notes)).await;
+    let gone = format!("{CHATS}/{}", given["id"].as_str().expect("an id"));
+    assert_eq!(app.get(&gone).send().await.expect("it answers").status(), 404);
+    let page = app.get("/metrics").send().await.expect("it answers").text().await.expect("it is text");
+    assert!(page.contains("sconce_answers_not_kept_total{kind=\"chat\"}"), "{page}");
+    // Who comes to make room, and what makes it: done, or refused by the same error.
+    let credentials = json!({"username": OWNER, "password": OWNER_PASSWORD});
+    is_done_or_full(app.post("/api/v1/auth/login", &credentials).await).await;
+    let file = format!("/v1/files/{}", spare["id"].as_str().expect("an id"));
+    for path in [earlier_path.as_str(), &file] {
+        let answer = app.client.delete(format!("{}{path}", app.url)).send().await.expect("it answers");
+        is_done_or_full(answer).await;
+    }
     // What needs no room goes on.
     app.ask(CHATS, &chat("one")).await;
     let read = app.get(&format!("/v1/files/{}/content", input["id"].as_str().expect("an id"))).send().await;

@@ -21,6 +21,7 @@ mod metering;
 mod models;
 mod own_account;
 mod permissions;
+mod references;
 mod refusals;
 mod responses;
 mod revocation;

@@ -26,13 +26,17 @@ pub(super) fn factory(environment: &TokEnv) -> Result<ParserFactory, GrammarErro
     Ok(factory)
 }
 
-/// Compiles a language that is within the limits.
+/// Compiles a language that is within the limits. The outer error says nothing of the language: another time it may be
+/// otherwise.
 pub(super) fn compile(
     factory: &ParserFactory,
     language: &Language,
     after: Option<&str>,
-) -> Result<Matcher, GrammarError> {
-    let grammar = preceded(grammar(language)?, after);
+) -> Result<Result<Matcher, GrammarError>, GrammarError> {
+    let grammar = match grammar(language) {
+        Ok(grammar) => preceded(grammar, after),
+        Err(refused) => return Ok(Err(refused)),
+    };
     let name = name(language);
     let compile = || match factory.create_parser(grammar) {
         Ok(parser) => Matcher::new(parser).and_then(|matcher| begun(name, matcher)),
@@ -43,7 +47,8 @@ pub(super) fn compile(
         let running = thread.spawn_scoped(scope, compile);
         let running =
             running.map_err(|error| GrammarError::TooMuch(format!("no thread for {name}: {error}")))?;
-        running.join().unwrap_or_else(|_| Err(GrammarError::Invalid(format!("{name} cannot be compiled"))))
+        // What it fell over need not be the language.
+        running.join().map_err(|_| GrammarError::Invalid(format!("{name} cannot be compiled")))
     })
 }
 
@@ -65,7 +70,7 @@ fn begun(name: &'static str, mut matcher: Matcher) -> Result<Matcher, GrammarErr
     };
     match walk() {
         Ok(()) => Ok(matcher),
-        Err(error) => Err(GrammarError::from_matcher(name, &error)),
+        Err(error) => Err(GrammarError::from_matcher(name, error)),
     }
 }
 
@@ -79,7 +84,7 @@ fn step(matcher: &mut Matcher) -> Result<bool, MatcherError> {
     match allowed.first() {
         Some(token) => matcher.consume(token).map(|()| true),
         None if allowed.may_end => Ok(false),
-        None => Err(MatcherError::dead_end()),
+        None => Err(MatcherError::DeadEnd),
     }
 }
 

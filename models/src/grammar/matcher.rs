@@ -6,48 +6,56 @@ use llguidance::toktrie::SimpleVob;
 
 use super::GrammarError;
 
-/// The grammar became too complex for what has been said, or fell over.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct MatcherError(String);
+/// Why an answer cannot be followed any further.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum MatcherError {
+    /// The grammar became too complex for what has been said; how, in words.
+    #[error("{0}: it is too complex")]
+    TooMuch(&'static str),
+    /// The grammar lets nothing through here.
+    #[error("it admits no answer here: a rule or a `$ref` leads back to itself, or parts exclude each other")]
+    NoAnswer,
+    /// The answer is not whole, and no token can follow.
+    #[error("the answer cannot be completed: the grammar has a dead end here")]
+    DeadEnd,
+    /// The matcher fell over.
+    #[error("the grammar's state is lost")]
+    Lost,
+    /// Something else, which is not shown: it may quote the grammar.
+    #[error("the grammar cannot be followed any further")]
+    Unknown,
+}
 
-/// What llguidance says, a part of it, and what that means to whoever sent the grammar.
-const MEANINGS: [(&str, &str); 6] = [
-    ("current row has", "too many alternatives are open at one place: it is too complex"),
-    ("too many items", "too many alternatives are open at one place: it is too complex"),
-    ("fuel", "a step takes too much work: it is too complex"),
-    ("too many expressions", "a step takes too much work: it is too complex"),
-    ("states", "it has too many states: it is too complex"),
-    (
-        "noextensionbias",
-        "it admits no answer here: a rule or a `$ref` leads back to itself, or parts exclude each other",
-    ),
+const ALTERNATIVES: MatcherError = MatcherError::TooMuch("too many alternatives are open at one place");
+const WORK: MatcherError = MatcherError::TooMuch("a step takes too much work");
+const STATES: MatcherError = MatcherError::TooMuch("it has too many states");
+
+/// What llguidance says, a part of it in small letters, and what that means to whoever sent the grammar.
+const MEANINGS: [(&str, MatcherError); 6] = [
+    ("current row has", ALTERNATIVES),
+    ("too many items", ALTERNATIVES),
+    ("fuel", WORK),
+    ("too many expressions", WORK),
+    ("states", STATES),
+    ("noextensionbias", MatcherError::NoAnswer),
 ];
 
 impl MatcherError {
-    /// What llguidance said; what is not known is not shown, it may quote the grammar.
+    /// What llguidance said. It keeps the reason for which it stopped to itself once it failed, so that its words, which no
+    /// other place reads, are all there is to tell by.
     fn of(error: &str) -> Self {
         let lower = error.to_lowercase();
         let meaning = MEANINGS.iter().find(|(said, _)| lower.contains(said));
-        Self(meaning.map_or("the grammar cannot be followed any further", |(_, meaning)| meaning).to_owned())
+        meaning.map_or(Self::Unknown, |(_, meaning)| *meaning)
     }
 
     /// Whether it is too much, and not wrong.
-    pub(super) fn is_too_much(&self) -> bool {
-        self.0.contains("too complex")
-    }
-
-    /// The matcher fell over.
-    pub fn broken() -> Self {
-        Self("the grammar's state is lost".to_owned())
-    }
-
-    /// The answer is not whole, and no token can follow.
-    pub fn dead_end() -> Self {
-        Self("the answer cannot be completed: the grammar has a dead end here".to_owned())
+    pub(super) fn is_too_much(self) -> bool {
+        matches!(self, Self::TooMuch(_))
     }
 }
 
+/// The tokens that may come next.
 /// The tokens that may come next.
 #[derive(Debug, Clone)]
 pub struct Allowed {
@@ -186,5 +194,26 @@ impl Clone for Matcher {
 impl std::fmt::Debug for Matcher {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter.debug_struct("Matcher").field("is_complete", &self.is_complete()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_said_of_a_grammar_is_told_by_its_kind() {
+        for (said, kind, is_too_much) in [
+            ("Parser Error: Current row has 2000 items; max is 1000", ALTERNATIVES, true),
+            ("lexer error: too many expressions constructed\n<non-verbose/>", WORK, true),
+            ("lexer error: too many states: 9 >= 9", STATES, true),
+            ("NoExtensionBias", MatcherError::NoAnswer, false),
+            // Of a text that is quoted nothing is to be concluded.
+            ("prefix mismatch: applying \"it is too complex\"", MatcherError::Unknown, false),
+        ] {
+            let error = MatcherError::of(said);
+            assert_eq!((error, error.is_too_much()), (kind, is_too_much), "{said}");
+        }
+        assert_eq!(STATES.to_string(), "it has too many states: it is too complex");
     }
 }

@@ -25,7 +25,7 @@ const TOO_MUCH: [&str; 8] =
 
 impl GrammarError {
     /// What came of a language's first step.
-    pub(super) fn from_matcher(what: &str, error: &MatcherError) -> Self {
+    pub(super) fn from_matcher(what: &str, error: MatcherError) -> Self {
         let text = error.to_string();
         match error.is_too_much() {
             true => Self::TooMuch(format!("{what} cannot be used: {text}")),

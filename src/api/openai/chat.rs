@@ -16,7 +16,7 @@ use crate::api::openai::fields::{Fields, ParameterError, string};
 use crate::api::openai::sampling::{AnswerOptions, StreamOptions, end_user};
 use crate::api::openai::tools::{self, Tools};
 use crate::api::openai::types::Head;
-use crate::api::openai::{error_event, messages, schema, service_tier};
+use crate::api::openai::{error_event, messages, metadata, schema, service_tier};
 use crate::auth::ModelUser;
 use crate::generate::{Effort, GenerateRequest, Prompt, Reasoning, ToolChoice, Verbosity};
 use crate::http::metered::Metered;
@@ -38,11 +38,6 @@ const REFUSED: &[(&str, &str)] = &[
 
 /// Accepted, and without effect: a hint at what is cached anyway.
 const WITHOUT_EFFECT: &[&str] = &["prompt_cache_key"];
-
-/// Most notes of a request, longest name and longest text of one, as OpenAI has it.
-const MAX_NOTES: usize = 16;
-const MAX_NOTE_NAME: usize = 64;
-const MAX_NOTE: usize = 512;
 
 /// A request, read and checked.
 #[derive(Debug, PartialEq)]
@@ -83,7 +78,8 @@ pub async fn create(
 ) -> Result<Response, OpenAiError> {
     let request = ChatRequest::read(body)?;
     let stream = request.stream;
-    let (generation, writer, keeping) = begin(&app, &user, &app.models(&user), request).await?;
+    let id = inference::id("chatcmpl");
+    let (generation, writer, keeping) = begin(&app, &user, &app.models(&user), id, request).await?;
     match keeping {
         None if stream.stream => Ok(inference::events(&app, generation, writer, error_event).await?),
         Some(keeping) if stream.stream => {
@@ -95,7 +91,7 @@ pub async fn create(
     }
 }
 
-/// The same for a line of a batch.
+/// The same for a line of a batch, of this name.
 ///
 /// # Errors
 /// As [`create`], and for a stream.
@@ -103,11 +99,12 @@ pub async fn whole(
     app: &AppState,
     user: &ModelUser,
     models: &Models<'_>,
+    name: &str,
     body: Value,
 ) -> Result<Value, ApiError> {
     let request = ChatRequest::read(body)?;
     request.stream.refuse()?;
-    let (generation, writer, keeping) = begin(app, user, models, request).await?;
+    let (generation, writer, keeping) = begin(app, user, models, format!("chatcmpl-{name}"), request).await?;
     made(generation, &writer, keeping).await
 }
 
@@ -124,6 +121,7 @@ async fn begin(
     app: &AppState,
     user: &ModelUser,
     models: &Models<'_>,
+    id: String,
     request: ChatRequest,
 ) -> Result<(Metered, ChatWriter, Option<Keeping>), ApiError> {
     let ChatRequest { generate, stream, legacy, store } = request;
@@ -133,7 +131,7 @@ async fn begin(
     let must_call = matches!(generate.tools.choice, ToolChoice::Required(_));
     let tier = service_tier::used(generate.priority, models);
     let generation = inference::start(app, models, vec![generate], ENDPOINT).await?;
-    let mut head = Head::new("chatcmpl", object, model, generation.fingerprint());
+    let mut head = Head::new(id, object, model, generation.fingerprint());
     head.service_tier = Some(tier);
     let writer = ChatWriter { head, logprobs, include_usage: stream.include_usage, legacy, must_call };
     Ok((generation, writer, keeping))
@@ -180,8 +178,8 @@ impl ChatRequest {
         let reasoning = reasoning(&mut fields)?;
         let verbosity = verbosity(&mut fields)?;
         let prediction = prediction(&mut fields, options.choices)?;
-        let (metadata, safety_identifier) =
-            (metadata(&mut fields)?, end_user(&mut fields, "safety_identifier")?);
+        let metadata = metadata::take(&mut fields)?.unwrap_or_default();
+        let safety_identifier = end_user(&mut fields, "safety_identifier")?;
         options.end_user = safety_identifier.or(options.end_user);
         let priority = service_tier::take(&mut fields)?;
         let store = if fields.boolean("store")? == Some(true) { asked } else { None };
@@ -215,26 +213,6 @@ fn prompt(fields: &mut Fields) -> Result<Prompt, ParameterError> {
         add_generation_prompt: header.unwrap_or(true),
         continue_final_message,
     })
-}
-
-/// What the caller notes of the request.
-fn metadata(fields: &mut Fields) -> Result<Map<String, Value>, ParameterError> {
-    let Some(notes) = fields.object("metadata")? else { return Ok(Map::new()) };
-    let notes = notes.into_members();
-    let fits = |(name, note): (&String, &Value)| {
-        name.chars().count() <= MAX_NOTE_NAME
-            && note.as_str().is_some_and(|note| note.chars().count() <= MAX_NOTE)
-    };
-    match notes.len() <= MAX_NOTES && notes.iter().all(fits) {
-        true => Ok(notes),
-        false => {
-            let reason = format!(
-                "must be an object of {MAX_NOTES} texts at most, of {MAX_NOTE} characters each, with names of \
-                 {MAX_NOTE_NAME} characters"
-            );
-            Err(ParameterError::invalid("metadata", reason))
-        }
-    }
 }
 
 /// How much the model is to think.

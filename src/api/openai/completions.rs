@@ -115,7 +115,7 @@ async fn begin(
     let CompletionRequest { generate, stream, show } = request;
     let model = generate.first().map(|first| first.model.clone()).unwrap_or_default();
     let generation = inference::start(app, models, generate, ENDPOINT).await?;
-    let head = Head::new("cmpl", "text_completion", model, generation.fingerprint());
+    let head = Head::new(inference::id("cmpl"), "text_completion", model, generation.fingerprint());
     Ok((generation, TextWriter::new(head, show, stream.include_usage)))
 }
 

@@ -11,7 +11,8 @@ use crate::http::{ApiError, AppState};
 /// The URLs whose requests may stand in a batch.
 pub const ENDPOINTS: [&str; 4] = [chat::PATH, responses::PATH, completions::PATH, embeddings::PATH];
 
-/// Answers a request that is for one of [`ENDPOINTS`].
+/// Answers a request that is for one of [`ENDPOINTS`]. By its `name`, which no other line has, is kept what is to be kept
+/// of the answer, so that a line that is answered again has it once.
 ///
 /// # Errors
 /// What its URL would answer in its place.
@@ -20,11 +21,12 @@ pub async fn answer(
     user: &ModelUser,
     models: &Models<'_>,
     endpoint: &str,
+    name: &str,
     body: Value,
 ) -> Result<Value, ApiError> {
     match endpoint {
-        chat::PATH => chat::whole(app, user, models, body).await,
-        responses::PATH => responses::whole(app, user, models, body).await,
+        chat::PATH => chat::whole(app, user, models, name, body).await,
+        responses::PATH => responses::whole(app, user, models, name, body).await,
         completions::PATH => completions::whole(app, models, body).await,
         embeddings::PATH => embeddings::whole(app, models, body).await,
         _ => Err(ApiError::of(Code::NotFound)),

@@ -10,6 +10,7 @@ pub(in crate::api) mod fields;
 pub mod files;
 pub mod line;
 mod messages;
+mod metadata;
 pub mod models;
 pub mod rerank;
 pub mod responses;

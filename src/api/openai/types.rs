@@ -116,9 +116,9 @@ pub struct Head {
 
 impl Head {
     /// That of an answer that begins now.
-    pub fn new(prefix: &str, object: &'static str, model: String, fingerprint: &str) -> Self {
+    pub fn new(id: String, object: &'static str, model: String, fingerprint: &str) -> Self {
         Self {
-            id: inference::id(prefix),
+            id,
             object,
             created: inference::now(),
             model,

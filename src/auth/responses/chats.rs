@@ -69,7 +69,7 @@ impl ChatList {
 }
 
 impl OwnResponses {
-    /// Keeps a chat.
+    /// Keeps a chat, in place of theirs of the same id if there is one.
     ///
     /// # Errors
     /// [`AuthError::Invalid`] for one that is too large; [`AuthError::Store`].

@@ -112,7 +112,7 @@ impl Scheduler {
         while let Some(group) =
             self.running.iter().chain(&self.waiting).find(|s| self.is_away(s)).map(|s| s.group)
         {
-            let reason = MatcherError::broken().to_string();
+            let reason = MatcherError::Lost.to_string();
             self.refuse_group(group, EngineError::Grammar { reason });
         }
     }
@@ -185,7 +185,7 @@ impl Saying<'_> {
         let next = match (thought_over, &mut sequence.guide) {
             (Some(limit), _) => Next::Only(limit.end),
             (None, Some(guide)) => guide.next(&request.stop_token_ids, too_short)?,
-            (None, None) if self.group.is_guided => return Err(MatcherError::broken().into()),
+            (None, None) if self.group.is_guided => return Err(MatcherError::Lost.into()),
             (None, None) => Next::Any,
         };
         if matches!(next, Next::End) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
+use metrics::counter;
 use serde_json::{Map, Value};
 
 use crate::api::inference::Writer;
@@ -13,6 +14,7 @@ use crate::auth::responses::{MOST_BYTES, OwnResponses};
 use crate::error::Code;
 use crate::generate::{CollectedAnswer, GenerateRequest, GenerationEvent};
 use crate::http::{ApiError, AppState, RequestContext};
+use crate::telemetry::metrics::NOT_KEPT;
 
 /// What of the question is shown with the answer: its name there, and in the question.
 const SHOWN: [(&str, &str); 9] = [
@@ -101,6 +103,8 @@ impl Keeping {
             retention: self.retention,
         };
         if let Err(error) = self.chats.keep_chat(new).await {
+            // A chat has no member to say so, as an answer of `/v1/responses` has: it is not found, and it is counted.
+            counter!(NOT_KEPT, "kind" => "chat").increment(1);
             tracing::warn!(id = text("id"), %error, "a chat cannot be kept; it is given all the same");
         }
     }

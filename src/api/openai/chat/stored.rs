@@ -7,11 +7,10 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use utoipa::IntoParams;
 
-use crate::api::openai::chat::metadata;
 use crate::api::openai::fields::{Fields, ParameterError};
 use crate::api::openai::files::listed;
 use crate::api::openai::responses::{ItemOrder, page, page_length};
-use crate::api::openai::schema;
+use crate::api::openai::{metadata, schema};
 use crate::auth::ModelUser;
 use crate::auth::responses::chats::ChatList;
 use crate::http::{ApiError, AppState, Granted, JsonBody, OpenAiError, Path, Query};
@@ -122,7 +121,7 @@ fn notes(body: Value) -> Result<Map<String, Value>, ParameterError> {
     if !is_there {
         fields.required("metadata")?;
     }
-    let notes = metadata(&mut fields)?;
+    let notes = metadata::take(&mut fields)?.unwrap_or_default();
     fields.finish()?;
     Ok(notes)
 }

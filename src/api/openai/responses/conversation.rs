@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use serde_json::{Map, Value, json};
 
 use crate::api::openai::fields::ParameterError;
-use crate::api::openai::responses::item::{Item, ItemKind, Role};
+use crate::api::openai::responses::item::{Given, Item, ItemKind, Role};
 
 /// How it stands with a call.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -62,14 +62,14 @@ pub fn check_calls(items: &[Item], last: usize) -> Result<(), ParameterError> {
     }
 }
 
-/// Refuses an id that two items have: a page could not go on from it.
+/// Refuses an id that two items have, or refer to: a page could not go on from it.
 ///
 /// # Errors
 /// Names the second of them.
-pub fn check_ids(items: &[Item]) -> Result<(), ParameterError> {
+pub fn check_ids(items: &[Given]) -> Result<(), ParameterError> {
     let mut known = HashSet::new();
     for (number, item) in items.iter().enumerate() {
-        if let Some(id) = &item.id
+        if let Some(id) = item.id()
             && !known.insert(id)
         {
             let reason = format!("stands twice: Duplicate item found with id {id}.");
@@ -175,17 +175,14 @@ impl Conversation {
 mod tests {
     use super::*;
     use crate::api::openai::responses::item::read_input;
+    use crate::api::openai::responses::item::tests::items;
     use crate::error::Failure;
-
-    fn items(value: Value) -> Vec<Item> {
-        read_input(value).expect("they are items")
-    }
 
     #[test]
     fn a_text_is_what_the_user_says() {
         let read = items(json!("Hello"));
         assert_eq!(messages(None, &read), [json!({"role": "user", "content": "Hello"})]);
-        assert!(read[0].to_json()["id"].as_str().is_some_and(|id| id.starts_with("msg_")));
+        assert!(read[0].to_json("resp_1f", 2)["id"] == "msg_1f0002");
     }
 
     #[test]
@@ -269,8 +266,12 @@ mod tests {
     #[test]
     fn an_id_is_one_items() {
         let said = |id: Value| json!({"role": "user", "content": "x", "id": id});
-        let read = items(json!([said(json!("a")), said(Value::Null), said(Value::Null), said(json!("a"))]));
-        assert_eq!(check_ids(&read).expect_err("it stands twice").param(), Some("input[3].id"));
-        assert_eq!(check_ids(&read[1..]), Ok(()));
+        let again = json!({"type": "item_reference", "id": "a"});
+        for last in [said(json!("a")), again] {
+            let read = read_input(json!([said(json!("a")), said(Value::Null), said(Value::Null), last]));
+            let read = read.expect("they are items");
+            assert_eq!(check_ids(&read).expect_err("it stands twice").param(), Some("input[3].id"));
+            assert_eq!(check_ids(&read[1..]), Ok(()));
+        }
     }
 }

@@ -4,9 +4,9 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
-use uuid::Uuid;
 
 use crate::api::openai::fields::{Fields, ParameterError, kind, string};
+use crate::api::openai::responses::item_id::item_id;
 
 /// Most items of one request.
 pub const MAX_ITEMS: usize = 10_000;
@@ -18,6 +18,15 @@ const LONGEST_ID: usize = 128;
 
 /// What begins the thoughts that a client carries from answer to answer without looking at them.
 const CARRIED: &str = "sconce1.";
+
+/// What a client sends for an item.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Given {
+    /// The item itself.
+    Item(Item),
+    /// The id of one that was kept.
+    Reference(String),
+}
 
 /// An item: what somebody said, thought, called, or found.
 #[derive(Debug, Clone, PartialEq)]
@@ -111,24 +120,22 @@ impl Role {
     }
 }
 
-/// A fresh id of an item.
-pub fn item_id(prefix: &str) -> String {
-    format!("{prefix}_{}", Uuid::now_v7().simple())
-}
-
 /// Thoughts as a client carries them that is not to look at them.
 pub fn carried(thought: &str) -> String {
     format!("{CARRIED}{}", STANDARD.encode(thought))
 }
 
-/// Reads `input`: a text, or items.
+/// Reads `input`: a text, or items and references to some.
 ///
 /// # Errors
 /// For what is none, and for items of tools that are not here.
-pub fn read_input(value: Value) -> Result<Vec<Item>, ParameterError> {
+pub fn read_input(value: Value) -> Result<Vec<Given>, ParameterError> {
     match value {
-        Value::String(text) => Ok(vec![Item::said(Role::User, text)]),
-        Value::Array(items) if (1..=MAX_ITEMS).contains(&items.len()) => read(items, "input"),
+        Value::String(text) => Ok(vec![Given::Item(Item::said(Role::User, text))]),
+        Value::Array(items) if (1..=MAX_ITEMS).contains(&items.len()) => {
+            let numbered = items.into_iter().enumerate();
+            numbered.map(|(number, value)| Given::read(value, format!("input[{number}]"))).collect()
+        }
         Value::Array(items) => {
             let reason = format!("must have 1 to {MAX_ITEMS} items, not {}", items.len());
             Err(ParameterError::invalid("input", reason))
@@ -147,6 +154,46 @@ pub fn read_input(value: Value) -> Result<Vec<Item>, ParameterError> {
 pub fn read(items: Vec<Value>, path: &str) -> Result<Vec<Item>, ParameterError> {
     let numbered = items.into_iter().enumerate();
     numbered.map(|(number, value)| Item::read(value, format!("{path}[{number}]"))).collect()
+}
+
+impl Given {
+    fn read(value: Value, path: String) -> Result<Self, ParameterError> {
+        if !is_reference(&value) {
+            return Item::read(value, path).map(Self::Item);
+        }
+        let mut fields = Fields::of(value, path)?;
+        fields.string("type")?;
+        let id = required_short(&mut fields, "id")?;
+        fields.finish()?;
+        Ok(Self::Reference(id))
+    }
+
+    /// The id that it has, or refers to.
+    pub fn id(&self) -> Option<&str> {
+        match self {
+            Self::Item(item) => item.id.as_deref(),
+            Self::Reference(id) => Some(id),
+        }
+    }
+
+    /// The id that it refers to.
+    pub fn reference(&self) -> Option<&str> {
+        match self {
+            Self::Item(_) => None,
+            Self::Reference(id) => Some(id),
+        }
+    }
+}
+
+/// An id alone is a reference, too.
+fn is_reference(value: &Value) -> bool {
+    match &value["type"] {
+        Value::Null => value.as_object().is_some_and(|members| {
+            let has_more = members.keys().any(|name| name != "id" && name != "type");
+            !has_more && members.get("id").is_some_and(Value::is_string)
+        }),
+        named => named == "item_reference",
+    }
 }
 
 impl Item {
@@ -180,10 +227,10 @@ impl Item {
         Ok(Self { id, is_incomplete, kind })
     }
 
-    /// As it is stored, and shown to whoever asks for the items.
-    pub fn to_json(&self) -> Value {
+    /// As it is stored with a response, where it has this number, and shown to whoever asks for its items.
+    pub fn to_json(&self, response: &str, number: usize) -> Value {
         let status = if self.is_incomplete { "incomplete" } else { "completed" };
-        let id = self.id.clone().unwrap_or_else(|| item_id(self.kind.prefix()));
+        let id = self.id.clone().unwrap_or_else(|| item_id(self.kind.prefix(), response, number));
         match &self.kind {
             ItemKind::Message { role, texts } => {
                 let part = |text: &String| match role {
@@ -355,7 +402,7 @@ fn required_short(fields: &mut Fields, name: &'static str) -> Result<String, Par
 
 /// Items of tools that are not here, and what is no item.
 fn other_kind(fields: &Fields, named: &str) -> ParameterError {
-    const KNOWN: [&str; 24] = [
+    const KNOWN: [&str; 23] = [
         "additional_tools",
         "apply_patch_call",
         "apply_patch_call_output",
@@ -368,7 +415,6 @@ fn other_kind(fields: &Fields, named: &str) -> ParameterError {
         "custom_tool_call_output",
         "file_search_call",
         "image_generation_call",
-        "item_reference",
         "local_shell_call",
         "local_shell_call_output",
         "mcp_approval_request",
@@ -383,24 +429,58 @@ fn other_kind(fields: &Fields, named: &str) -> ParameterError {
     ];
     let named: String = named.chars().take(64).collect();
     let path = fields.path("type");
-    if named == "item_reference" {
-        return ParameterError::unsupported(path, "send the item itself, or `previous_response_id`");
-    }
     if KNOWN.contains(&named.as_str()) {
         let reason = format!("`{named}` is of a tool that is not here; functions can be called");
         return ParameterError::unsupported(path, reason);
     }
-    let reason = format!("must be message, reasoning, function_call or function_call_output, not `{named}`");
+    let reason = format!(
+        "must be message, reasoning, function_call, function_call_output or item_reference, not `{named}`"
+    );
     ParameterError::invalid(path, reason)
 }
 
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::error::{Code, Failure};
 
-    fn items(value: Value) -> Vec<Item> {
-        read_input(value).expect("they are items")
+    /// Items that are all there themselves.
+    pub fn items(value: Value) -> Vec<Item> {
+        let item = |given| match given {
+            Given::Item(item) => item,
+            Given::Reference(id) => panic!("{id} is but a reference"),
+        };
+        read_input(value).expect("they are items").into_iter().map(item).collect()
+    }
+
+    fn written(items: &[Item]) -> Vec<Value> {
+        items.iter().enumerate().map(|(number, item)| item.to_json("resp_1", number)).collect()
+    }
+
+    #[test]
+    fn what_refers_to_an_item_has_its_id_and_nothing_else() {
+        let read = |value: Value| read_input(json!([value]));
+        for reference in [
+            json!({"type": "item_reference", "id": "msg_1"}),
+            json!({"id": "msg_1"}),
+            json!({"type": null, "id": "msg_1"}),
+        ] {
+            assert_eq!(read(reference), Ok(vec![Given::Reference("msg_1".to_owned())]));
+        }
+        for (wrong, param, code) in [
+            (json!({"type": "item_reference"}), "input[0].id", Code::MissingParameter),
+            (json!({"type": "item_reference", "id": ""}), "input[0].id", Code::InvalidValue),
+            (
+                json!({"type": "item_reference", "id": "x", "role": "user"}),
+                "input[0].role",
+                Code::UnknownParameter,
+            ),
+            (json!({"id": null}), "input[0].role", Code::MissingParameter),
+            (json!({"id": "x", "content": "y"}), "input[0].role", Code::MissingParameter),
+        ] {
+            let error = read(wrong.clone()).expect_err("it is none");
+            assert_eq!((error.param(), error.code()), (Some(param), code), "{wrong}: {error}");
+        }
     }
 
     #[test]
@@ -413,9 +493,9 @@ mod tests {
             {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "arguments": "{", "status": "incomplete"},
             {"type": "function_call_output", "call_id": "c1", "output": "sun"},
         ]));
-        let written: Vec<Value> = read.iter().map(Item::to_json).collect();
-        let again = super::read(written.clone(), "input").expect("we wrote it");
-        assert_eq!(again.iter().map(Item::to_json).collect::<Vec<_>>(), written);
+        let shown = written(&read);
+        let again = super::read(shown.clone(), "input").expect("we wrote it");
+        assert_eq!(written(&again), shown);
         assert!(again.iter().zip(&read).all(|(again, read)| again.kind == read.kind));
         assert_eq!(read[4].id.as_deref(), Some("fc_1"));
         let thought = |item: &Item| match &item.kind {
@@ -444,7 +524,6 @@ mod tests {
                 Code::UnsupportedParameter,
             ),
             (json!([{"type": "web_search_call", "id": "x"}]), "input[0].type", Code::UnsupportedParameter),
-            (json!([{"type": "item_reference", "id": "x"}]), "input[0].type", Code::UnsupportedParameter),
             (json!([{"type": "nonsense"}]), "input[0].type", Code::InvalidValue),
             (
                 json!([{"type": "function_call", "name": "f", "arguments": "{}"}]),

@@ -3,12 +3,14 @@
 
 use std::time::Duration;
 
+use metrics::counter;
 use serde_json::Value;
 
 use crate::api::openai::responses::maker::Maker;
 use crate::auth::responses::{MOST_BYTES, NewResponse, OwnResponses};
 use crate::error::Code;
 use crate::http::ApiError;
+use crate::telemetry::metrics::NOT_KEPT;
 
 /// How often it is tried to write the end of an answer, and how long is waited in between.
 const TRIES: u32 = 5;
@@ -72,6 +74,7 @@ impl Keeping {
     /// Keeps what was made, if it can; else the answer says that it was not.
     pub async fn keep_made(&self, maker: &mut Maker) {
         if let Err(error) = self.keep(maker).await {
+            counter!(NOT_KEPT, "kind" => "response").increment(1);
             tracing::warn!(id = self.id, error = %error.message(), "an answer cannot be kept; it is given all the same");
             maker.is_not_kept();
         }

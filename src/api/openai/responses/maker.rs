@@ -8,7 +8,8 @@ use sconce_models::GenerationDefaults;
 use serde_json::{Map, Value, json};
 
 use crate::api::inference;
-use crate::api::openai::responses::item::{carried, item_id};
+use crate::api::openai::responses::item::carried;
+use crate::api::openai::responses::item_id::{FIRST_OF_ANSWER, item_id};
 use crate::api::openai::responses::request::{ResponseRequest, Thoughts};
 use crate::api::openai::types::ChatLogprobs;
 use crate::auth::responses::ResponseStatus;
@@ -258,7 +259,8 @@ impl Maker {
             Kind::Reasoning => "rs",
             Kind::Call { .. } => "fc",
         };
-        let open = Open { id: item_id(prefix), kind, text: String::new() };
+        let id = item_id(prefix, &self.id, FIRST_OF_ANSWER + self.output.len());
+        let open = Open { id, kind, text: String::new() };
         let item = self.shown(&open, "in_progress");
         let part = self.part(&open);
         self.open = Some(open);

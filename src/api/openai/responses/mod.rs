@@ -4,8 +4,10 @@
 mod conversation;
 mod included;
 mod item;
+mod item_id;
 mod keeping;
 mod maker;
+mod reference;
 pub(in crate::api::openai) mod request;
 mod run;
 mod tools;
@@ -55,7 +57,7 @@ pub async fn create(
 
 pub use run::PATH;
 
-/// The same for a line of a batch: whole, and kept as at its URL.
+/// The same for a line of a batch, of this name: whole, and kept as at its URL.
 ///
 /// # Errors
 /// As [`create`], and for a stream, or an answer in the background.
@@ -63,9 +65,10 @@ pub async fn whole(
     app: &AppState,
     user: &ModelUser,
     models: &Models<'_>,
+    name: &str,
     body: Value,
 ) -> Result<Value, ApiError> {
-    run::in_batch(app, user, models, ResponseRequest::read(body)?).await
+    run::in_batch(app, user, models, name, ResponseRequest::read(body)?).await
 }
 
 /// How a kept answer is to be shown.
@@ -248,7 +251,7 @@ pub async fn input_tokens(
     JsonBody(body): JsonBody,
 ) -> Result<Json<Value>, OpenAiError> {
     let question = Question::read(body)?;
-    let items = run::items(&app, &user, &question).await?;
+    let items = run::asked(&app, &user, &question).await?.items;
     let lease = app.models(&user).lease(&question.model).await?;
     let items = run::fitting(&app, &lease, &question, items, None).await?;
     let counted = app.generator().prompt_tokens(&lease, question.generate(&items)).await;

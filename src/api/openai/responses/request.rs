@@ -3,19 +3,16 @@
 use serde_json::{Map, Value, json};
 
 use crate::api::openai::fields::{Fields, ParameterError, kind, number, string};
+use crate::api::openai::metadata;
 use crate::api::openai::responses::conversation;
 use crate::api::openai::responses::included::Included;
-use crate::api::openai::responses::item::{self, Item};
+use crate::api::openai::responses::item::{self, Given, Item};
 use crate::api::openai::responses::tools::{Tools, is_name};
 use crate::api::openai::sampling::end_user;
 use crate::api::openai::service_tier;
 use crate::generate::{
     Attribution, Constraint, Effort, GenerateRequest, Names, Priority, Prompt, Reasoning, Sampling, Verbosity,
 };
-
-const MOST_METADATA: usize = 16;
-const LONGEST_METADATA_KEY: usize = 64;
-const LONGEST_METADATA_VALUE: usize = 512;
 
 /// Longest `safety_identifier` and `prompt_cache_key`, in characters.
 const LONGEST_SAFETY_IDENTIFIER: usize = 64;
@@ -71,7 +68,7 @@ pub struct Question {
     /// What the model is told first.
     pub instructions: Option<String>,
     /// What is new.
-    pub input: Vec<Item>,
+    pub input: Vec<Given>,
     /// The answer that this one goes on from.
     pub previous: Option<String>,
     /// Functions.
@@ -259,7 +256,7 @@ impl Echoed {
         echoed.put("max_tool_calls", question.tools.most_calls);
         echoed.put("reasoning", &question.shown.0);
         echoed.put("text", &question.shown.1);
-        echoed.put("metadata", metadata(fields)?);
+        echoed.put("metadata", metadata::take(fields)?.unwrap_or_default());
         echoed.put("user", end_user(fields, "user")?);
         let asking = end_user(fields, "safety_identifier")?;
         echoed.put("safety_identifier", within(asking, "safety_identifier", LONGEST_SAFETY_IDENTIFIER)?);
@@ -282,7 +279,7 @@ impl Echoed {
 }
 
 /// What is asked; where there is something to go on from that may be all.
-fn input(fields: &mut Fields, goes_on: bool) -> Result<Vec<Item>, ParameterError> {
+fn input(fields: &mut Fields, goes_on: bool) -> Result<Vec<Given>, ParameterError> {
     let is_empty = |value: &Value| value.as_array().is_some_and(Vec::is_empty);
     if !goes_on {
         return item::read_input(fields.required("input")?);
@@ -298,26 +295,6 @@ fn within(text: Option<String>, name: &str, most: usize) -> Result<Option<String
         }
         text => Ok(text),
     }
-}
-
-fn metadata(fields: &mut Fields) -> Result<Value, ParameterError> {
-    let Some(metadata) = fields.object("metadata")? else { return Ok(json!({})) };
-    let pairs = metadata.into_members();
-    if pairs.len() > MOST_METADATA {
-        let reason = format!("has {} entries, at most {MOST_METADATA} are allowed", pairs.len());
-        return Err(ParameterError::invalid("metadata", reason));
-    }
-    for (key, value) in &pairs {
-        let is_good = (1..=LONGEST_METADATA_KEY).contains(&key.chars().count())
-            && value.as_str().is_some_and(|text| text.chars().count() <= LONGEST_METADATA_VALUE);
-        if !is_good {
-            let reason = format!(
-                "must have keys of 1 to {LONGEST_METADATA_KEY} characters and texts of at most {LONGEST_METADATA_VALUE}"
-            );
-            return Err(ParameterError::invalid("metadata", reason));
-        }
-    }
-    Ok(pairs.into())
 }
 
 fn truncation(fields: &mut Fields) -> Result<&'static str, ParameterError> {

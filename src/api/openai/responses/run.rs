@@ -13,6 +13,7 @@ use crate::api::openai::responses::conversation;
 use crate::api::openai::responses::item::{self, Item};
 use crate::api::openai::responses::keeping::{self, Keeping};
 use crate::api::openai::responses::maker::{Effective, Maker};
+use crate::api::openai::responses::reference;
 use crate::api::openai::responses::request::{Question, ResponseRequest};
 use crate::api::openai::responses::truncation::{self, Cutting};
 use crate::api::openai::service_tier;
@@ -44,11 +45,11 @@ pub async fn answer(
         // Before anything is done: who has too much of it is refused.
         let place = app.background().place(user.caller().owner())?;
         let models = app.models(user).in_background();
-        let (generation, maker, record) = begin(app, user, &models, &request).await?;
+        let (generation, maker, record) = begin(app, user, &models, new_id("resp"), &request).await?;
         let record = record.ok_or_else(ApiError::internal)?;
         return background(app, place, generation.watched(), maker, record).await;
     }
-    let (generation, maker, record) = begin(app, user, &app.models(user), &request).await?;
+    let (generation, maker, record) = begin(app, user, &app.models(user), new_id("resp"), &request).await?;
     match record {
         record if request.stream => {
             let interruption = generation.interruption().clone();
@@ -59,7 +60,7 @@ pub async fn answer(
     }
 }
 
-/// Answers whole, as a line of a batch.
+/// Answers whole, as a line of a batch, of this name.
 ///
 /// # Errors
 /// As [`answer`], and for other ways to answer.
@@ -67,6 +68,7 @@ pub async fn in_batch(
     app: &AppState,
     user: &ModelUser,
     models: &Models<'_>,
+    name: &str,
     request: ResponseRequest,
 ) -> Result<Value, ApiError> {
     for (name, is_asked) in [("stream", request.stream), ("background", request.background)] {
@@ -75,7 +77,7 @@ pub async fn in_batch(
             return Err(ApiError::new(Code::UnsupportedParameter, message).or_param(name));
         }
     }
-    let (generation, maker, record) = begin(app, user, models, &request).await?;
+    let (generation, maker, record) = begin(app, user, models, format!("resp_{name}"), &request).await?;
     whole(generation.watched(), maker, record).await
 }
 
@@ -83,21 +85,22 @@ async fn begin(
     app: &AppState,
     user: &ModelUser,
     models: &Models<'_>,
+    id: String,
     request: &ResponseRequest,
 ) -> Result<(Metered, Maker, Option<Keeping>), ApiError> {
     let retention = keeping(request, app.settings().response_retention)?;
     inference::refuse_while_draining(app)?;
-    let items = items(app, user, &request.question).await?;
+    let Asked { items, new } = asked(app, user, &request.question).await?;
     // Held until the generation holds it.
     let lease = models.lease(&request.question.model).await?;
-    let id = new_id("resp");
     let effective = Effective::of(lease.defaults(), service_tier::used(request.priority, models));
     let maker = Maker::new(&id, request, effective, retention.is_some());
+    let new = items[items.len() - new..].iter().enumerate();
     let record = retention.map(|retention| Keeping {
         responses: user.responses(),
-        id,
         previous: request.question.previous.clone(),
-        input: request.question.input.iter().map(Item::to_json).collect(),
+        input: new.map(|(number, item)| item.to_json(&id, number)).collect(),
+        id,
         retention,
     });
     if let Some(record) = &record {
@@ -122,15 +125,24 @@ fn keeping(request: &ResponseRequest, retention: Option<Duration>) -> Result<Opt
     }
 }
 
+/// The conversation that a question goes on from, and what is new.
+pub struct Asked {
+    /// All of it, the oldest first.
+    pub items: Vec<Item>,
+    /// So many at the end are new.
+    new: usize,
+}
+
 /// The conversation that the question goes on from, and what is new.
 ///
 /// # Errors
-/// 400 if it is not there, 409 while it goes on; and for calls and outputs that do not belong together.
-pub async fn items(app: &AppState, user: &ModelUser, question: &Question) -> Result<Vec<Item>, ApiError> {
+/// 400 if it is not there, 409 while it goes on; 404 for an item that is referred to and is not there; and for calls and
+/// outputs that do not belong together.
+pub async fn asked(app: &AppState, user: &ModelUser, question: &Question) -> Result<Asked, ApiError> {
     const NAME: &str = "previous_response_id";
+    let retention = app.settings().response_retention.unwrap_or_default();
     let mut items = Vec::new();
     if let Some(previous) = &question.previous {
-        let retention = app.settings().response_retention.unwrap_or_default();
         let chain = user.responses().chain(previous, retention).await.map_err(|error| match error {
             AuthError::NotFound(_) => {
                 let message =
@@ -150,9 +162,10 @@ pub async fn items(app: &AppState, user: &ModelUser, question: &Question) -> Res
             }
         }
     }
-    items.extend(question.input.iter().cloned());
+    let new = reference::resolved(&user.responses(), &question.input, &items, retention).await?;
+    items.extend(new);
     conversation::check_calls(&items, question.input.len())?;
-    Ok(items)
+    Ok(Asked { items, new: question.input.len() })
 }
 
 /// As much of the conversation as fits the model's context, where it may be cut.

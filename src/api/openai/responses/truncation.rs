@@ -132,7 +132,7 @@ mod tests {
 
     use super::*;
     use crate::api::openai::responses::conversation::check_calls;
-    use crate::api::openai::responses::item::read_input;
+    use crate::api::openai::responses::item::tests;
 
     fn said(role: &str, text: &str) -> Value {
         json!({"role": role, "content": text})
@@ -147,7 +147,7 @@ mod tests {
     }
 
     fn items(values: &[Value]) -> Vec<Item> {
-        read_input(json!(values)).expect("they are items")
+        tests::items(json!(values))
     }
 
     /// The numbers of the items that are left, each counted as one token.

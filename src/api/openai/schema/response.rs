@@ -163,7 +163,8 @@ fn input() -> Schema {
         "example": {"type": "message", "role": "user", "content": "Hello!"}}});
     written(json!({"oneOf": [{"type": "string"}, items], "example": "Hello!",
         "description": "What is asked: a text, or items. An item is a message (`role`, `content`), what the model thought \
-            (`reasoning`), a function it called (`function_call`) or what that gave (`function_call_output`)."}))
+            (`reasoning`), a function it called (`function_call`) or what that gave (`function_call_output`). An \
+            `item_reference` with the `id` of an item that was kept, asked or answered, stands for that item."}))
 }
 
 fn include() -> Schema {
