@@ -516,6 +516,30 @@ proptest! {
         }
     }
 
+    /// The same for matrices that are not quantised, few rows and many.
+    #[test]
+    fn a_gate_of_plain_matrices_gives_the_bits_of_its_operations(
+        seed in any::<u64>(), dtype in select(&[DType::F32, DType::F16, DType::BF16][..]),
+        tokens in select(&[1usize, 47, 48, 61, 130][..]), between in select(&[16usize, 40, 100, 144][..]),
+        inner in select(&[48usize, 70][..]), biased in any::<bool>(),
+    ) {
+        let mut noise = Noise(seed);
+        let mut matrix = |out: usize| {
+            let bias = biased.then(|| noise.tensor(&[out]));
+            Linear::dense(&noise.tensor(&[out, inner]).to_dtype(dtype).unwrap(), bias.as_ref()).unwrap()
+        };
+        let (gate, up) = (matrix(between), matrix(between));
+        let (x, reader) = (noise.tensor(&[tokens, inner]), Linear::dense(&noise.tensor(&[8, between]), None).unwrap());
+        let plain = Linear::forward_all_on(processors()[0], &[&gate, &up], &x).unwrap();
+        let expected = on::silu_mul_on(processors()[0], &plain[0], &plain[1]).unwrap();
+        let expected = bits(&forward(processors()[0], &reader, &expected));
+        for cpu in processors() {
+            let gated = on::gated_on(cpu, &gate, &up, &x.clone().into(), &reader).unwrap();
+            let found = Linear::forward_input_on(cpu, &[&reader], &gated).unwrap().remove(0);
+            prop_assert_eq!(&bits(&found), &expected, "{:?}", cpu);
+        }
+    }
+
     #[test]
     fn attention_made_for_a_matrix_gives_the_bits_of_plain_rows(scene in scenes()) {
         let mut noise = Noise(scene.seed);

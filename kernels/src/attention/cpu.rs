@@ -306,20 +306,31 @@ impl Call<'_> {
     }
 
     fn store(&self, cpu: Cpu, task: &Task, mut totals: Totals, out: Outlet<'_>) {
-        let width = self.geometry.width;
-        for (query, (state, sums)) in
-            totals.states.iter().zip(totals.sums.chunks_exact_mut(totals.width)).enumerate()
-        {
-            let (at, sums) = (self.query_at(task, query), &mut sums[..width]);
-            sums.iter_mut().for_each(|sum| *sum /= state.sum);
-            match out {
-                // SAFETY: each row and head belongs to one task.
-                Outlet::Plain(out) => _ = unsafe { out.range(at, width) }.write_copy_of_slice(sums),
-                // SAFETY: as above; a head is whole blocks.
-                Outlet::Rounded(builder) => unsafe {
-                    let row = self.geometry.heads * width;
-                    builder.round(cpu, at / row, at % row / BLOCK, sums);
-                },
+        let Geometry { width, .. } = self.geometry;
+        let padded = totals.width;
+        for (state, sums) in totals.states.iter().zip(totals.sums.chunks_exact_mut(padded)) {
+            sums[..width].iter_mut().for_each(|sum| *sum /= state.sum);
+        }
+        match out {
+            Outlet::Plain(out) => {
+                for (query, sums) in totals.sums.chunks_exact(padded).enumerate() {
+                    // SAFETY: each row and head belongs to one task.
+                    let out = unsafe { out.range(self.query_at(task, query), width) };
+                    out.write_copy_of_slice(&sums[..width]);
+                }
+            }
+            Outlet::Rounded(builder) => {
+                let group = self.geometry.group();
+                let first = self.sequences[task.sequence].rows.start;
+                let rows = first + task.rows.start..first + task.rows.end;
+                for head in 0..group {
+                    for block in 0..width / BLOCK {
+                        let values = (&totals.sums[head * padded + block * BLOCK..], group * padded);
+                        let block = (task.kv_head * group + head) * (width / BLOCK) + block;
+                        // SAFETY: each row and head belongs to one task; a head is whole blocks.
+                        unsafe { builder.round_column(cpu, rows.clone(), block, values) };
+                    }
+                }
             }
         }
     }

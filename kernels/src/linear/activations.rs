@@ -13,6 +13,9 @@ use crate::fresh::Fresh;
 use crate::simd::multiversion;
 use crate::{Cpu, Level};
 
+/// Blocks that are rounded at once, so that their scales are worked out in the lanes of a vector.
+pub(super) const AT_ONCE: usize = 16;
+
 /// Rows that lie together; the last ones are filled up with zeros, so that kernels may read on.
 pub(super) const TOGETHER: usize = 16;
 
@@ -152,38 +155,98 @@ impl Builder {
     /// # Safety
     /// No two threads may have a block at once.
     pub(crate) unsafe fn round(&self, cpu: Cpu, row: usize, first: usize, values: &[f32]) {
-        const AT_ONCE: usize = 16;
-        for (nth, values) in values.chunks(AT_ONCE * BLOCK).enumerate() {
-            let (first, count) = (first + nth * AT_ONCE, values.len() / BLOCK);
-            // SAFETY: blocks do not overlap, as the caller promises.
-            let codes =
-                unsafe { self.codes.range((row * self.blocks_per_row + first) * BLOCK, count * BLOCK) };
-            let mut facts = [(0f32, [0i32; 2]); AT_ONCE];
-            let to = &mut facts[..count];
-            match cpu.level() {
-                // SAFETY: a `Cpu` holds only a level that this machine supports.
-                #[cfg(target_arch = "x86_64")]
-                Level::Avx512 | Level::Amx => unsafe { avx512::round_blocks(values, codes, to) },
-                level => {
-                    multiversion!(level, round_blocks, values: &[f32], codes: &mut [MaybeUninit<i8>], to: &mut [Facts]);
-                }
-            }
-            for (nth, facts) in facts[..count].iter().enumerate() {
-                // SAFETY: as above.
-                unsafe { self.note(place(self.blocks_per_row, row, first + nth), *facts) };
-            }
+        let mut next = first;
+        let mut sixteens = values.chunks_exact(AT_ONCE * BLOCK);
+        for values in &mut sixteens {
+            // SAFETY: as the caller promises.
+            unsafe { self.round_sixteen(cpu, |nth| (row, next + nth), |nth| &values[nth * BLOCK..]) };
+            next += AT_ONCE;
+        }
+        for (nth, values) in sixteens.remainder().chunks_exact(BLOCK).enumerate() {
+            // SAFETY: as the caller promises.
+            unsafe { self.round_one(cpu, row, next + nth, values) };
         }
     }
 
-    /// Rounds block `block` of each of some rows; `values [rows, 32]`.
+    /// Rounds block `block` of each of some rows; their values are `apart`.
     ///
     /// # Safety
     /// As [`Builder::round`].
-    pub(crate) unsafe fn round_column(&self, cpu: Cpu, rows: Range<usize>, block: usize, values: &[f32]) {
-        for (row, values) in rows.zip(values.chunks_exact(BLOCK)) {
+    pub(crate) unsafe fn round_column(
+        &self,
+        cpu: Cpu,
+        rows: Range<usize>,
+        block: usize,
+        (values, apart): (&[f32], usize),
+    ) {
+        let sixteens = rows.len() / AT_ONCE;
+        for nth in 0..sixteens {
+            let (first, values) = (nth * AT_ONCE, &values[nth * AT_ONCE * apart..]);
+            let at = |nth| (rows.start + first + nth, block);
             // SAFETY: as the caller promises.
-            unsafe { self.round(cpu, row, block, values) };
+            unsafe { self.round_sixteen(cpu, at, |nth| &values[nth * apart..]) };
         }
+        for row in rows.clone().skip(sixteens * AT_ONCE) {
+            let values = &values[(row - rows.start) * apart..][..BLOCK];
+            // SAFETY: as the caller promises.
+            unsafe { self.round_one(cpu, row, block, values) };
+        }
+    }
+
+    /// Rounds sixteen blocks: where each of them is (row and block), and its values.
+    ///
+    /// # Safety
+    /// As [`Builder::round`], and they must be sixteen different ones.
+    #[inline(always)]
+    unsafe fn round_sixteen<'a>(
+        &self,
+        cpu: Cpu,
+        at: impl Fn(usize) -> (usize, usize),
+        values: impl Fn(usize) -> &'a [f32],
+    ) {
+        let values: [&[f32]; AT_ONCE] = std::array::from_fn(|nth| &values(nth)[..BLOCK]);
+        let codes: [&mut [MaybeUninit<i8>]; AT_ONCE] = std::array::from_fn(|nth| {
+            let (row, block) = at(nth);
+            // SAFETY: blocks do not overlap, as the caller promises.
+            unsafe { self.codes.range((row * self.blocks_per_row + block) * BLOCK, BLOCK) }
+        });
+        let mut facts = Sixteen::default();
+        let to = &mut facts;
+        match cpu.level() {
+            // SAFETY: a `Cpu` holds only a level that this machine supports.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 | Level::Amx => unsafe { avx512::round_sixteen(values, codes, to) },
+            level => {
+                multiversion!(level, round_sixteen, values: [&[f32]; AT_ONCE], codes: [&mut [MaybeUninit<i8>]; AT_ONCE], to: &mut Sixteen);
+            }
+        }
+        for nth in 0..AT_ONCE {
+            let (row, block) = at(nth);
+            let halves = [facts.halves[0][nth], facts.halves[1][nth]];
+            // SAFETY: as the caller promises.
+            unsafe { self.note(place(self.blocks_per_row, row, block), (facts.scales[nth], halves)) };
+        }
+    }
+
+    /// Rounds one block.
+    ///
+    /// # Safety
+    /// As [`Builder::round`].
+    unsafe fn round_one(&self, cpu: Cpu, row: usize, block: usize, values: &[f32]) {
+        // SAFETY: as the caller promises.
+        let codes = unsafe { self.codes.range((row * self.blocks_per_row + block) * BLOCK, BLOCK) };
+        let mut facts = (0f32, [0i32; 2]);
+        let to = &mut facts;
+        match cpu.level() {
+            // SAFETY: a `Cpu` holds only a level that this machine supports.
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 | Level::Amx => unsafe { avx512::round_block(values, codes, to) },
+            level => {
+                multiversion!(level, round_block, values: &[f32], codes: &mut [MaybeUninit<i8>], to: &mut Facts);
+            }
+        }
+        // SAFETY: as the caller promises.
+        unsafe { self.note(place(self.blocks_per_row, row, block), facts) };
     }
 
     /// Writes what is known of a block.
@@ -226,28 +289,42 @@ impl Builder {
 /// The scale of a block, and the sum of each half's codes.
 pub(super) type Facts = (f32, [i32; 2]);
 
+/// The same of sixteen blocks.
+#[derive(Default)]
+pub(super) struct Sixteen {
+    pub scales: [f32; AT_ONCE],
+    pub halves: [[i32; AT_ONCE]; 2],
+}
+
 #[inline(always)]
-fn round_blocks(input: &[f32], codes: &mut [MaybeUninit<i8>], facts: &mut [Facts]) {
-    let places = codes.chunks_exact_mut(BLOCK).zip(facts);
-    for (values, (codes, facts)) in input.chunks_exact(BLOCK).zip(places) {
-        // Bit patterns of absolute values order as the values do, infinity and NaN above all.
-        let largest = values.iter().fold(0u32, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff));
-        let (scale, inverse) = scale_of(largest);
-        let finite = !scale.is_nan();
-        let mut halves = [0i32; 2];
-        for (half, sum) in halves.iter_mut().enumerate() {
-            let range = half * 16..half * 16 + 16;
-            for (value, code) in values[range.clone()].iter().zip(&mut codes[range]) {
-                // Adding and taking 1.5 · 2^23 rounds to even; the product of a finite value is within ±127.01.
-                let rounded =
-                    (value * inverse + 12_582_912.0).to_bits().wrapping_sub(12_582_912f32.to_bits()) as i32;
-                let rounded = if finite { rounded } else { 0 };
-                code.write(rounded as i8);
-                *sum += rounded;
-            }
-        }
-        *facts = (scale, halves);
+fn round_sixteen(values: [&[f32]; AT_ONCE], codes: [&mut [MaybeUninit<i8>]; AT_ONCE], facts: &mut Sixteen) {
+    for (nth, (values, codes)) in values.into_iter().zip(codes).enumerate() {
+        let mut own = (0f32, [0i32; 2]);
+        round_block(values, codes, &mut own);
+        (facts.scales[nth], [facts.halves[0][nth], facts.halves[1][nth]]) = own;
     }
+}
+
+#[inline(always)]
+fn round_block(values: &[f32], codes: &mut [MaybeUninit<i8>], facts: &mut Facts) {
+    let (values, codes) = (&values[..BLOCK], &mut codes[..BLOCK]);
+    // Bit patterns of absolute values order as the values do, infinity and NaN above all.
+    let largest = values.iter().fold(0u32, |largest, value| largest.max(value.to_bits() & 0x7fff_ffff));
+    let (scale, inverse) = scale_of(largest);
+    let finite = !scale.is_nan();
+    let mut halves = [0i32; 2];
+    for (half, sum) in halves.iter_mut().enumerate() {
+        let range = half * 16..half * 16 + 16;
+        for (value, code) in values[range.clone()].iter().zip(&mut codes[range]) {
+            // Adding and taking 1.5 · 2^23 rounds to even; the product of a finite value is within ±127.01.
+            let rounded =
+                (value * inverse + 12_582_912.0).to_bits().wrapping_sub(12_582_912f32.to_bits()) as i32;
+            let rounded = if finite { rounded } else { 0 };
+            code.write(rounded as i8);
+            *sum += rounded;
+        }
+    }
+    *facts = (scale, halves);
 }
 
 /// The scale of a block whose largest absolute value has these bits, and its inverse. A value that is not finite makes the
@@ -264,19 +341,24 @@ pub(super) fn scale_of(largest: u32) -> (f32, f32) {
 
 #[cfg(test)]
 mod tests {
-    use super::Activations;
+    use super::{Activations, Builder};
     use crate::{Cpu, Level, Pool};
 
     #[test]
     fn every_level_rounds_alike_and_keeps_what_is_not_finite() {
-        let mut values: Vec<f32> = (0..320).map(|index| ((index * 37 % 101) as f32 - 50.0) * 0.13).collect();
+        // Rows of 18 blocks: sixteen at once, and two that are left.
+        const INNER: usize = 18 * 32;
+        let mut values: Vec<f32> =
+            (0..19 * INNER).map(|index| ((index * 37 % 101) as f32 - 50.0) * 0.13).collect();
         values[40] = f32::NAN;
         values[70] = f32::INFINITY;
         values[96..128].fill(0.0);
         values[130] = 1e-42;
+        values[16 * 32 + 3] = f32::NEG_INFINITY;
+        values[17 * 32 + 3] = 1e-37;
         let pool: &'static Pool = Box::leak(Box::new(Pool::new(1)));
-        let plain = Activations::round(Cpu::with(Level::Scalar, pool).unwrap(), &values, 64);
-        let at = |block: usize| plain.place(block / 2, block % 2);
+        let plain = Activations::round(Cpu::with(Level::Scalar, pool).unwrap(), &values, INNER);
+        let at = |block: usize| plain.place(block / 18, block % 18);
         assert!(plain.scales[at(1)].is_nan() && plain.scales[at(2)].is_nan());
         assert_eq!(plain.scales[at(3)], 0.0);
         for block in 0..values.len() / 32 {
@@ -294,13 +376,24 @@ mod tests {
             }
         }
         for level in Level::supported() {
-            let other = Activations::round(Cpu::with(level, pool).unwrap(), &values, 64);
+            let other = Activations::round(Cpu::with(level, pool).unwrap(), &values, INNER);
             assert_eq!(plain.codes, other.codes);
             let bits = |values: &[f32]| values.iter().map(|value| value.to_bits()).collect::<Vec<_>>();
             assert_eq!(bits(&plain.scales), bits(&other.scales));
             for (sums, other) in plain.sums.iter().zip(&other.sums) {
                 assert_eq!((sums.negated, sums.negated_halves), (other.negated, other.negated_halves));
             }
+            // Column by column it is the same.
+            let builder = Builder::new(19, INNER);
+            for block in 0..18 {
+                let column = (&values[block * 32..], INNER);
+                // SAFETY: one thread, and in the end all blocks.
+                unsafe { builder.round_column(Cpu::with(level, pool).unwrap(), 0..19, block, column) };
+            }
+            // SAFETY: as above.
+            let other = unsafe { builder.finished() };
+            assert_eq!((&plain.codes, bits(&plain.scales)), (&other.codes, bits(&other.scales)));
+            assert_eq!(bits(&plain.scaled_sums), bits(&other.scaled_sums));
         }
     }
 }

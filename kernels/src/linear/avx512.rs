@@ -4,18 +4,21 @@
 //! The same operations per output as `scalar`, tested to the bit.
 
 use std::arch::x86_64::{
-    __m128i, __m256i, __m512, __m512i, _MM_HINT_T0, _mm_cvtsi32_si128, _mm_loadu_si128, _mm_prefetch,
-    _mm_storeu_si128, _mm256_loadu_si256, _mm512_and_si512, _mm512_castps_si512, _mm512_castsi512_ps,
-    _mm512_cvtepi8_epi32, _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtph_ps,
-    _mm512_dpbusd_epi32, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_maskz_cvtps_epi32,
-    _mm512_max_epu32, _mm512_mul_ps, _mm512_or_si512, _mm512_reduce_add_epi32, _mm512_reduce_max_epu32,
-    _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps, _mm512_setzero_ps, _mm512_setzero_si512,
-    _mm512_sll_epi16, _mm512_sll_epi32, _mm512_srl_epi16, _mm512_storeu_ps, _mm512_xor_si512,
+    __m128i, __m256i, __m512, __m512i, _CMP_GT_OQ, _MM_HINT_T0, _mm_cvtsi32_si128, _mm_loadu_si128,
+    _mm_prefetch, _mm_storeu_si128, _mm256_loadu_si256, _mm512_add_epi32, _mm512_and_si512,
+    _mm512_castps_si512, _mm512_castsi512_ps, _mm512_cmplt_epu32_mask, _mm512_cvtepi8_epi32,
+    _mm512_cvtepi32_epi8, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtph_ps, _mm512_dpbusd_epi32,
+    _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_mask_cmp_ps_mask, _mm512_mask_div_ps,
+    _mm512_maskz_cvtps_epi32, _mm512_maskz_div_ps, _mm512_max_epu32, _mm512_mul_ps, _mm512_or_si512,
+    _mm512_reduce_add_epi32, _mm512_reduce_max_epu32, _mm512_set1_epi8, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_i32x4, _mm512_sll_epi16, _mm512_sll_epi32,
+    _mm512_srl_epi16, _mm512_storeu_ps, _mm512_storeu_si512, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
+    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64, _mm512_xor_si512,
 };
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
-use super::activations::{Activations, Facts, TOGETHER, facts, places, scale_of};
+use super::activations::{AT_ONCE, Activations, Facts, Sixteen, TOGETHER, facts, places, scale_of};
 use super::format::{BLOCK, Kind, Scales};
 use super::panels::ROWS;
 use super::target::Target;
@@ -170,33 +173,117 @@ fn bits(lines: &[u8], at: usize, shift: usize, mask: i8, to: usize) -> __m512i {
     _mm512_sll_epi16(_mm512_and_si512(shifted, _mm512_set1_epi8(mask)), _mm_cvtsi32_si128(to as i32))
 }
 
-/// Rounds blocks of activations, as the other levels do.
+/// Rounds sixteen blocks of activations, as the other levels do.
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
-pub(super) fn round_blocks(input: &[f32], codes: &mut [MaybeUninit<i8>], facts: &mut [Facts]) {
-    let places = codes.chunks_exact_mut(BLOCK).zip(facts);
-    for (values, (codes, facts)) in input.chunks_exact(BLOCK).zip(places) {
-        let bits = _mm512_set1_epi32(0x7fff_ffff);
-        // SAFETY: a block has 32 values.
-        let (low, high) =
-            unsafe { (_mm512_loadu_ps(values.as_ptr()), _mm512_loadu_ps(values.as_ptr().add(16))) };
-        let largest = _mm512_max_epu32(
-            _mm512_and_si512(_mm512_castps_si512(low), bits),
-            _mm512_and_si512(_mm512_castps_si512(high), bits),
-        );
-        let (scale, inverse) = scale_of(_mm512_reduce_max_epu32(largest));
-        // Rounds to even, as the machine does unless it is told otherwise; nothing of a block that is not finite counts.
-        let keeps = if scale.is_nan() { 0 } else { u16::MAX };
-        let factor = _mm512_set1_ps(inverse);
-        let low = _mm512_maskz_cvtps_epi32(keeps, _mm512_mul_ps(low, factor));
-        let high = _mm512_maskz_cvtps_epi32(keeps, _mm512_mul_ps(high, factor));
-        // SAFETY: a block has room for 32 codes.
-        unsafe {
-            let to = codes.as_mut_ptr().cast::<__m128i>();
-            _mm_storeu_si128(to, _mm512_cvtepi32_epi8(low));
-            _mm_storeu_si128(to.add(1), _mm512_cvtepi32_epi8(high));
-        }
-        *facts = (scale, [_mm512_reduce_add_epi32(low), _mm512_reduce_add_epi32(high)]);
+pub(super) fn round_sixteen(
+    values: [&[f32]; AT_ONCE],
+    codes: [&mut [MaybeUninit<i8>]; AT_ONCE],
+    facts: &mut Sixteen,
+) {
+    let mut largest = [_mm512_setzero_si512(); AT_ONCE];
+    for (largest, values) in largest.iter_mut().zip(values) {
+        let [low, high] = halves(values);
+        *largest = _mm512_max_epu32(magnitudes(low), magnitudes(high));
     }
+    let largest = across::<false>(largest);
+    let finite = _mm512_cmplt_epu32_mask(largest, _mm512_set1_epi32(0x7f80_0000));
+    let largest = _mm512_castsi512_ps(largest);
+    let steps = _mm512_set1_ps(127.0);
+    // As `scale_of`, in all lanes.
+    let scales = _mm512_mask_div_ps(_mm512_set1_ps(f32::NAN), finite, largest, steps);
+    let invertible = _mm512_mask_cmp_ps_mask::<_CMP_GT_OQ>(finite, largest, _mm512_set1_ps(1e-36));
+    let mut inverses = [0f32; AT_ONCE];
+    // SAFETY: both have room for sixteen.
+    unsafe {
+        _mm512_storeu_ps(facts.scales.as_mut_ptr(), scales);
+        _mm512_storeu_ps(inverses.as_mut_ptr(), _mm512_maskz_div_ps(invertible, steps, largest));
+    }
+    let mut sums = [[_mm512_setzero_si512(); AT_ONCE]; 2];
+    for (nth, (values, codes)) in values.into_iter().zip(codes).enumerate() {
+        let keeps = if finite >> nth & 1 == 1 { u16::MAX } else { 0 };
+        let [low, high] = to_codes(values, inverses[nth], keeps, codes);
+        (sums[0][nth], sums[1][nth]) = (low, high);
+    }
+    for (sums, facts) in sums.into_iter().zip(&mut facts.halves) {
+        // SAFETY: there is room for sixteen.
+        unsafe { _mm512_storeu_si512(facts.as_mut_ptr().cast::<__m512i>(), across::<true>(sums)) };
+    }
+}
+
+/// Rounds a block of activations, as the other levels do.
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+pub(super) fn round_block(values: &[f32], codes: &mut [MaybeUninit<i8>], facts: &mut Facts) {
+    let [low, high] = halves(values);
+    let largest = _mm512_reduce_max_epu32(_mm512_max_epu32(magnitudes(low), magnitudes(high)));
+    let (scale, inverse) = scale_of(largest);
+    let keeps = if scale.is_nan() { 0 } else { u16::MAX };
+    let [low, high] = to_codes(values, inverse, keeps, codes);
+    *facts = (scale, [_mm512_reduce_add_epi32(low), _mm512_reduce_add_epi32(high)]);
+}
+
+/// The two halves of a block.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn halves(values: &[f32]) -> [__m512; 2] {
+    let values = values[..BLOCK].as_ptr();
+    // SAFETY: a block has 32 values.
+    unsafe { [_mm512_loadu_ps(values), _mm512_loadu_ps(values.add(16))] }
+}
+
+/// Bits of the absolute values.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn magnitudes(values: __m512) -> __m512i {
+    _mm512_and_si512(_mm512_castps_si512(values), _mm512_set1_epi32(0x7fff_ffff))
+}
+
+/// Writes the codes of a block, and returns them: nothing of one that is not finite is kept.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn to_codes(values: &[f32], inverse: f32, keeps: u16, codes: &mut [MaybeUninit<i8>]) -> [__m512i; 2] {
+    let factor = _mm512_set1_ps(inverse);
+    let [low, high] = halves(values);
+    // Rounds to even, as the machine does unless it is told otherwise.
+    let low = _mm512_maskz_cvtps_epi32(keeps, _mm512_mul_ps(low, factor));
+    let high = _mm512_maskz_cvtps_epi32(keeps, _mm512_mul_ps(high, factor));
+    let to = codes[..BLOCK].as_mut_ptr().cast::<__m128i>();
+    // SAFETY: a block has room for 32 codes.
+    unsafe {
+        _mm_storeu_si128(to, _mm512_cvtepi32_epi8(low));
+        _mm_storeu_si128(to.add(1), _mm512_cvtepi32_epi8(high));
+    }
+    [low, high]
+}
+
+/// Of each vector the sum of its lanes, or the largest one: that of the nth in lane `nth`.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn across<const SUM: bool>(vectors: [__m512i; AT_ONCE]) -> __m512i {
+    // Within quarters of a vector first: pairs of vectors, then pairs of pairs.
+    let mut fours = [_mm512_setzero_si512(); AT_ONCE / 4];
+    for (four, vectors) in fours.iter_mut().zip(vectors.as_chunks::<4>().0) {
+        let [a, b, c, d] = *vectors;
+        let ab = both::<SUM>(_mm512_unpacklo_epi32(a, b), _mm512_unpackhi_epi32(a, b));
+        let cd = both::<SUM>(_mm512_unpacklo_epi32(c, d), _mm512_unpackhi_epi32(c, d));
+        *four = both::<SUM>(_mm512_unpacklo_epi64(ab, cd), _mm512_unpackhi_epi64(ab, cd));
+    }
+    // Then quarters onto quarters: even ones onto odd ones, twice.
+    let [a, b, c, d] = fours;
+    quarters::<SUM>(quarters::<SUM>(a, b), quarters::<SUM>(c, d))
+}
+
+/// The even quarters of both vectors with the odd ones.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn quarters<const SUM: bool>(a: __m512i, b: __m512i) -> __m512i {
+    both::<SUM>(_mm512_shuffle_i32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b))
+}
+
+/// Lane by lane the sum, or the larger one.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx2,fma,f16c")]
+fn both<const SUM: bool>(a: __m512i, b: __m512i) -> __m512i {
+    if SUM { _mm512_add_epi32(a, b) } else { _mm512_max_epu32(a, b) }
 }
 
 /// `d` and `m` of sixteen rows for one half block.

@@ -5,13 +5,16 @@ use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use candle_core::{Device, Tensor};
+
 use super::activations::Builder;
 use super::format::BLOCK;
 use super::input::{LinearInput, Rows};
 use super::panels::{Panels, ROWS};
-use super::product::multiply_panels;
+use super::product::{dense_rows, multiply_panels, rows_of_a_tile};
 use super::target::Target;
-use super::{Linear, Weights};
+use super::{Linear, Weights, dense, turned};
+use crate::fresh::Fresh;
 use crate::silu_mul::{gate_values, silu_mul};
 use crate::simd::multiversion;
 use crate::{Cpu, Result};
@@ -48,8 +51,28 @@ pub fn gated_on(
         let pair = Pair { gate: (gates, gate.0.bias.as_deref()), up: (ups, up.0.bias.as_deref()) };
         return x.lend(cpu, &[gate, up], |rows| Ok(pair.multiply(cpu, rows, gate.0.out)));
     }
+    if let (Weights::Dense(gates), Weights::Dense(ups)) = (&gate.0.weights, &up.0.weights)
+        && gate.0.out == up.0.out
+        && x.dims()?.0 >= turned::FEWEST
+    {
+        let (gates, ups) = ((gates, gates.storage_and_layout().0), (ups, ups.storage_and_layout().0));
+        if let (Some(gates), Some(ups)) = (dense_rows(gates.0, &gates.1), dense_rows(ups.0, &ups.1)) {
+            let pair = TurnedPair {
+                gate: (gates, gate.0.bias.as_deref()),
+                up: (ups, up.0.bias.as_deref()),
+                out: gate.0.out,
+            };
+            let product = x.lend(cpu, &[gate, up], |rows| Ok(pair.multiply(cpu, rows)))?;
+            return Ok(Tensor::from_vec(product, (x.dims()?.0, gate.0.out), &Device::Cpu)?.into());
+        }
+    }
     let both = Linear::forward_input_on(cpu, &[gate, up], x)?;
     Ok(silu_mul(&both[0], &both[1])?.into())
+}
+
+thread_local! {
+    /// Products of a task, between the matrices and their gate.
+    static SPARE: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
 }
 
 /// A packed matrix and its bias.
@@ -80,9 +103,6 @@ impl Pair<'_> {
 
     /// Columns `32 · block..` of the gate, for some rows.
     fn block(&self, cpu: Cpu, rows: &Rows<'_>, tokens: Range<usize>, block: usize, builder: &Builder) {
-        thread_local! {
-            static SPARE: Cell<Vec<f32>> = const { Cell::new(Vec::new()) };
-        }
         let cells = tokens.len() * BLOCK;
         let mut spare = SPARE.take();
         spare.resize(2 * cells, 0.0);
@@ -96,14 +116,70 @@ impl Pair<'_> {
         let (gates, ups): (&mut [f32], &[f32]) = (gates, ups);
         multiversion!(cpu.level(), gate_in_place, gates: &mut [f32], ups: &[f32]);
         // SAFETY: each block of each row is one task's.
-        unsafe { builder.round_column(cpu, tokens, block, gates) };
+        unsafe { builder.round_column(cpu, tokens, block, (gates, BLOCK)) };
+        SPARE.set(spare);
+    }
+}
+
+/// Unquantised matrices and their biases, for rows that were turned.
+struct TurnedPair<'a> {
+    gate: (dense::Rows<'a>, Option<&'a [f32]>),
+    up: (dense::Rows<'a>, Option<&'a [f32]>),
+    /// Rows of each matrix.
+    out: usize,
+}
+
+impl TurnedPair<'_> {
+    /// `[tokens, out]`.
+    fn multiply(&self, cpu: Cpu, rows: &Rows<'_>) -> Vec<f32> {
+        let result = Fresh::new(rows.tokens * self.out);
+        let (tile, units) = (rows_of_a_tile(rows), self.out.div_ceil(ROWS));
+        let chunks = units.div_ceil(turned::PANELS);
+        cpu.pool().run(rows.tokens.div_ceil(tile) * chunks, &|task| {
+            let (first, unit) = (task / chunks * tile, task % chunks * turned::PANELS);
+            let tokens = first..(first + tile).min(rows.tokens);
+            self.block(cpu, rows, tokens, unit..(unit + turned::PANELS).min(units), &result);
+        });
+        // SAFETY: tasks covered all units of all rows.
+        unsafe { result.written() }
+    }
+
+    /// Some panels' columns of the gate, for some rows.
+    fn block(
+        &self,
+        cpu: Cpu,
+        rows: &Rows<'_>,
+        tokens: Range<usize>,
+        units: Range<usize>,
+        result: &Fresh<f32>,
+    ) {
+        let Some(x) = rows.turned() else { return };
+        let columns = units.start * ROWS..self.out.min(units.end * ROWS);
+        let cells = tokens.len() * columns.len();
+        let mut spare = SPARE.take();
+        spare.resize(2 * cells, 0.0);
+        let (gates, ups) = spare.split_at_mut(cells);
+        for ((weights, bias), cells) in [(self.gate, &mut *gates), (self.up, &mut *ups)] {
+            let bias = bias.map(|bias| &bias[columns.clone()]);
+            let target = Target::scratch(cells, columns.len(), tokens.start, units.start).with_bias(bias);
+            let span = turned::Span { rows: weights, units: units.clone(), x, inner: rows.inner };
+            // SAFETY: the scratch is this task's alone.
+            unsafe { span.multiply(cpu.level(), tokens.clone(), &target) };
+        }
+        let (gates, ups): (&mut [f32], &[f32]) = (gates, ups);
+        multiversion!(cpu.level(), gate_in_place, gates: &mut [f32], ups: &[f32]);
+        for (token, gates) in tokens.zip(gates.chunks_exact(columns.len())) {
+            // SAFETY: these columns of these rows are this task's.
+            let to = unsafe { result.range(token * self.out + columns.start, columns.len()) };
+            to.write_copy_of_slice(gates);
+        }
         SPARE.set(spare);
     }
 }
 
 #[inline(always)]
 fn gate_in_place(gates: &mut [f32], ups: &[f32]) {
-    for (gates, ups) in gates.chunks_exact_mut(BLOCK).zip(ups.chunks_exact(BLOCK)) {
+    for (gates, ups) in gates.chunks_mut(BLOCK).zip(ups.chunks(BLOCK)) {
         let mut values = [MaybeUninit::new(0f32); BLOCK];
         gate_values(gates, ups, &mut values);
         for (gate, value) in gates.iter_mut().zip(values) {

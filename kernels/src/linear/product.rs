@@ -71,10 +71,7 @@ fn multiply_into<'a>(
         jobs.push(Job { lent, out, target: target.with_bias(linear.0.bias.as_deref()), first_unit: units });
         units += out.div_ceil(ROWS);
     }
-    // A tile of activations stays in the second-level cache while the weights stream past it.
-    let most_cells = if x.turned().is_some() { 512 << 10 } else { 256 << 10 };
-    let most_rows = (most_cells / x.inner.max(1)).clamp(16, 512).next_multiple_of(16);
-    let tile = x.tokens.div_ceil(x.tokens.div_ceil(most_rows).max(1)).next_multiple_of(16);
+    let tile = rows_of_a_tile(x);
     let tiles = x.tokens.div_ceil(tile.max(1));
     let chunk = units.div_ceil(cpu.pool().threads() * 4).clamp(1, MOST_UNITS);
     let chunk = if x.turned().is_some() { chunk.next_multiple_of(turned::PANELS) } else { chunk };
@@ -93,6 +90,13 @@ fn multiply_into<'a>(
         }
     });
     Ok(())
+}
+
+/// Rows of activations that stay in the second-level cache while the weights stream past them.
+pub(super) fn rows_of_a_tile(x: &Rows<'_>) -> usize {
+    let most_cells = if x.turned().is_some() { 512 << 10 } else { 256 << 10 };
+    let most_rows = (most_cells / x.inner.max(1)).clamp(16, 512).next_multiple_of(16);
+    x.tokens.div_ceil(x.tokens.div_ceil(most_rows).max(1)).next_multiple_of(16)
 }
 
 /// Panels of a task: unpacked to bytes they fit into the second-level cache.
@@ -180,7 +184,8 @@ fn multiply_panel<K: Kind>(
     }
 }
 
-fn dense_rows<'a>(weight: &Tensor, storage: &'a Storage) -> Option<dense::Rows<'a>> {
+/// The elements of a matrix that is on the CPU.
+pub(super) fn dense_rows<'a>(weight: &Tensor, storage: &'a Storage) -> Option<dense::Rows<'a>> {
     let start = weight.layout().start_offset();
     let range = start..start + weight.elem_count();
     match storage {
