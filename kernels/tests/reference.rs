@@ -284,7 +284,8 @@ struct Scene {
 }
 
 fn scenes() -> impl Strategy<Value = Scene> {
-    let sizes = (1usize..4, 1usize..4, select(vec![8usize, 16, 33, 64]), select(vec![8usize, 16, 32]));
+    let widths = select(vec![8usize, 16, 33, 48, 64, 80]);
+    let sizes = (1usize..4, 1usize..4, widths, select(vec![8usize, 12, 16, 24, 32]));
     let options = (proptest::option::of(1usize..70), proptest::option::of(1f32..30.0));
     let contexts = proptest::collection::vec(1usize..150, 1..4);
     let formats = select(vec![CacheFormat::F16, CacheFormat::F32, CacheFormat::Q8_0]);
@@ -401,6 +402,22 @@ fn as_codes(rows: &Tensor) -> Tensor {
     Tensor::from_vec(kept, rows.shape(), &Device::Cpu).unwrap()
 }
 
+/// What candle's operations make of a whole scene, and the caches of keys and values that they make it of.
+fn composition(stage: &Stage) -> (Tensor, [Tensor; 2]) {
+    let (scene, whole) = (&stage.scene, stage.whole());
+    let (batch, q) = (stage.batch(&whole), stage.gather(&stage.q, &whole));
+    let (k, v) = (stage.gather(&stage.k, &whole), stage.gather(&stage.v, &whole));
+    let (k, v, plain) = match scene.format {
+        CacheFormat::Q8_0 => (as_codes(&k), as_codes(&v), DType::F32),
+        format => (k, v, format.dtype()),
+    };
+    let shape = (stage.blocks, scene.block_size, scene.kv_heads, scene.width);
+    let caches = [0, 1].map(|_| Tensor::zeros(shape, plain, &Device::Cpu).unwrap());
+    composed::write_cache(&k, &v, &caches[0], &caches[1], &batch).unwrap();
+    let attended = composed::paged_attention(&q, &caches[0], &caches[1], &batch, &scene.options).unwrap();
+    (attended, caches)
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(60))]
 
@@ -412,20 +429,7 @@ proptest! {
         for cpu in processors() {
             prop_assert_eq!(bits(&stage.run(cpu, &whole)), bits(&reference), "{:?}", cpu);
         }
-        let batch = stage.batch(&whole);
-        let (k, v, q) = (stage.gather(&stage.k, &whole), stage.gather(&stage.v, &whole), stage.gather(&stage.q, &whole));
-        let shape = (stage.blocks, scene.block_size, scene.kv_heads, scene.width);
-        let plain = match scene.format {
-            CacheFormat::Q8_0 => DType::F32,
-            format => format.dtype(),
-        };
-        let (k, v) = match scene.format {
-            CacheFormat::Q8_0 => (as_codes(&k), as_codes(&v)),
-            _ => (k, v),
-        };
-        let [keys, values_] = [0, 1].map(|_| Tensor::zeros(shape, plain, &Device::Cpu).unwrap());
-        composed::write_cache(&k, &v, &keys, &values_, &batch).unwrap();
-        let expected = composed::paged_attention(&q, &keys, &values_, &batch, &scene.options).unwrap();
+        let (expected, [keys, values_]) = composition(&stage);
         assert_close(&values(&reference), &values(&expected), 2e-5, "attention");
         if scene.format == CacheFormat::Q8_0 {
             return Ok(());
@@ -598,6 +602,37 @@ fn long_contexts(format: CacheFormat) {
         let whole = stage.run(processors()[0], &stage.whole());
         let last = stage.run(Cpu::host(), &[698..700, 0..3]);
         assert_eq!(bits(&last), bits(&rows_of(&whole, &[698, 699, 700, 701, 702])));
+    }
+}
+
+/// Shapes that do not come out even: more heads in a group than read a block as it lies, blocks that do not fill whole
+/// lanes, widths of an odd number of vectors, a last segment that is not full, a window that begins within a step.
+#[test]
+fn uneven_shapes_decode_to_the_bits_of_the_prefill() {
+    for (group, width, block_size, sliding_window) in [
+        (9, 64usize, 16, None),
+        (2, 48, 12, None),
+        (2, 80, 24, Some(70)),
+        (3, 80, 32, None),
+        (3, 48, 32, Some(120)),
+    ] {
+        for format in [CacheFormat::F16, CacheFormat::F32, CacheFormat::Q8_0] {
+            let options =
+                AttentionOptions { scale: 1.0 / (width as f32).sqrt(), sliding_window, softcap: None };
+            let contexts = vec![300, 41];
+            uneven(&Scene { seed: 5, contexts, kv_heads: 2, group, width, block_size, format, options });
+        }
+    }
+}
+
+fn uneven(scene: &Scene) {
+    let stage = Stage::new(scene);
+    let whole = stage.run(processors()[0], &stage.whole());
+    assert_close(&values(&whole), &values(&composition(&stage).0), 2e-5, "attention");
+    let last = rows_of(&whole, &[299, 340]);
+    for cpu in processors() {
+        assert_eq!(bits(&stage.run(cpu, &stage.whole())), bits(&whole), "{scene:?} {cpu:?}");
+        assert_eq!(bits(&stage.run(cpu, &[299..300, 40..41])), bits(&last), "{scene:?} {cpu:?}");
     }
 }
 

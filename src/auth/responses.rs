@@ -4,8 +4,8 @@
 //! being made says so again and again; what has not for a minute was lost with its server, and is found failed.
 
 pub mod chats;
+pub mod sides;
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -164,7 +164,7 @@ impl OwnResponses {
     /// Keeps an answer, in place of theirs of the same id if there is one.
     ///
     /// # Errors
-    /// [`AuthError::Invalid`] for one that is too large; [`AuthError::Store`].
+    /// [`AuthError::Invalid`] for one that is too large; [`AuthError::Store`], also where the id is somebody else's.
     pub async fn keep(&self, new: NewResponse<'_>) -> Result<(), AuthError> {
         let row = self.row(new, "input")?;
         let mut tx = self.write().await?;
@@ -208,38 +208,6 @@ impl OwnResponses {
         StoredResponse::of(row.ok_or(NO_RESPONSE)?, self.now())
     }
 
-    /// Those of them that are there. They are kept as long as one that is made now.
-    ///
-    /// # Errors
-    /// [`AuthError::Invalid`] for more than a conversation may have; [`AuthError::Store`].
-    pub async fn find_all(
-        &self,
-        ids: &BTreeSet<String>,
-        retention: Duration,
-    ) -> Result<Vec<StoredResponse>, AuthError> {
-        if ids.is_empty() {
-            return Ok(Vec::new());
-        }
-        let now = self.now();
-        let mut tx = self.auth.store().read().await?;
-        let (mut rows, mut bytes) = (Vec::new(), 0);
-        for id in ids {
-            check_kind(id)?;
-            let Some(row) = responses::find(&mut tx, &self.owner, id, now).await? else { continue };
-            bytes += row.bytes;
-            if bytes > REACH.bytes {
-                return Err(AuthError::invalid(
-                    "input",
-                    "refers to items of responses that are too long together",
-                ));
-            }
-            rows.push(row);
-        }
-        drop(tx);
-        self.prolong(&rows, now, retention).await?;
-        rows.into_iter().map(|row| StoredResponse::of(row, now)).collect()
-    }
-
     /// One of them and those that it goes on from, the oldest first. All are kept as long as one that is made now.
     ///
     /// # Errors
@@ -256,22 +224,23 @@ impl OwnResponses {
             self.find(earlier).await?;
             return Err(AuthError::invalid("previous_response_id", "ends a conversation that is too long"));
         }
-        self.prolong(&rows, now, retention).await?;
+        let kept: Vec<(&str, Timestamp)> = rows.iter().map(|row| (row.id.as_str(), row.expires_at)).collect();
+        self.prolong(&kept, now, retention).await?;
         rows.into_iter().map(|row| StoredResponse::of(row, now)).collect()
     }
 
-    /// Where it makes a difference: not for each turn of a conversation.
+    /// Keeps longer what is kept until then, where it makes a difference: not for each turn of a conversation.
     async fn prolong(
         &self,
-        rows: &[ResponseRow],
+        kept: &[(&str, Timestamp)],
         now: Timestamp,
         retention: Duration,
     ) -> Result<(), AuthError> {
         let (until, soon) = (now.after(retention), now.after(retention - retention / 16));
         let mut short = Vec::new();
-        for row in rows {
-            if row.expires_at < soon {
-                short.push(row.id.as_str());
+        for (id, expires_at) in kept {
+            if *expires_at < soon {
+                short.push(*id);
             }
         }
         if short.is_empty() {

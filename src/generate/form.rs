@@ -103,11 +103,22 @@ impl Form {
         let offered = params.into_iter().zip(tools).collect();
         let functions = Functions { format, tokenizer: lease.tokenizer.clone(), offered };
         let parts = Parts { own, functions: Some(functions) };
-        let form = Self { language: Language::Lark(calls), param, parts };
-        match grammar::check(&form.language) {
-            Ok(()) => Ok(Some(form)),
-            Err(error) => Err(form.refused(error, Instant::now() + PATIENCE, grammar::check)),
+        Ok(Some(Self { language: Language::Lark(calls), param, parts }))
+    }
+
+    /// Refuses parts that are too much together. The part at fault is looked for in a compiler's place: there may be many.
+    ///
+    /// # Errors
+    /// [`GenerateError::Constraint`], and [`GenerateError::CompilersBusy`] where nobody can look for the part.
+    pub(super) async fn checked(self, compilers: &Compilers) -> Result<Self, GenerateError> {
+        if self.parts.functions.is_none() {
+            // It is no more than its one part.
+            return Ok(self);
         }
+        let Err(error) = grammar::check(&self.language) else { return Ok(self) };
+        let whole = GenerateError::Constraint { param: self.param.clone(), error: error.clone() };
+        let look = move || self.refused(error, Instant::now() + PATIENCE, grammar::check);
+        Err(compilers.work(look).await?.unwrap_or(whole))
     }
 
     /// Makes what the engine follows. With `after`, the form holds for what comes after this text, and anything may come

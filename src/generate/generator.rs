@@ -52,7 +52,10 @@ impl Generator {
         prompt::check_ids(&request.stop_token_ids, vocabulary, Some("stop_token_ids"))?;
 
         // What is wrong with it is told before the prompt, which shows it, is found too long.
-        let form = Form::of(&request, &lease)?;
+        let form = match Form::of(&request, &lease)? {
+            Some(form) => Some(form.checked(&self.compilers).await?),
+            None => None,
+        };
         let Prepared { ids, is_thinking, .. } = prompt::prepare(&request, &lease, self.workers()).await?;
         let guide = match form {
             // A thought that the prompt began is not held to anything.

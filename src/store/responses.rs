@@ -31,6 +31,15 @@ pub struct ResponseRow {
     pub input: String,
 }
 
+/// Which sides of an answer are read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Sides {
+    /// The answer as it is shown.
+    pub body: bool,
+    /// The items that it answers.
+    pub input: bool,
+}
+
 /// How far back a conversation is read.
 #[derive(Debug, Clone, Copy)]
 pub struct Reach {
@@ -43,14 +52,14 @@ pub struct Reach {
 /// Adds an answer. One of the same id and owner is replaced: a line of a batch may be answered again.
 ///
 /// # Errors
-/// [`StoreError`].
+/// [`StoreError`]; [`StoreError::Duplicate`] if the id is another owner's.
 pub async fn insert(tx: &mut Tx, row: &ResponseRow) -> Result<(), StoreError> {
     const SQL: &str = "INSERT INTO responses (id, owner, previous_id, status, created_at, expires_at, beat_at, \
         bytes, body, input) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO UPDATE SET \
         previous_id = excluded.previous_id, status = excluded.status, created_at = excluded.created_at, \
         expires_at = excluded.expires_at, beat_at = excluded.beat_at, bytes = excluded.bytes, \
         body = excluded.body, input = excluded.input WHERE responses.owner = excluded.owner";
-    execute!(
+    let written = execute!(
         tx,
         sqlx::query(SQL)
             .bind(&row.id)
@@ -64,7 +73,8 @@ pub async fn insert(tx: &mut Tx, row: &ResponseRow) -> Result<(), StoreError> {
             .bind(&row.body)
             .bind(&row.input)
     )?;
-    Ok(())
+    // Another owner's is left as it is.
+    if written == 1 { Ok(()) } else { Err(StoreError::Duplicate) }
 }
 
 /// An answer of this owner that is still kept.
@@ -80,6 +90,24 @@ pub async fn find(
     const SQL: &str = "SELECT * FROM responses WHERE id = $1 AND owner = $2 AND expires_at > $3";
     Ok(on!(tx, connection => sqlx::query_as(SQL)
         .bind(id).bind(owner).bind(now).fetch_optional(connection))?)
+}
+
+/// The same with the sides that are asked for: any other reads as JSON that has nothing in it.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn find_sides(
+    tx: &mut Tx,
+    owner: &str,
+    id: &str,
+    now: Timestamp,
+    sides: Sides,
+) -> Result<Option<ResponseRow>, StoreError> {
+    const SQL: &str = "SELECT id, owner, previous_id, status, created_at, expires_at, beat_at, bytes, \
+        CASE WHEN $4 THEN body ELSE 'null' END AS body, CASE WHEN $5 THEN input ELSE '[]' END AS input \
+        FROM responses WHERE id = $1 AND owner = $2 AND expires_at > $3";
+    Ok(on!(tx, connection => sqlx::query_as(SQL)
+        .bind(id).bind(owner).bind(now).bind(sides.body).bind(sides.input).fetch_optional(connection))?)
 }
 
 /// An answer of this owner and those that it goes on from, the oldest first. If the oldest has one before it, that is not

@@ -153,13 +153,15 @@ async fn a_full_disk_is_said_and_survived() {
     assert_eq!((&given["status"], &given["store"]), (&json!("incomplete"), &json!(false)), "{given}");
     let gone = format!("/v1/responses/{}", given["id"].as_str().expect("an id"));
     assert_eq!(app.get(&gone).send().await.expect("it answers").status(), 404);
-    // A chat has no member to say so: it is counted.
+    // A chat has no member to say so. Both are counted.
     let notes = large()["metadata"].clone();
     let given = app.ask(CHATS, &with(with(chat("one"), "store", true), "metadata", notes)).await;
     let gone = format!("{CHATS}/{}", given["id"].as_str().expect("an id"));
     assert_eq!(app.get(&gone).send().await.expect("it answers").status(), 404);
     let page = app.get("/metrics").send().await.expect("it answers").text().await.expect("it is text");
-    assert!(page.contains("sconce_answers_not_kept_total{kind=\"chat\"}"), "{page}");
+    for kind in ["chat", "response"] {
+        assert!(page.contains(&format!("sconce_answers_not_kept_total{{kind=\"{kind}\"}}")), "{page}");
+    }
     // Who comes to make room, and what makes it: done, or refused by the same error.
     let credentials = json!({"username": OWNER, "password": OWNER_PASSWORD});
     is_done_or_full(app.post("/api/v1/auth/login", &credentials).await).await;

@@ -328,6 +328,10 @@ async fn what_is_deleted_while_it_is_made_stops() {
     let (status, error) = app.refused(PATH, &with(ask("And?"), "previous_response_id", id(&waits))).await;
     assert_eq!((status, &error["code"]), (409, &json!("state_conflict")), "{error}");
     assert_eq!(error["param"], "previous_response_id");
+    let first = format!("msg_{}2710", id(&waits).trim_start_matches("resp_"));
+    let (status, error) = app.refused(PATH, &ask(json!([{"type": "item_reference", "id": first}]))).await;
+    assert_eq!((status, &error["code"]), (409, &json!("state_conflict")), "{error}");
+    assert_eq!(error["param"], "input[0].id");
     let deleted = app.client.delete(format!("{}{path}", app.url)).send().await.expect("an answer");
     assert_eq!(deleted.status(), 200);
     assert_eq!(get(&app, &path).await.0, 404);

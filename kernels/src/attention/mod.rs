@@ -1,9 +1,9 @@
 //! Attention of packed queries: causal over the paged cache (prefill and decode in one call), or within
 //! packed sequences.
 //!
-//! The one thing to know: a row walks its positions in tiles cut at absolute block positions, and tiles are
-//! gathered into segments cut at absolute positions too. Chunks, threads and other rows never move a cut, so
-//! whole prefill, chunked prefill and decode give the same bits.
+//! The one thing to know: a row walks its positions in tiles cut at absolute block positions. Tiles are gathered
+//! into steps, whose softmax is taken at once, and steps into segments; both are cut at absolute positions too.
+//! Chunks, threads and other rows never move a cut, so whole prefill, chunked prefill and decode give the same bits.
 
 mod batch;
 mod block;

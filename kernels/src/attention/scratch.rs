@@ -12,7 +12,8 @@ pub(super) struct Scratch {
     /// `[queries, d]`, scaled.
     pub q: Vec<f32>,
     /// Keys `[d, padded tile]`, then values `[tile, padded d]` of a tile, widened. Columns past the tile's end hold whatever
-    /// was there, their scores are masked.
+    /// was there, their scores are masked. So do columns of values past `d`, such as old keys: of what is summed of them
+    /// `store` takes nothing.
     pub cells: Vec<f32>,
     /// `[groups, padded tile]` scales of keys or values that are codes.
     pub scales: Vec<f32>,

@@ -119,15 +119,15 @@ fn weigh_row<L: Lanes>(call: &Call<'_>, task: &Task, row: usize, step: Range<usi
     let queries = row * group..(row + 1) * group;
     let mut tiles = 0..0;
     for (nth, index) in step.enumerate() {
-        let seen = seen(call, task, row, index);
-        if seen.is_empty() {
+        let sees = seen(call, task, row, index);
+        if sees.is_empty() {
             continue;
         }
         tiles = if tiles.is_empty() { nth..nth + 1 } else { tiles.start..nth + 1 };
-        if seen != (0..padded) || call.options.softcap.is_some() {
+        if sees != (0..padded) || call.options.softcap.is_some() {
             for query in queries.clone() {
                 let at = query * geometry.step() + nth * padded;
-                mask(&mut scratch.weights[at..at + padded], seen.clone(), &call.options);
+                mask(&mut scratch.weights[at..at + padded], sees.clone(), &call.options);
             }
         }
     }
@@ -187,15 +187,20 @@ enum Lying<'a> {
     Codes(&'a [f16], &'a [i8]),
 }
 
-/// A part of a tile as it lies in the cache, where few queries want it and its cells fill whole lanes.
+/// A part of a tile as it lies in the cache, where few queries want it and its cells fill whole lanes. None past the
+/// context: what a table names there is of no meaning yet.
 #[inline(always)]
 fn lying<'a>(call: &Call<'a>, task: &Task, part: Part) -> Option<Lying<'a>> {
     let Geometry { width, tile, .. } = call.geometry;
-    let Pages::Table(table) = call.sequences[task.sequence].pages else { return None };
+    let sequence = &call.sequences[task.sequence];
+    let Pages::Table(table) = sequence.pages else { return None };
     if call.queries(task) > FEW_QUERIES || !width.is_multiple_of(LANES) || !tile.is_multiple_of(LANES) {
         return None;
     }
     let (from, index) = call.part(part);
+    if index * tile >= sequence.context {
+        return None;
+    }
     let block = *table.get(index)?;
     match from {
         Cached::F16(from) => Some(Lying::Halves(&from[call.cells(block, task.kv_head)])),

@@ -47,13 +47,18 @@ pub(super) fn compile(
         let running = thread.spawn_scoped(scope, compile);
         let running =
             running.map_err(|error| GrammarError::TooMuch(format!("no thread for {name}: {error}")))?;
-        // What it fell over need not be the language.
-        running.join().map_err(|_| GrammarError::Invalid(format!("{name} cannot be compiled")))
+        match running.join() {
+            Ok(Ok(matcher)) => Ok(Ok(matcher)),
+            Ok(Err(Some(refused))) => Ok(Err(refused)),
+            // What it fell over need not be the language.
+            Ok(Err(None)) | Err(_) => Err(GrammarError::Invalid(format!("{name} cannot be compiled"))),
+        }
     })
 }
 
-/// Takes the first steps, so that what fails at its beginning is refused before anything is generated.
-fn begun(name: &'static str, mut matcher: Matcher) -> Result<Matcher, GrammarError> {
+/// Takes the first steps, so that what fails at its beginning is refused before anything is generated. Without a refusal
+/// where the matcher fell over.
+fn begun(name: &'static str, mut matcher: Matcher) -> Result<Matcher, Option<GrammarError>> {
     let mut walk = || -> Result<(), MatcherError> {
         // What it finds out about the beginning it keeps.
         matcher.allowed()?;
@@ -62,8 +67,10 @@ fn begun(name: &'static str, mut matcher: Matcher) -> Result<Matcher, GrammarErr
         for _ in 1..STEPS {
             if goes_on {
                 // Where this way ends there may be others; where it takes too much they are no help.
-                goes_on = step(&mut copy)
-                    .or_else(|error| if error.is_too_much() { Err(error) } else { Ok(false) })?;
+                goes_on = step(&mut copy).or_else(|error| {
+                    let is_lost = error == MatcherError::Lost;
+                    if is_lost || error.is_too_much() { Err(error) } else { Ok(false) }
+                })?;
             }
         }
         Ok(())

@@ -5,6 +5,7 @@ use llguidance::api::StopReason;
 use llguidance::toktrie::SimpleVob;
 
 use super::GrammarError;
+use super::refusal::fell_over;
 
 /// Why an answer cannot be followed any further.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -30,22 +31,27 @@ const ALTERNATIVES: MatcherError = MatcherError::TooMuch("too many alternatives 
 const WORK: MatcherError = MatcherError::TooMuch("a step takes too much work");
 const STATES: MatcherError = MatcherError::TooMuch("it has too many states");
 
-/// What llguidance says, a part of it in small letters, and what that means to whoever sent the grammar.
-const MEANINGS: [(&str, MatcherError); 6] = [
-    ("current row has", ALTERNATIVES),
-    ("too many items", ALTERNATIVES),
-    ("fuel", WORK),
-    ("too many expressions", WORK),
-    ("states", STATES),
-    ("noextensionbias", MatcherError::NoAnswer),
+/// What llguidance says, word for word, and what that means to whoever sent the grammar.
+const MEANINGS: [(&str, MatcherError); 7] = [
+    ("Current row has ", ALTERNATIVES),
+    ("Too many items (limit ", ALTERNATIVES),
+    ("fuel exhausted", WORK),
+    ("maximum relevance check fuel ", WORK),
+    ("too many expressions constructed", WORK),
+    ("too many states: ", STATES),
+    ("NoExtensionBias", MatcherError::NoAnswer),
 ];
 
 impl MatcherError {
     /// What llguidance said. It keeps the reason for which it stopped to itself once it failed, so that its words, which no
     /// other place reads, are all there is to tell by.
     fn of(error: &str) -> Self {
-        let lower = error.to_lowercase();
-        let meaning = MEANINGS.iter().find(|(said, _)| lower.contains(said));
+        if fell_over(error) {
+            return Self::Lost;
+        }
+        // What follows a quotation mark are not its words.
+        let own = error.split('"').next().unwrap_or_default();
+        let meaning = MEANINGS.iter().find(|(said, _)| own.contains(said));
         meaning.map_or(Self::Unknown, |(_, meaning)| *meaning)
     }
 
@@ -55,7 +61,6 @@ impl MatcherError {
     }
 }
 
-/// The tokens that may come next.
 /// The tokens that may come next.
 #[derive(Debug, Clone)]
 pub struct Allowed {
@@ -107,8 +112,8 @@ pub struct Matcher {
 }
 
 impl Matcher {
-    /// At the beginning.
-    pub(super) fn new(parser: TokenParser) -> Result<Self, GrammarError> {
+    /// At the beginning. Without a refusal where the parser fell over.
+    pub(super) fn new(parser: TokenParser) -> Result<Self, Option<GrammarError>> {
         let end_token_ids = parser.token_env.tok_trie().eos_tokens().to_vec();
         let inner = llguidance::Matcher::new(Ok(parser));
         match inner.get_error() {
@@ -210,10 +215,23 @@ mod tests {
             ("NoExtensionBias", MatcherError::NoAnswer, false),
             // Of a text that is quoted nothing is to be concluded.
             ("prefix mismatch: applying \"it is too complex\"", MatcherError::Unknown, false),
+            ("prefix mismatch: applying \"united states\"", MatcherError::Unknown, false),
+            ("prefix mismatch: applying \"fuel exhausted\"", MatcherError::Unknown, false),
+            ("no rule for the states of fuel", MatcherError::Unknown, false),
+            // Nor of what it fell over.
+            ("panic: too many states: 9 >= 9\n<backtrace>", MatcherError::Lost, false),
         ] {
             let error = MatcherError::of(said);
             assert_eq!((error, error.is_too_much()), (kind, is_too_much), "{said}");
         }
         assert_eq!(STATES.to_string(), "it has too many states: it is too complex");
+    }
+
+    #[test]
+    fn of_what_fell_over_no_language_is_refused() {
+        assert_eq!(GrammarError::from_matcher("the schema", MatcherError::Lost), None);
+        assert_eq!(GrammarError::from_compiler("the schema", "panic: fuel: index out of bounds"), None);
+        let refused = GrammarError::from_compiler("the schema", "DNF too large, fuel exhausted");
+        assert!(matches!(refused, Some(GrammarError::TooMuch(_))), "{refused:?}");
     }
 }

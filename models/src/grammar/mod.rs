@@ -105,9 +105,9 @@ impl Grammars {
         Self { tokenizer, end_token_ids, factory: OnceLock::new(), found: Mutex::new(Found::new()) }
     }
 
-    /// Compiles a language, or finds it compiled, or refused; the matcher is at its beginning, and whoever follows an answer copies it.
-    /// With `after`, any text may come first up to and with that one. Takes up to a few hundred milliseconds: not for
-    /// async threads.
+    /// Compiles a language, or finds it compiled, or refused; the matcher is at its beginning, and whoever follows an answer
+    /// copies it. With `after`, any text may come first up to and with that one. Takes up to a few hundred milliseconds:
+    /// not for async threads.
     ///
     /// # Errors
     /// [`GrammarError`] for what is wrong with the language, or too much in it.

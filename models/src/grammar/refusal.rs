@@ -23,18 +23,27 @@ const LONGEST: usize = 400;
 const TOO_MUCH: [&str; 8] =
     ["fuel", "too large", "too complex", "too big", "limit", "exceed", "too many", "stack level"];
 
+/// Whether llguidance fell over: it catches its own panics and begins so what it says of them.
+pub(super) fn fell_over(said: &str) -> bool {
+    said.starts_with("panic:")
+}
+
 impl GrammarError {
-    /// What came of a language's first step.
-    pub(super) fn from_matcher(what: &str, error: MatcherError) -> Self {
-        let text = error.to_string();
-        match error.is_too_much() {
-            true => Self::TooMuch(format!("{what} cannot be used: {text}")),
-            false => Self::Invalid(format!("{what} cannot be used: {text}")),
+    /// What came of a language's first step; none where the matcher fell over, which says nothing of the language.
+    pub(super) fn from_matcher(what: &str, error: MatcherError) -> Option<Self> {
+        if error == MatcherError::Lost {
+            return None;
         }
+        let text = format!("{what} cannot be used: {error}");
+        Some(if error.is_too_much() { Self::TooMuch(text) } else { Self::Invalid(text) })
     }
 
-    /// What llguidance said about a language.
-    pub(super) fn from_compiler(what: &str, error: &str) -> Self {
+    /// What llguidance said about a language; none where it fell over, which says nothing of the language.
+    pub(super) fn from_compiler(what: &str, error: &str) -> Option<Self> {
+        if fell_over(error) { None } else { Some(Self::of_said(what, error)) }
+    }
+
+    fn of_said(what: &str, error: &str) -> Self {
         // Of a schema in a grammar that nobody sent, its place there says nothing.
         let within = error.split_once("failed to compile JSON schema: ").filter(|_| what == "the schema");
         let error = within.map_or(error, |(_, said)| said.lines().next().unwrap_or_default());

@@ -72,7 +72,7 @@ impl OwnResponses {
     /// Keeps a chat, in place of theirs of the same id if there is one.
     ///
     /// # Errors
-    /// [`AuthError::Invalid`] for one that is too large; [`AuthError::Store`].
+    /// [`AuthError::Invalid`] for one that is too large; [`AuthError::Store`], also where the id is somebody else's.
     pub async fn keep_chat(&self, new: NewChat<'_>) -> Result<(), AuthError> {
         let NewChat { id, model, metadata, body, messages, retention } = new;
         let status = ResponseStatus::Completed;
@@ -80,6 +80,7 @@ impl OwnResponses {
         let mut row = self.row(whole, "messages")?;
         row.bytes += length(metadata);
         let mut tx = self.write().await?;
+        // Ends here where the id is somebody else's: their notes stay theirs.
         responses::insert(&mut tx, &row).await?;
         stored_chats::insert(&mut tx, id, model, &JsonText(metadata.clone())).await?;
         Ok(tx.commit().await?)

@@ -17,12 +17,25 @@ pub fn item_id(prefix: &str, response: &str, number: usize) -> String {
     format!("{prefix}_{own}{number:04x}")
 }
 
-/// The id of the response that has this item; none for an id that was not made here.
-pub fn response_of(item: &str) -> Option<String> {
+/// Where an item is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ItemPlace {
+    /// The response that has it.
+    pub response: String,
+    /// It is one of the answer's, and not one of those that it answers.
+    pub is_of_answer: bool,
+}
+
+/// Where the item of this id is kept; none for an id that was not made here.
+pub fn place_of(item: &str) -> Option<ItemPlace> {
     let (_, rest) = item.split_once('_')?;
     let (own, number) = rest.split_at_checked(OWN_CHARACTERS)?;
     let is_number = |text: &str| text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    (is_number(own) && !number.is_empty() && is_number(number)).then(|| format!("{OF_RESPONSE}{own}"))
+    if !is_number(own) || !is_number(number) {
+        return None;
+    }
+    let number = usize::from_str_radix(number, 16).ok()?;
+    Some(ItemPlace { response: format!("{OF_RESPONSE}{own}"), is_of_answer: number >= FIRST_OF_ANSWER })
 }
 
 #[cfg(test)]
@@ -35,13 +48,15 @@ mod tests {
         let response = new_id("resp");
         for number in [0, FIRST_OF_ANSWER - 1, FIRST_OF_ANSWER, 1 << 20] {
             let id = item_id("msg", &response, number);
-            assert_eq!(response_of(&id).as_ref(), Some(&response), "{id}");
+            let place = ItemPlace { response: response.clone(), is_of_answer: number >= FIRST_OF_ANSWER };
+            assert_eq!(place_of(&id), Some(place), "{id}");
         }
         assert_ne!(item_id("fc", &response, 1), item_id("fc", &response, 17));
         let old = response.replace("resp_", "msg_");
         let strange = format!("msg_{}/..", "é".repeat(16));
-        for other in ["", "msg", "msg_", "msg_1", &old, &format!("{old}xyz"), &strange] {
-            assert_eq!(response_of(other), None, "{other}");
+        let endless = format!("{old}{}", "f".repeat(40));
+        for other in ["", "msg", "msg_", "msg_1", &old, &format!("{old}xyz"), &strange, &endless] {
+            assert_eq!(place_of(other), None, "{other}");
         }
     }
 }

@@ -88,7 +88,8 @@ pub async fn finish(id: &str, responses: &OwnResponses, maker: &Maker) {
         match responses.finish(id, maker.status(), &body).await {
             Ok(()) => return,
             Err(error) if number == TRIES => {
-                tracing::error!(%error, id, "an answer cannot be written; it is lost")
+                counter!(NOT_KEPT, "kind" => "response").increment(1);
+                tracing::error!(%error, id, "an answer cannot be written; it is lost");
             }
             Err(error) => {
                 tracing::warn!(%error, id, "an answer cannot be written; it is tried again");

@@ -45,7 +45,7 @@ use crate::http::{ApiError, AppState, Granted, Interruption, JsonBody, OpenAiErr
             "instructions": "Be brief.", "input": [{"role": "user", "content": "Hello!"}]}))))),
     responses((status = 200, description = "The answer, as far as it is made; with `stream` the steps as events", content(
         (schema::OpenAiResponse = "application/json"), (schema::OpenAiResponseEvent = "text/event-stream"))),
-        (status = 409, description = "The response that it goes on from is still being made")))]
+        (status = 409, description = "The response that it goes on from, or refers to, is still being made")))]
 pub async fn create(
     State(app): State<AppState>,
     Granted(user): Granted<ModelUser>,
@@ -244,7 +244,7 @@ pub async fn input_items(
 #[utoipa::path(post, path = "/v1/responses/input_tokens", operation_id = "openaiCountResponseTokens", tag = "openai",
     request_body(content = schema::ResponseQuestion, example = json!({"model": "gpt-4o", "input": "Hello!"})),
     responses((status = 200, description = "How many there are", body = schema::OpenAiResponseTokens),
-        (status = 409, description = "The response that it goes on from is still being made")))]
+        (status = 409, description = "The response that it goes on from, or refers to, is still being made")))]
 pub async fn input_tokens(
     State(app): State<AppState>,
     Granted(user): Granted<ModelUser>,

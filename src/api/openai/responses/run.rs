@@ -71,10 +71,10 @@ pub async fn in_batch(
     name: &str,
     request: ResponseRequest,
 ) -> Result<Value, ApiError> {
-    for (name, is_asked) in [("stream", request.stream), ("background", request.background)] {
+    for (member, is_asked) in [("stream", request.stream), ("background", request.background)] {
         if is_asked {
-            let message = format!("`{name}` is not supported: a batch has whole answers");
-            return Err(ApiError::new(Code::UnsupportedParameter, message).or_param(name));
+            let message = format!("`{member}` is not supported: a batch has whole answers");
+            return Err(ApiError::new(Code::UnsupportedParameter, message).or_param(member));
         }
     }
     let (generation, maker, record) = begin(app, user, models, format!("resp_{name}"), &request).await?;
@@ -136,8 +136,8 @@ pub struct Asked {
 /// The conversation that the question goes on from, and what is new.
 ///
 /// # Errors
-/// 400 if it is not there, 409 while it goes on; 404 for an item that is referred to and is not there; and for calls and
-/// outputs that do not belong together.
+/// 400 if it is not there, 409 while it goes on; 404 for an item that is referred to and is not there, 409 for one of an
+/// answer that goes on; and for calls and outputs that do not belong together.
 pub async fn asked(app: &AppState, user: &ModelUser, question: &Question) -> Result<Asked, ApiError> {
     const NAME: &str = "previous_response_id";
     let retention = app.settings().response_retention.unwrap_or_default();
@@ -153,8 +153,7 @@ pub async fn asked(app: &AppState, user: &ModelUser, question: &Question) -> Res
         })?;
         for earlier in chain {
             if earlier.status.is_running() {
-                let message = format!("`{NAME}` names a response that is still being made");
-                return Err(ApiError::new(Code::StateConflict, message).about(NAME));
+                return Err(reference::still_being_made(NAME, "a response"));
             }
             items.extend(item::read(earlier.input, "input")?);
             if let Value::Array(output) = earlier.body["output"].clone() {

@@ -164,7 +164,8 @@ fn input() -> Schema {
     written(json!({"oneOf": [{"type": "string"}, items], "example": "Hello!",
         "description": "What is asked: a text, or items. An item is a message (`role`, `content`), what the model thought \
             (`reasoning`), a function it called (`function_call`) or what that gave (`function_call_output`). An \
-            `item_reference` with the `id` of an item that was kept, asked or answered, stands for that item."}))
+            `item_reference` with the `id` that this server gave to an item, asked or answered, stands for that item as long \
+            as the answer that first had it is kept."}))
 }
 
 fn include() -> Schema {
