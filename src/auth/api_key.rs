@@ -8,7 +8,8 @@ use rand::RngCore;
 use secrecy::{ExposeSecret, SecretString};
 use sha2::{Digest, Sha256};
 
-const PREFIX: &str = "sk-sconce-";
+/// What each begins with.
+pub(super) const PREFIX: &str = "sk-sconce-";
 const ALPHABET: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
 const SECRET_LENGTH: usize = 43;
 const CHECKSUM_LENGTH: usize = 6;

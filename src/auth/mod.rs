@@ -135,7 +135,8 @@ impl Auth {
     ///
     /// # Errors
     /// [`AuthError::MissingCredentials`] for none, and for one that is not good the reason, as far as somebody who knows
-    /// it may know.
+    /// it may know. Where no credential is asked for, what has the form of none is passed over: clients of OpenAI show
+    /// something in any case.
     pub async fn authenticate(&self, credential: Option<&str>, origin: Origin) -> Result<Caller, AuthError> {
         let Some(credential) = credential else {
             return self.anonymous(origin).ok_or(AuthError::MissingCredentials);
@@ -145,6 +146,9 @@ impl Auth {
         }
         match self.read(credential).await {
             Ok(shown) => self.let_in(shown, origin).await,
+            Err(_) if !self.0.config.required && !is_of_ours(credential) => {
+                Ok(self.of_inference_only(Identity::Anonymous, origin))
+            }
             Err(refusal) => {
                 self.refused_stranger(&refusal, &origin);
                 Err(refusal)
@@ -414,4 +418,11 @@ impl Auth {
 /// A fresh id: a prefix, and a number that grows with time.
 pub fn new_id(prefix: &str) -> String {
     format!("{prefix}_{}", uuid::Uuid::now_v7().simple())
+}
+
+/// Whether a credential, good or not, has the form of one that this server gives: who shows such a one means to be somebody,
+/// and is to learn that it is not good.
+fn is_of_ours(credential: &str) -> bool {
+    let marks = [api_key::PREFIX, TokenKind::Refresh.mark(), TokenKind::Ticket.mark()];
+    marks.iter().any(|mark| credential.starts_with(mark)) || credential.split('.').count() == 3
 }

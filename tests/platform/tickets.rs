@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use sconce::auth::{AuthError, Identity, Origin, Permission};
+use sconce::auth::{AuthError, Identity, Origin, Permission, PlainKey};
 use sconce::store::JsonText;
 use serde_json::{Value, json};
 
@@ -151,4 +151,28 @@ async fn without_authentication_a_ticket_stands_for_nobody_and_is_no_credential_
         let refused = app.auth.redeem_ticket(wrong, here()).await;
         assert!(matches!(refused, Err(AuthError::TicketInvalid)), "{wrong}: {refused:?}");
     }
+}
+
+/// Clients of OpenAI and Anthropic show something in any case; what was one of this server's must be good nevertheless.
+#[tokio::test]
+async fn without_authentication_what_is_no_credential_at_all_is_passed_over() {
+    let app = TestApp::start_with(&[("auth", "off")]).await.without_key();
+    for placeholder in ["none", "sk-no-key-required", "ollama", "sk-", "x.y"] {
+        let reply = get(&app, "/v1/models", placeholder).await;
+        assert_eq!(reply.status, 200, "{placeholder}: {}", reply.body);
+        let caller = app.auth.authenticate(Some(placeholder), here()).await.expect("nothing is asked for");
+        assert_eq!(caller.identity(), &Identity::Anonymous);
+        assert_eq!(
+            get(&app, "/api/v1/users", placeholder).await.status,
+            403,
+            "{placeholder}: it may use models, no more"
+        );
+    }
+    let unknown = PlainKey::generate();
+    let cut = &unknown.reveal()[..40];
+    for ours in [unknown.reveal(), cut, "sk-sconce-", "a.b.c", "rt-x", "tk-x"] {
+        assert_eq!(get(&app, "/v1/models", ours).await.status, 401, "{ours}");
+    }
+    let asking = TestApp::start().await.without_key();
+    assert_eq!(get(&asking, "/v1/models", "none").await.status, 401);
 }
