@@ -163,7 +163,7 @@ async fn without_authentication_what_is_no_credential_at_all_is_passed_over() {
         let caller = app.auth.authenticate(Some(placeholder), here()).await.expect("nothing is asked for");
         assert_eq!(caller.identity(), &Identity::Anonymous);
         assert_eq!(
-            get(&app, "/api/v1/users", placeholder).await.status,
+            get(&app, "/api/v1/admin/users", placeholder).await.status,
             403,
             "{placeholder}: it may use models, no more"
         );
