@@ -14,9 +14,7 @@ use client::own_server::{self, Launch, OwnServer};
 use client::statistics::{median, milliseconds, range};
 use client::{Answer, Target};
 use futures_util::future::join_all;
-use sconce_models::{
-    Batch, CacheType, Device, DeviceSpec, KvCache, LoadOptions, LoadedModel, Model, ModelFiles, load,
-};
+use sconce_models::{Batch, Device, DeviceSpec, KvCache, LoadOptions, LoadedModel, Model, ModelFiles, load};
 use serde_json::{Value, json};
 
 const BLOCK: usize = KvCache::BLOCK_SIZE;
@@ -44,7 +42,7 @@ impl Alone {
         };
         let blocks = STREAMS[STREAMS.len() - 1] * ROOM / BLOCK;
         let cache =
-            KvCache::new(model.spec(), blocks, CacheType::F16, &Device::cpu()).expect("enough memory");
+            KvCache::new(model.spec(), blocks, loaded.cache_type, &Device::cpu()).expect("enough memory");
         Self { model, cache }
     }
 

@@ -49,6 +49,7 @@ struct Loaded {
     passes: Arc<Mutex<Vec<Pass>>>,
 }
 
+/// With [`CacheType::Auto`] the cache is what the server would take.
 fn start(limits: EngineLimits) -> Loaded {
     let files = ModelFiles::find(&real_models::smollm2()).unwrap();
     let options = LoadOptions { device: DeviceSpec::Cpu, ..LoadOptions::default() };
@@ -56,12 +57,21 @@ fn start(limits: EngineLimits) -> Loaded {
     let LoadedModel::Causal(model) = loaded.model else { panic!("SmolLM2 is a causal model") };
     let passes = Arc::default();
     let model = Box::new(Recorded { model, passes: Arc::clone(&passes) });
+    let limits = match limits.cache_type {
+        CacheType::Auto => EngineLimits { cache_type: loaded.cache_type, ..limits },
+        _ => limits,
+    };
     let engine = Engine::spawn(model, &Device::cpu(), limits).unwrap();
     Loaded { engine, tokenizer: loaded.tokenizer, passes }
 }
 
 fn limits() -> EngineLimits {
-    EngineLimits { cache_blocks: 256, cache_type: CacheType::F16, max_running: 32, ..EngineLimits::default() }
+    EngineLimits {
+        cache_blocks: 256,
+        cache_type: CacheType::Auto,
+        max_running: 32,
+        ..EngineLimits::default()
+    }
 }
 
 /// Thirty-two requests of many lengths, half of them sampled; eight share a beginning that spans cache blocks.

@@ -1,8 +1,8 @@
 //! Pages of 2 MiB for what is read as a whole again and again: weights, cached keys and values.
 
 use candle_core::{DType, Device, Tensor};
-use half::f16;
 use half::vec::HalfBitsVecExt;
+use half::{bf16, f16};
 
 use crate::Result;
 
@@ -19,6 +19,11 @@ pub fn lazy_zeros(shape: &[usize], dtype: DType, device: &Device) -> Result<Tens
         // As integers they come from the system as zeros; candle would write f16's.
         (Device::Cpu, DType::F16) => {
             let cells = vec![0u16; count].reinterpret_into::<f16>();
+            prefer_huge_pages(&cells);
+            Ok(Tensor::from_vec(cells, shape, device)?)
+        }
+        (Device::Cpu, DType::BF16) => {
+            let cells = vec![0u16; count].reinterpret_into::<bf16>();
             prefer_huge_pages(&cells);
             Ok(Tensor::from_vec(cells, shape, device)?)
         }

@@ -4,7 +4,8 @@
 //! Not here: models, weight files, scheduling. The one thing to know: on the CPU **a row of the result
 //! depends on that row alone, bit for bit**, whatever else is in the batch, however many threads run and
 //! whichever [`Level`] of SIMD is used. Every kernel keeps to one order of floating-point operations per
-//! output; tests compare bits.
+//! output; tests compare bits. Only quantised weights have two such orders ([`Rounding`]); which one, is settled when they are
+//! packed.
 //!
 //! On CUDA and Metal each operation is composed of candle's own operations until it has a kernel of its own
 //! there; the `composed` modules run on any device, so the CPU tests cover them.
@@ -26,6 +27,8 @@ mod rms_norm;
 mod rotary;
 mod silu_mul;
 mod simd;
+#[cfg(target_arch = "x86_64")]
+mod tiles;
 mod view;
 
 pub use attention::{
@@ -37,7 +40,7 @@ pub use cpu::Cpu;
 pub use error::{Error, Result};
 pub use huge_pages::lazy_zeros;
 pub use layer_norm::layer_norm;
-pub use linear::{Linear, LinearInput, gated};
+pub use linear::{Linear, LinearInput, Rounding, gated};
 pub use pool::Pool;
 pub use rms_norm::{rms_norm, rms_norm_for};
 pub use rotary::rotary;

@@ -50,22 +50,32 @@ pub(crate) fn sum_of(values: &[f32], term: impl Fn(f32) -> f32) -> f32 {
     sum_lanes(lanes)
 }
 
+/// 355/512, the greater part of ln 2: exact products with any exponent.
+pub(crate) const LN2_HIGH: f32 = 0.693_359_4;
+/// What is left of ln 2.
+pub(crate) const LN2_LOW: f32 = -2.121_944_4e-4;
+/// 1.5 · 2^23: adding it rounds to the nearest integer.
+pub(crate) const ROUND: f32 = 12_582_912.0;
+/// Of `e^r`, the highest power's first.
+pub(crate) const EXP_COEFFICIENTS: [f32; 8] =
+    [1.0 / 5040.0, 1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0];
+/// Below it [`exp`] is 0.
+pub(crate) const EXP_LEAST: f32 = -87.336_54;
+
 /// `e^x` within about two units in the last place; 0 below -87.3, infinity above 88.7, NaN stays NaN.
 ///
 /// `e^x = 2^n · e^r` with `|r| ≤ ln 2 / 2` (Cody and Waite 1980, ch. 6); `e^r` by its Taylor series to the
 /// seventh power.
 #[inline(always)]
 pub(crate) fn exp(x: f32) -> f32 {
-    const LN2_HIGH: f32 = 0.693_359_4; // 355/512: exact products with any n here.
-    const LN2_LOW: f32 = -2.121_944_4e-4;
-    const ROUND: f32 = 12_582_912.0; // 1.5 · 2^23: adding it rounds to the nearest integer.
     let clamped = if x > 89.0 { 89.0 } else { x };
     let clamped = if clamped < -88.0 { -88.0 } else { clamped };
     let shifted = clamped * std::f32::consts::LOG2_E + ROUND;
     let n = shifted - ROUND;
     let r = (clamped - n * LN2_HIGH) - n * LN2_LOW;
-    let mut power = 1.0 / 5040.0;
-    for coefficient in [1.0 / 720.0, 1.0 / 120.0, 1.0 / 24.0, 1.0 / 6.0, 0.5, 1.0, 1.0] {
+    let [first, others @ ..] = EXP_COEFFICIENTS;
+    let mut power = first;
+    for coefficient in others {
         power = power * r + coefficient;
     }
     // Two factors, so that n = 128 does not overflow before the product does.
@@ -74,7 +84,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     let first = f32::from_bits((half.wrapping_add(127) << 23) as u32);
     let second = f32::from_bits(((bits - half).wrapping_add(127) << 23) as u32);
     let value = power * first * second;
-    if x < -87.336_54 { 0.0 } else { value }
+    if x < EXP_LEAST { 0.0 } else { value }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ pub enum Level {
     Avx2,
     /// AVX-512 F, BW, DQ, VL and VNNI.
     Avx512,
-    /// The same, and AMX's tiles of bytes where many rows are multiplied at once.
+    /// The same, and AMX's tiles of bf16 with AVX-512's conversions to it.
     Amx,
 }
 
@@ -53,7 +53,7 @@ impl Level {
             Self::Scalar => true,
             Self::Avx2 => avx2(),
             Self::Avx512 => avx512(),
-            Self::Amx => avx512() && crate::linear::has_tiles(),
+            Self::Amx => avx512() && crate::tiles::are_available(),
         }
     }
 

@@ -31,13 +31,14 @@ fn file() -> PathBuf {
     given.map_or_else(|| golden_data::test_model("SmolLM2-135M-Instruct.Q4_1.gguf"), PathBuf::from)
 }
 
-fn model(path: &Path) -> Box<dyn Model> {
+/// A model, and how its keys and values are kept unless something else is asked for.
+fn model(path: &Path) -> (Box<dyn Model>, CacheType) {
     let options = LoadOptions { device: DeviceSpec::Cpu, ..LoadOptions::default() };
     let loaded = load(&ModelFiles::find(path).expect("a model"), &options).expect("a model that loads");
     let LoadedModel::Causal(model) = loaded.model else {
         panic!("the test model continues text");
     };
-    model
+    (model, loaded.cache_type)
 }
 
 fn cache(model: &dyn Model, cache_type: CacheType) -> KvCache {
@@ -104,8 +105,8 @@ fn write_cost(cost: &Value) {
 
 fn forward(criterion: &mut Criterion) {
     let path = file();
-    let model = model(&path);
-    let mut halves = cache(model.as_ref(), CacheType::F16);
+    let (model, cache_type) = model(&path);
+    let mut halves = cache(model.as_ref(), cache_type);
     let mut bytes = cache(model.as_ref(), CacheType::Q8_0);
     write_cost(&cost(&path, model.as_ref()));
     let mut group = criterion.benchmark_group("model");

@@ -3,18 +3,24 @@
 use std::str::FromStr;
 
 use candle_core::Tensor;
-use sconce_kernels::{CacheFormat, lazy_zeros};
+use sconce_kernels::{CacheFormat, Level, lazy_zeros};
 use serde::Serialize;
 
-use crate::{Device, Error, ModelSpec};
+use crate::{Arithmetic, Device, Error, ModelSpec};
 
 /// How cached keys and values are stored. Softmax and sums are f32 whatever this says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum CacheType {
-    /// Half precision, the default.
+    /// `bf16` where the processor multiplies that in tiles (AMX) and weights are quantised, else `f16`; the same memory. It is settled
+    /// when a model is loaded ([`Loaded::cache_type`](crate::Loaded::cache_type)).
     #[default]
+    Auto,
+    /// Half precision.
     F16,
+    /// The upper half of full precision, for processors with tiles: softmax apart, attention is in it, too. Heads that do not fill
+    /// tiles are kept in `f16`. On the CPU only.
+    Bf16,
     /// Full precision: for comparing with a reference.
     F32,
     /// 34 bytes for 32 numbers, a little over half of `f16`: for more tokens in the same memory. On the CPU only.
@@ -23,9 +29,33 @@ pub enum CacheType {
 }
 
 impl CacheType {
-    fn format(self) -> CacheFormat {
+    /// What is kept of a model: `Auto` is settled here. Who asks for integers wants the same bits on every processor, and weights that are
+    /// not quantised are worth a cache as exact as they are.
+    pub(crate) fn settled(
+        self,
+        arithmetic: Arithmetic,
+        is_quantised: bool,
+        device: &Device,
+        head_dim: usize,
+    ) -> Self {
         match self {
-            Self::F16 => CacheFormat::F16,
+            Self::Auto if arithmetic == Arithmetic::Auto && is_quantised => Self::Bf16,
+            Self::Auto => Self::F16,
+            other => other,
+        }
+        .fitting(device, head_dim)
+    }
+
+    /// `f16` in place of `bf16` for heads that do not fill tiles, or where there are none.
+    fn fitting(self, device: &Device, head_dim: usize) -> Self {
+        let fills_tiles = device.is_cpu() && CacheFormat::fills_tiles(KvCache::BLOCK_SIZE, head_dim);
+        if self == Self::Bf16 && !fills_tiles { Self::F16 } else { self }
+    }
+
+    fn format(self, device: &Device, head_dim: usize) -> CacheFormat {
+        match self.fitting(device, head_dim) {
+            Self::Bf16 => CacheFormat::Bf16,
+            Self::Auto | Self::F16 => CacheFormat::F16,
             Self::F32 => CacheFormat::F32,
             Self::Q8_0 => CacheFormat::Q8_0,
         }
@@ -41,9 +71,17 @@ impl CacheType {
                 let value = format!("q8_0 on {}", device.name());
                 Err(Error::Unsupported { what: "cache type", value })
             }
+            (Self::Bf16, _) if !device.is_cpu() || !has_tiles() => {
+                let value = format!("bf16 on {} without tiles of it", device.name());
+                Err(Error::Unsupported { what: "cache type", value })
+            }
             _ => Ok(()),
         }
     }
+}
+
+fn has_tiles() -> bool {
+    Level::detect() == Level::Amx
 }
 
 impl FromStr for CacheType {
@@ -51,10 +89,12 @@ impl FromStr for CacheType {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
+            "auto" => Ok(Self::Auto),
             "f16" => Ok(Self::F16),
+            "bf16" => Ok(Self::Bf16),
             "f32" => Ok(Self::F32),
             "q8_0" => Ok(Self::Q8_0),
-            other => Err(format!("cache type `{other}` is not known; use f16, q8_0 or f32")),
+            other => Err(format!("cache type `{other}` is not known; use auto, f16, bf16, q8_0 or f32")),
         }
     }
 }
@@ -83,8 +123,9 @@ impl KvCache {
 
     /// Bytes that one block takes over all layers.
     pub fn bytes_per_block(spec: &ModelSpec, cache_type: CacheType) -> u64 {
-        let (format, cpu) = (cache_type.format(), candle_core::Device::Cpu);
-        let shapes = format.shapes(&cpu, 1, Self::BLOCK_SIZE, spec.kv_heads, spec.head_dim);
+        let cpu = Device::cpu();
+        let format = cache_type.format(&cpu, spec.head_dim);
+        let shapes = format.shapes(cpu.candle(), 1, Self::BLOCK_SIZE, spec.kv_heads, spec.head_dim);
         let cells: usize = shapes.iter().flat_map(|shape| shape.iter().copied().reduce(|a, b| a * b)).sum();
         (spec.layers * cells * format.dtype().size_in_bytes()) as u64
     }
@@ -92,7 +133,8 @@ impl KvCache {
     /// Allocates `blocks` blocks on the device.
     ///
     /// # Errors
-    /// [`Error::Compute`] if the memory is not there; [`Error::Unsupported`] if the device cannot keep such a cache.
+    /// [`Error::Compute`] if the memory is not there; [`Error::Unsupported`] if the device cannot keep such a cache, or its type is not
+    /// settled.
     pub fn new(
         spec: &ModelSpec,
         blocks: usize,
@@ -100,7 +142,12 @@ impl KvCache {
         device: &Device,
     ) -> Result<Self, Error> {
         cache_type.check(device)?;
-        let format = cache_type.format();
+        if cache_type == CacheType::Auto {
+            // It would be another one than the model's fingerprint names.
+            let value = "auto, before a model was loaded".to_owned();
+            return Err(Error::Unsupported { what: "cache type", value });
+        }
+        let format = cache_type.format(device, spec.head_dim);
         let [keys, values] =
             format.shapes(device.candle(), blocks, Self::BLOCK_SIZE, spec.kv_heads, spec.head_dim);
         let tensors = |shape: [usize; 4]| layers_of(spec.layers, shape, format, device);

@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 
+use candle_core::quantized::GgmlDType;
+use sconce_kernels::Rounding;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -18,8 +20,10 @@ use crate::{
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Arithmetic {
-    /// Quantised weights meet activations rounded to 8 bits, block by block: what is served.
+    /// The faster way on this machine: bf16 where a processor multiplies it in tiles (AMX), but for weights of 8 bits, else integers.
     #[default]
+    Auto,
+    /// Quantised weights meet activations rounded to 8 bits, block by block: the same bits on every processor of an architecture.
     Integer,
     /// Weights are dequantised to f32 first: slow, for comparing with a reference.
     Float,
@@ -118,6 +122,8 @@ pub struct Loaded {
     pub features: Features,
     /// Most common weight type, by bytes: `Q4_1`, `F16`, …
     pub quantisation: String,
+    /// How its keys and values are to be kept.
+    pub cache_type: CacheType,
 }
 
 /// Loads a model.
@@ -142,20 +148,29 @@ pub fn load(files: &ModelFiles, options: &LoadOptions) -> Result<Loaded, Error> 
     let embedding = sentence_transformers::embedding_use(files, &opened.config, sentence)?;
     let features = Features::read(&opened.config, metadata, &tokenizer, embedding)?;
     let quantisation = opened.weights.dominant_type();
-    let fingerprint = fingerprint(&opened.weights.content_hash()?, options, &device);
+    let is_quantised = !["F32", "F16", "BF16"].contains(&quantisation.as_str());
+    let head_dim = plan.spec().head_dim;
+    let cache_type = options.cache_type.settled(options.arithmetic, is_quantised, &device, head_dim);
+    let fingerprint = fingerprint(&opened.weights.content_hash()?, options.arithmetic, cache_type, &device);
     let bytes = Cell::new(0);
     let root = Source::new(opened.weights.as_ref(), &bytes);
     let model = plan.build(&root, ModelSpec { fingerprint, ..plan.spec() }, &device)?;
     let spec = model.spec().clone();
-    Ok(Loaded { model, spec, device, tokenizer, chat_template, defaults, features, quantisation })
+    Ok(Loaded { model, spec, device, tokenizer, chat_template, defaults, features, quantisation, cache_type })
 }
 
 /// Everything that the bits of an answer depend on, but for the request.
-fn fingerprint(content_hash: &str, options: &LoadOptions, device: &Device) -> String {
+fn fingerprint(content_hash: &str, arithmetic: Arithmetic, cache_type: CacheType, device: &Device) -> String {
     let mut hasher = blake3::Hasher::new();
-    // Kernels give the same bits at every level of vector instructions, but not on another kind of processor.
+    // Kernels give the same bits at every level of vector instructions, but not on another kind of processor, nor in bf16.
+    let arithmetic = match arithmetic {
+        Arithmetic::Auto if !device.is_cpu() || Rounding::best(GgmlDType::Q4_0) == Rounding::Bytes => {
+            Arithmetic::Integer
+        }
+        arithmetic => arithmetic,
+    };
     let place = (device.name(), std::env::consts::ARCH);
-    let settings = format!("{:?} {:?} {place:?}", options.arithmetic, options.cache_type);
+    let settings = format!("{arithmetic:?} {cache_type:?} {place:?}");
     for part in [content_hash, settings.as_str(), env!("CARGO_PKG_VERSION")] {
         // Lengths in between: no two lists of parts are one text.
         hasher.update(&(part.len() as u64).to_le_bytes());

@@ -3,6 +3,7 @@
 
 mod allocation;
 
+use sconce_kernels::Level;
 use sconce_models::{CacheType, Device, KvCache, ModelKind, ModelSpec};
 
 fn spec() -> ModelSpec {
@@ -26,7 +27,8 @@ fn spec() -> ModelSpec {
 #[test]
 fn types_have_names_and_sizes() {
     let numbers = 2 * 4 * 2 * 64 * 32;
-    for (name, bytes) in [("f16", 2 * numbers), ("f32", 4 * numbers), ("q8_0", numbers / 32 * 34)] {
+    let sizes = [("auto", 2), ("f16", 2), ("bf16", 2), ("f32", 4)].map(|(name, size)| (name, size * numbers));
+    for (name, bytes) in sizes.into_iter().chain([("q8_0", numbers / 32 * 34)]) {
         let cache_type: CacheType = name.parse().unwrap();
         assert_eq!(KvCache::bytes_per_block(&spec(), cache_type), bytes, "{name}");
         assert_eq!(serde_json::to_value(cache_type).unwrap(), name);
@@ -36,7 +38,11 @@ fn types_have_names_and_sizes() {
 
 #[test]
 fn copying_a_block_takes_the_memory_of_a_block() {
-    for cache_type in [CacheType::F16, CacheType::F32, CacheType::Q8_0] {
+    assert!(KvCache::new(&spec(), 4, CacheType::Auto, &Device::cpu()).is_err());
+    let has_tiles = Level::detect() == Level::Amx;
+    assert_eq!(KvCache::new(&spec(), 4, CacheType::Bf16, &Device::cpu()).is_ok(), has_tiles);
+    let in_tiles = has_tiles.then_some(CacheType::Bf16);
+    for cache_type in [CacheType::F16, CacheType::F32, CacheType::Q8_0].into_iter().chain(in_tiles) {
         let (blocks, block) = (200, KvCache::bytes_per_block(&spec(), cache_type) as usize);
         let (cache, made) = allocation::peak_of(|| KvCache::new(&spec(), blocks, cache_type, &Device::cpu()));
         assert!(made >= blocks * block && made < (blocks + 1) * block, "{cache_type:?}: {made} bytes");

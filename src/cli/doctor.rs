@@ -66,7 +66,7 @@ fn features() -> Vec<&'static str> {
         ("avx512-vnni", is_x86_feature_detected!("avx512vnni")),
         ("avx512-bf16", is_x86_feature_detected!("avx512bf16")),
         // There is more to ask for than the processor: the system must let programs use it.
-        ("amx-int8", Level::Amx.is_supported()),
+        ("amx-bf16", Level::Amx.is_supported()),
     ];
     known.iter().filter(|(_, there)| *there).map(|(name, _)| *name).collect()
 }
@@ -113,6 +113,6 @@ mod tests {
     #[cfg(target_arch = "x86_64")]
     #[test]
     fn tiles_are_named_where_kernels_use_them() {
-        assert_eq!(features().contains(&"amx-int8"), Level::Amx.is_supported());
+        assert_eq!(features().contains(&"amx-bf16"), Level::Amx.is_supported());
     }
 }

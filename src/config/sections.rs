@@ -217,9 +217,10 @@ impl FromStr for ArithmeticName {
 
     fn from_str(text: &str) -> Result<Self, String> {
         match text {
+            "auto" => Ok(Self(Arithmetic::Auto)),
             "integer" => Ok(Self(Arithmetic::Integer)),
             "float" => Ok(Self(Arithmetic::Float)),
-            other => Err(format!("arithmetic `{other}` is not known; use integer or float")),
+            other => Err(format!("arithmetic `{other}` is not known; use auto, integer or float")),
         }
     }
 }

@@ -118,14 +118,14 @@ pub const SETTINGS: &[Setting] = &[
     one(
         "cache-type",
         "TYPE",
-        "f16",
-        "How keys and values are stored: f16, q8_0 (half the memory, CPU only) or f32",
+        "auto",
+        "How keys and values are stored: auto (bf16 for quantised weights where the processor has tiles for it, unless other arithmetic is asked for; else f16), f16, bf16, q8_0 (half the memory, CPU only) or f32",
     ),
     one(
         "arithmetic",
         "KIND",
-        "integer",
-        "Products with quantised weights on the CPU: integer, or float to compare with a reference",
+        "auto",
+        "Products with quantised weights on the CPU: auto (bf16 where the processor has tiles for it, else integer), integer (the same bits on every processor of an architecture), or float to compare with a reference",
     ),
     one("context-length", "TOKENS", "", "Longest context, where below the model's own"),
     one(

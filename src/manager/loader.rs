@@ -4,7 +4,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use sconce_models::grammar::Grammars;
-use sconce_models::{Error, Inspection, LoadOptions, Loaded, LoadedModel, ModelFiles, inspect, load};
+use sconce_models::{
+    CacheType, Error, Inspection, LoadOptions, Loaded, LoadedModel, ModelFiles, inspect, load,
+};
 
 use crate::config::{EngineConfig, ModelsConfig};
 use crate::engine::{EmbedderHandle, Engine, EngineError, EngineLimits, Speculation};
@@ -110,11 +112,20 @@ impl Loader {
         files: &ModelFiles,
         plan: MemoryPlan,
     ) -> Result<LoadedEntry, LoadFailure> {
-        let Loaded { model, mut spec, device, tokenizer, chat_template, defaults, features, quantisation } =
-            load(files, &self.options)?;
+        let Loaded {
+            model,
+            mut spec,
+            device,
+            tokenizer,
+            chat_template,
+            defaults,
+            features,
+            quantisation,
+            cache_type,
+        } = load(files, &self.options)?;
         let runner = match model {
             LoadedModel::Causal(model) => {
-                let engine = Engine::spawn(model, &device, self.limits(plan))?;
+                let engine = Engine::spawn(model, &device, self.limits(plan, cache_type))?;
                 spec = engine.spec().clone();
                 Runner::Engine(engine)
             }
@@ -132,7 +143,7 @@ impl Loader {
         let grammars = Arc::new(Grammars::new(tokenizer.clone(), defaults.end_token_ids.clone()));
         let profile = Arc::new(Profile {
             quantisation,
-            cache_type: self.options.cache_type,
+            cache_type,
             self_test: SelfTest::run(spec.kind, chat_template.as_ref(), &tokenizer, &defaults),
             chat_template: chat_template.as_ref().map(|template| template.source().to_owned()),
             tool_format: defaults.tool_format.clone(),
@@ -142,10 +153,10 @@ impl Loader {
         Ok(LoadedEntry { id, spec, tokenizer, grammars, chat_template, defaults, runner, profile })
     }
 
-    fn limits(&self, plan: MemoryPlan) -> EngineLimits {
+    fn limits(&self, plan: MemoryPlan, cache_type: CacheType) -> EngineLimits {
         EngineLimits {
             cache_blocks: plan.cache_blocks,
-            cache_type: self.options.cache_type,
+            cache_type,
             max_batch_tokens: self.engine.max_batch_tokens,
             prefill_chunk: self.engine.prefill_chunk,
             max_running: self.engine.max_running,

@@ -11,7 +11,7 @@ use super::cells::{Cells, Side, prefetch};
 use super::cpu::Geometry;
 use super::format::GROUP;
 use super::scratch::Scratch;
-use super::softmax::soften;
+use super::softmax::{maximum, soften};
 use crate::lanes::Lanes;
 use crate::maths::LANES;
 
@@ -89,14 +89,31 @@ impl<L: Lanes, T: Cells, const CODES: bool> Block<L> for Score<'_, T, CODES> {
     }
 }
 
-/// Turns the scores of a query in tiles `seen.start..seen.end` of a step into powers of two and takes them into its state.
-/// What it has gathered so far is to be multiplied by `keeps`.
+/// Queries whose softmax is taken side by side: each step of one waits for the step before it.
+const SIDE_BY_SIDE: usize = 8;
+
+/// Turns the scores of some queries in tiles `seen.start..seen.end` of a step into powers of two and takes them into their states.
+/// What they have gathered so far is to be multiplied by `keeps`.
 #[inline(always)]
-pub(super) fn weigh<L: Lanes>(geometry: Geometry, query: usize, seen: Range<usize>, scratch: &mut Scratch) {
+pub(super) fn weigh<L: Lanes>(
+    geometry: Geometry,
+    queries: Range<usize>,
+    seen: Range<usize>,
+    scratch: &mut Scratch,
+) {
     let (padded, step) = (geometry.padded_tile(), geometry.step());
-    let weights = &mut scratch.weights[query * step..(query + 1) * step];
-    let weights = &mut weights[seen.start * padded..seen.end * padded];
-    scratch.keeps[query] = soften::<L>(weights, &mut scratch.states[query]);
+    let scores = |query: usize| query * step + seen.start * padded..query * step + seen.end * padded;
+    let mut maxima = [0f32; SIDE_BY_SIDE];
+    for first in queries.clone().step_by(SIDE_BY_SIDE) {
+        let queries = first..queries.end.min(first + SIDE_BY_SIDE);
+        for (query, found) in queries.clone().zip(&mut maxima) {
+            *found = maximum::<L>(&scratch.weights[scores(query)], scratch.states[query]);
+        }
+        for (query, maximum) in queries.zip(maxima) {
+            let weights = &mut scratch.weights[scores(query)];
+            scratch.keeps[query] = soften::<L>(weights, maximum, &mut scratch.states[query]);
+        }
+    }
 }
 
 /// Adds the values of tile `nth` of a step to what some queries, which all see `seen` of it, have gathered.

@@ -1,7 +1,7 @@
 //! Attention on the CPU: which rows, heads and segments make a task, and how their parts are merged.
 //!
-//! A row's operations, in order: for each segment of eight tiles that it sees, those of `block` for each step of four
-//! tiles; then the segments are merged in order. A task takes some rows of a sequence and one kv head through
+//! A row's operations, in order: for each segment of eight tiles that it sees, those of `block`, or over a cache of pairs those of
+//! `pairs`, for each step of four tiles; then the segments are merged in order. A task takes some rows of a sequence and one kv head through
 //! all segments, or, where there are few rows (decode), through one. Neither may change a bit.
 
 use std::ops::Range;
@@ -13,13 +13,13 @@ use super::format::{GROUP, piece, piece_words};
 use super::scratch::Scratch;
 use super::softmax::{EMPTY, State, merge};
 use super::tile::Segment;
-use crate::Cpu;
 use crate::fresh::Fresh;
-use crate::lanes::run;
 use crate::linear::BLOCK;
-use crate::linear::activations::Builder;
+use crate::linear::Builder;
 use crate::maths::LANES;
 use crate::pool::SharedSlice;
+use crate::simd::multiversion;
+use crate::{Cpu, Level};
 
 /// Tiles of which a softmax is taken at once: the more there are, the fewer maxima and sums across lanes there are to make.
 pub(super) const TILES_PER_STEP: usize = 4;
@@ -72,6 +72,8 @@ impl Geometry {
 pub(super) enum Cached<'a> {
     F16(&'a [f16]),
     F32(&'a [f32]),
+    /// Pairs of bf16, see [`CacheFormat`](super::CacheFormat).
+    Bf16(&'a [u16]),
     /// Pieces of codes and scales, see [`format`](super::format).
     Q8(&'a [i16]),
 }
@@ -147,11 +149,11 @@ pub(super) fn attend(cpu: Cpu, call: &Call<'_>, out: Outlet<'_>) {
         let task = &tasks[tasks.len() - 1 - index];
         let mut totals = Totals::new(call, task);
         Scratch::with(call.geometry, call.queries(task), |scratch| {
-            call.load_queries(task, &mut scratch.q);
+            call.load_queries(cpu.level(), task, &mut scratch.q);
             for segment in task.segments.clone() {
                 let tiles = call.tiles(task, segment);
-                run(cpu.level(), Segment { call, task, tiles, scratch: &mut *scratch });
-                totals.add(&scratch.states, &scratch.sums);
+                Segment { call, task, tiles, scratch: &mut *scratch }.attend(cpu.level());
+                totals.add(cpu.level(), &scratch.states, &scratch.sums);
                 scratch.clear();
             }
         });
@@ -181,9 +183,9 @@ fn attend_in_parts(cpu: Cpu, call: &Call<'_>, tasks: &[Task], out: Outlet<'_>) {
             (shared_states.range(*first, queries), shared_sums.range(first * width, queries * width))
         };
         Scratch::with(call.geometry, queries, |scratch| {
-            call.load_queries(task, &mut scratch.q);
+            call.load_queries(cpu.level(), task, &mut scratch.q);
             let tiles = call.tiles(task, *segment);
-            run(cpu.level(), Segment { call, task, tiles, scratch: &mut *scratch });
+            Segment { call, task, tiles, scratch: &mut *scratch }.attend(cpu.level());
             states.copy_from_slice(&scratch.states);
             sums.copy_from_slice(&scratch.sums);
         });
@@ -193,7 +195,7 @@ fn attend_in_parts(cpu: Cpu, call: &Call<'_>, tasks: &[Task], out: Outlet<'_>) {
         let mut totals = Totals::new(call, task);
         for _ in task.segments.clone() {
             let next = first + call.queries(task);
-            totals.add(&states[first..next], &sums[first * width..next * width]);
+            totals.add(cpu.level(), &states[first..next], &sums[first * width..next * width]);
             first = next;
         }
         call.store(cpu, task, totals, out);
@@ -214,14 +216,33 @@ impl Totals {
     }
 
     /// Adds the next segment's.
-    fn add(&mut self, states: &[State], sums: &[f32]) {
-        let totals = self.states.iter_mut().zip(self.sums.chunks_exact_mut(self.width));
-        for ((total, total_sums), (state, sums)) in
-            totals.zip(states.iter().zip(sums.chunks_exact(self.width)))
-        {
-            merge(total, total_sums, *state, sums);
-        }
+    fn add(&mut self, level: Level, states: &[State], sums: &[f32]) {
+        let Self { width, states: totals, sums: total_sums } = self;
+        let (totals, total_sums, width) = (totals.as_mut_slice(), total_sums.as_mut_slice(), *width);
+        multiversion!(level, merge_all, totals: &mut [State], total_sums: &mut [f32], states: &[State], sums: &[f32], width: usize);
     }
+}
+
+#[inline(always)]
+fn merge_all(totals: &mut [State], total_sums: &mut [f32], states: &[State], sums: &[f32], width: usize) {
+    let totals = totals.iter_mut().zip(total_sums.chunks_exact_mut(width));
+    for ((total, total_sums), (state, sums)) in totals.zip(states.iter().zip(sums.chunks_exact(width))) {
+        merge(total, total_sums, *state, sums);
+    }
+}
+
+/// Divides what queries have gathered, `padded` each, by their sums of powers.
+#[inline(always)]
+fn divide(states: &[State], sums: &mut [f32], padded: usize) {
+    for (state, sums) in states.iter().zip(sums.chunks_exact_mut(padded)) {
+        // Whether a zero has a sign may have been settled by what is seen beside it.
+        sums.iter_mut().for_each(|sum| *sum = (*sum + 0.0) / state.sum);
+    }
+}
+
+#[inline(always)]
+fn multiply_row(from: &[f32], to: &mut [f32], scale: f32) {
+    to.iter_mut().zip(from).for_each(|(to, from)| *to = from * scale);
 }
 
 impl Call<'_> {
@@ -284,7 +305,7 @@ impl Call<'_> {
 
     /// Copies a task's queries, scaled so that powers of two are wanted of their scores, or, if these have a cap, so that
     /// they can be capped.
-    fn load_queries(&self, task: &Task, to: &mut [f32]) {
+    fn load_queries(&self, level: Level, task: &Task, to: &mut [f32]) {
         let scale = match self.options.softcap {
             Some(_) => self.options.scale,
             None => self.options.scale * std::f32::consts::LOG2_E,
@@ -292,7 +313,8 @@ impl Call<'_> {
         let width = self.geometry.width;
         for (query, to) in to.chunks_exact_mut(width).enumerate() {
             let at = self.query_at(task, query);
-            to.iter_mut().zip(&self.q[at..at + width]).for_each(|(to, q)| *to = q * scale);
+            let from = &self.q[at..at + width];
+            multiversion!(level, multiply_row, from: &[f32], to: &mut [f32], scale: f32);
         }
     }
 
@@ -308,9 +330,8 @@ impl Call<'_> {
     fn store(&self, cpu: Cpu, task: &Task, mut totals: Totals, out: Outlet<'_>) {
         let Geometry { width, .. } = self.geometry;
         let padded = totals.width;
-        for (state, sums) in totals.states.iter().zip(totals.sums.chunks_exact_mut(padded)) {
-            sums[..width].iter_mut().for_each(|sum| *sum /= state.sum);
-        }
+        let (states, sums) = (totals.states.as_slice(), totals.sums.as_mut_slice());
+        multiversion!(cpu.level(), divide, states: &[State], sums: &mut [f32], padded: usize);
         match out {
             Outlet::Plain(out) => {
                 for (query, sums) in totals.sums.chunks_exact(padded).enumerate() {

@@ -7,6 +7,8 @@
 use candle_core::{DType, Device};
 use half::f16;
 
+use crate::Level;
+
 /// Dimensions that share a scale.
 pub(crate) const GROUP: usize = 32;
 
@@ -17,6 +19,8 @@ pub enum CacheFormat {
     F16,
     /// Full precision.
     F32,
+    /// The upper half of full precision, in pairs: what tiles of bf16 are multiplied with as it lies. On the CPU only.
+    Bf16,
     /// A byte each, and an f16 scale for every 32 dimensions of a position. On the CPU only.
     Q8_0,
 }
@@ -27,13 +31,19 @@ impl CacheFormat {
         match self {
             Self::F16 => DType::F16,
             Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
             Self::Q8_0 => DType::I16,
         }
     }
 
     /// The format with this element type.
     pub fn of(dtype: DType) -> Option<Self> {
-        [Self::F16, Self::F32, Self::Q8_0].into_iter().find(|format| format.dtype() == dtype)
+        [Self::F16, Self::F32, Self::Bf16, Self::Q8_0].into_iter().find(|format| format.dtype() == dtype)
+    }
+
+    /// Whether [`CacheFormat::Bf16`] goes through tiles of bf16 on this machine; where it does not, it is slow.
+    pub fn fills_tiles(block_size: usize, head_dim: usize) -> bool {
+        Level::detect() == Level::Amx && sizes_fill_tiles(block_size, head_dim)
     }
 
     /// Shapes of a cache's keys and values on a device, for [`write_cache`](crate::write_cache()) and
@@ -41,7 +51,8 @@ impl CacheFormat {
     ///
     /// On the CPU keys are `[blocks, kv, d, block]` and values `[blocks, kv, block, d]`: what a kv head has of a block is in
     /// one piece, and lies as the kernel reads it. Elsewhere both are `[blocks, block, kv, d]`. In q8_0 both are `[blocks,
-    /// kv, 1, n]`, where n integers are a piece.
+    /// kv, 1, n]`, where n integers are a piece. In bf16 keys are `[blocks, kv, ⌈d / 2⌉, block · 2]` and values `[blocks, kv,
+    /// ⌈block / 2⌉, d · 2]`: pairs of dimensions, or of positions, side by side.
     pub fn shapes(
         self,
         device: &Device,
@@ -52,12 +63,22 @@ impl CacheFormat {
     ) -> [[usize; 4]; 2] {
         match (self, device) {
             (Self::Q8_0, _) => [[blocks, kv_heads, 1, piece_words(head_dim, block_size)]; 2],
+            (Self::Bf16, _) => [
+                [blocks, kv_heads, head_dim.div_ceil(2), 2 * block_size],
+                [blocks, kv_heads, block_size.div_ceil(2), 2 * head_dim],
+            ],
             (_, Device::Cpu) => {
                 [[blocks, kv_heads, head_dim, block_size], [blocks, kv_heads, block_size, head_dim]]
             }
             _ => [[blocks, block_size, kv_heads, head_dim]; 2],
         }
     }
+}
+
+/// Whether keys and values of a block are whole tiles of bf16.
+pub(super) fn sizes_fill_tiles(block_size: usize, head_dim: usize) -> bool {
+    const DEPTH: usize = 32;
+    block_size == DEPTH && head_dim.is_multiple_of(DEPTH)
 }
 
 /// Scales of a kv head's piece of a block.

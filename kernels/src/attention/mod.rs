@@ -11,11 +11,13 @@ mod cells;
 pub mod composed;
 mod cpu;
 pub(crate) mod format;
+mod pairs;
 mod scratch;
 mod softmax;
 mod tile;
 
 use candle_core::{CpuStorage, DType, Storage, Tensor};
+use half::slice::HalfFloatSliceExt;
 
 pub use batch::{PagedBatch, PagedParts};
 pub use format::CacheFormat;
@@ -212,6 +214,7 @@ fn cached<'a>(tensor: &Tensor, storage: &'a Storage) -> Result<Cached<'a>> {
     match storage {
         Storage::Cpu(CpuStorage::F16(cells)) => Ok(Cached::F16(&cells[range])),
         Storage::Cpu(CpuStorage::F32(cells)) => Ok(Cached::F32(&cells[range])),
+        Storage::Cpu(CpuStorage::BF16(cells)) => Ok(Cached::Bf16(cells[range].reinterpret_cast())),
         Storage::Cpu(CpuStorage::I16(words)) => Ok(Cached::Q8(&words[range])),
         _ => Err(Error::element_type("attention", tensor.dtype())),
     }
@@ -257,7 +260,7 @@ fn check_paged(
 /// The format of a cache's tensor, if it is known where the tensor is.
 pub(crate) fn format_on(operation: &'static str, cache: &Tensor) -> Result<CacheFormat> {
     CacheFormat::of(cache.dtype())
-        .filter(|format| *format != CacheFormat::Q8_0 || is_cpu(cache))
+        .filter(|format| matches!(format, CacheFormat::F16 | CacheFormat::F32) || is_cpu(cache))
         .ok_or_else(|| Error::element_type(operation, cache.dtype()))
 }
 

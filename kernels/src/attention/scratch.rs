@@ -27,6 +27,8 @@ pub(super) struct Scratch {
     pub states: Vec<State>,
     /// `[queries, padded d]`
     pub sums: Vec<f32>,
+    /// `[queries, d]` in bf16, over a cache of pairs.
+    pub narrow_q: Vec<u16>,
 }
 
 impl Scratch {
@@ -63,6 +65,7 @@ impl Scratch {
             keeps: Vec::new(),
             states: Vec::new(),
             sums: Vec::new(),
+            narrow_q: Vec::new(),
         }
     }
 

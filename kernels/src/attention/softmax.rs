@@ -36,28 +36,36 @@ pub(super) fn mask(scores: &mut [f32], seen: Range<usize>, options: &AttentionOp
     scores[seen.end..].fill(f32::NEG_INFINITY);
 }
 
-/// Turns a query's scores into powers and takes them into its state; returns the factor on what it had.
+/// The greatest of a query's scores and of what it has seen before.
 #[inline(always)]
-pub(super) fn soften<L: Lanes>(scores: &mut [f32], state: &mut State) -> f32 {
+pub(super) fn maximum<L: Lanes>(scores: &[f32], state: State) -> f32 {
     let mut largest = L::splat(f32::NEG_INFINITY);
     for scores in scores.chunks_exact(LANES) {
         largest = L::load(scores).max(largest);
     }
     let mut lanes = [0f32; LANES];
     largest.store(&mut lanes);
-    let maximum = state.maximum.max(largest_lane(lanes));
+    state.maximum.max(largest_lane(lanes))
+}
+
+/// Turns a query's scores into powers, given their [`maximum`], and takes them into its state; returns the factor on what it had.
+#[inline(always)]
+pub(super) fn soften<L: Lanes>(scores: &mut [f32], maximum: f32, state: &mut State) -> f32 {
     let mut sum = L::splat(0.0);
     for scores in scores.chunks_exact_mut(LANES) {
         let power = exp2(L::load(scores).sub(L::splat(maximum)));
         power.store(scores);
         sum = power.add(sum);
     }
-    let keep = exp2_of(state.maximum - maximum);
+    let mut keeps = [0f32; LANES];
+    exp2(L::splat(state.maximum - maximum)).store(&mut keeps);
+    let keep = keeps[0];
     *state = State { maximum, sum: state.sum * keep + sum.sum() };
     keep
 }
 
 /// Adds a segment's state and sums to the total. A segment that the query did not see changes nothing.
+#[inline(always)]
 pub(super) fn merge(total: &mut State, total_sums: &mut [f32], state: State, sums: &[f32]) {
     if state.is_empty() {
         return;
@@ -76,6 +84,7 @@ pub(super) fn merge(total: &mut State, total_sums: &mut [f32], state: State, sum
 }
 
 /// [`exp2`] of one number, the same at every level.
+#[inline(always)]
 pub(super) fn exp2_of(x: f32) -> f32 {
     let lanes: [f32; LANES] = exp2(Lanes::splat(x));
     lanes[0]

@@ -12,9 +12,11 @@ use half::f16;
 use super::block::{gather, score, weigh};
 use super::cells::{Cells, Side, prefetch};
 use super::cpu::{Cached, Call, Geometry, Pages, Sequence, TILES_PER_STEP, Task};
+use super::pairs::Pieces;
 use super::scratch::Scratch;
 use super::softmax::mask;
-use crate::lanes::{Kernel, Lanes};
+use crate::Level;
+use crate::lanes::{Kernel, Lanes, run};
 use crate::maths::LANES;
 
 /// Up to so many queries take cells from the cache without widening them first.
@@ -29,6 +31,17 @@ pub(super) struct Segment<'a> {
     pub task: &'a Task,
     pub tiles: Range<usize>,
     pub scratch: &'a mut Scratch,
+}
+
+impl Segment<'_> {
+    pub(super) fn attend(self, level: Level) {
+        match (self.call.keys, self.call.values, self.call.sequences[self.task.sequence].pages) {
+            (Cached::Bf16(keys), Cached::Bf16(values), Pages::Table(table)) => {
+                Pieces { keys, values, table }.attend(level, self);
+            }
+            _ => run(level, self),
+        }
+    }
 }
 
 impl Kernel for Segment<'_> {
@@ -113,7 +126,13 @@ impl Work for Sums<'_> {
 
 /// Turns a row's scores in a step into powers.
 #[inline(always)]
-fn weigh_row<L: Lanes>(call: &Call<'_>, task: &Task, row: usize, step: Range<usize>, scratch: &mut Scratch) {
+pub(super) fn weigh_row<L: Lanes>(
+    call: &Call<'_>,
+    task: &Task,
+    row: usize,
+    step: Range<usize>,
+    scratch: &mut Scratch,
+) {
     let geometry = call.geometry;
     let (group, padded) = (geometry.group(), geometry.padded_tile());
     let queries = row * group..(row + 1) * group;
@@ -132,15 +151,13 @@ fn weigh_row<L: Lanes>(call: &Call<'_>, task: &Task, row: usize, step: Range<usi
         }
     }
     if !tiles.is_empty() {
-        for query in queries {
-            weigh::<L>(geometry, query, tiles.clone(), scratch);
-        }
+        weigh::<L>(geometry, queries, tiles, scratch);
     }
 }
 
 /// What a row of a task sees of a tile, counted from the tile's start.
 #[inline(always)]
-fn seen(call: &Call<'_>, task: &Task, row: usize, index: usize) -> Range<usize> {
+pub(super) fn seen(call: &Call<'_>, task: &Task, row: usize, index: usize) -> Range<usize> {
     let (sequence, tile) = (&call.sequences[task.sequence], call.geometry.tile);
     let visible = sequence.visible(task.rows.start + row, call.options.sliding_window);
     let positions = index * tile..((index + 1) * tile).min(sequence.context);
@@ -150,7 +167,7 @@ fn seen(call: &Call<'_>, task: &Task, row: usize, index: usize) -> Range<usize> 
 
 /// From the first to the last query of a task that sees anything of a tile.
 #[inline(always)]
-fn seeing(call: &Call<'_>, task: &Task, index: usize) -> Range<usize> {
+pub(super) fn seeing(call: &Call<'_>, task: &Task, index: usize) -> Range<usize> {
     let group = call.geometry.group();
     let sees = |row: &usize| !seen(call, task, *row, index).is_empty();
     let Some(first) = (0..task.rows.len()).find(sees) else { return 0..0 };
@@ -208,7 +225,7 @@ fn lying<'a>(call: &Call<'a>, task: &Task, part: Part) -> Option<Lying<'a>> {
             let (scales, codes) = call.piece(from, block, task.kv_head);
             Some(Lying::Codes(scales, codes))
         }
-        Cached::F32(_) => None,
+        Cached::F32(_) | Cached::Bf16(_) => None,
     }
 }
 
@@ -301,7 +318,8 @@ fn load<L: Lanes>(call: &Call<'_>, sequence: &Sequence<'_>, part: Part, kv_head:
                 }
             }
         }
-        (Pages::From(_), Cached::F16(_) | Cached::Q8(_)) => {}
+        // Those of pairs are never widened.
+        (_, Cached::Bf16(_)) | (Pages::From(_), Cached::F16(_) | Cached::Q8(_)) => {}
     }
 }
 

@@ -8,6 +8,7 @@ use half::slice::HalfFloatSliceExt;
 
 use crate::attention::format::{GROUP, piece_mut, piece_words, round};
 use crate::attention::format_on;
+use crate::linear::narrowed::narrow;
 use crate::pool::SharedSlice;
 use crate::view::is_cpu;
 use crate::{Cpu, Error, PagedBatch, Result};
@@ -84,8 +85,9 @@ impl InplaceOp2 for Rows<'_> {
             CpuStorage::F16(cache) => {
                 self.write(rows, &mut cache[cells], |to, row| to.convert_from_f32_slice(row));
             }
+            CpuStorage::BF16(cache) => self.write_pairs(rows, cache[cells].reinterpret_cast_mut()),
             CpuStorage::I16(cache) => self.write_codes(rows, &mut cache[cells]),
-            _ => candle_core::bail!("write_cache: the cache is not f16, f32 or q8_0"),
+            _ => candle_core::bail!("write_cache: the cache is not f16, bf16, f32 or q8_0"),
         }
         Ok(())
     }
@@ -122,6 +124,39 @@ impl Rows<'_> {
                         // SAFETY: as above.
                         let row = unsafe { cache.range(cells + position * width, width) };
                         row.copy_from_slice(values);
+                    }
+                }
+            }
+        });
+    }
+
+    /// As [`Rows::write`], in pairs of dimensions or positions.
+    fn write_pairs(&self, rows: &[f32], cache: &mut [u16]) {
+        let &Self { block_size, kv_heads, width, .. } = self;
+        let row = kv_heads * width;
+        // Of a kv head's piece of a block.
+        let cells =
+            if self.turned { width.div_ceil(2) * 2 * block_size } else { block_size.div_ceil(2) * 2 * width };
+        let cache = SharedSlice::new(cache);
+        let cpu = Cpu::host();
+        cpu.pool().for_each_chunk(self.slots.len(), FEWEST, &|tokens| {
+            let mut narrowed = vec![0u16; row];
+            for (slot, values) in
+                self.slots[tokens.clone()].iter().zip(rows[tokens.start * row..].chunks(row))
+            {
+                narrow(cpu.level(), values, &mut narrowed);
+                let (block, position) = (*slot as usize / block_size, *slot as usize % block_size);
+                for (head, values) in narrowed.chunks_exact(width).enumerate() {
+                    let first = (block * kv_heads + head) * cells;
+                    for (dimension, value) in values.iter().enumerate() {
+                        let at = if self.turned {
+                            dimension / 2 * 2 * block_size + 2 * position + dimension % 2
+                        } else {
+                            position / 2 * 2 * width + 2 * dimension + position % 2
+                        };
+                        // SAFETY: a slot's cells belong to the one task that has the slot.
+                        let cell = unsafe { cache.range(first + at, 1) };
+                        cell[0] = *value;
                     }
                 }
             }

@@ -8,14 +8,13 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{
-    __cpuid_count, __m512, __m512i, _mm512_cvtepi32_ps, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512,
-    _mm512_mul_ps, _mm512_set1_epi8, _mm512_set1_ps, _mm512_setzero_ps, _mm512_store_ps, _mm512_store_si512,
-    _mm512_storeu_ps, _mm512_sub_epi8, _xgetbv,
+    __m512, __m512i, _mm512_cvtepi32_ps, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512, _mm512_mul_ps,
+    _mm512_set1_epi8, _mm512_set1_ps, _mm512_setzero_ps, _mm512_store_ps, _mm512_store_si512,
+    _mm512_storeu_ps, _mm512_sub_epi8,
 };
 use std::cell::Cell;
 use std::mem::MaybeUninit;
 use std::ops::Range;
-use std::sync::OnceLock;
 
 use super::activations::{Activations, TOGETHER};
 use super::avx512;
@@ -31,46 +30,6 @@ pub(super) const FEWEST: usize = 48;
 const LINE: usize = 64;
 
 const _: () = assert!(TOGETHER == TILE && ROWS == 16);
-
-/// Whether this machine has tiles of bytes, and the system lets this process use them.
-pub fn is_available() -> bool {
-    static AVAILABLE: OnceLock<bool> = OnceLock::new();
-    *AVAILABLE.get_or_init(|| has_instructions() && is_permitted())
-}
-
-fn has_instructions() -> bool {
-    const TILES: u32 = 1 << 24 | 1 << 25; // AMX-TILE, AMX-INT8 in edx
-    const OSXSAVE: u32 = 1 << 27;
-    const TILE_STATE: u64 = 0b11 << 17;
-
-    #[target_feature(enable = "xsave")]
-    fn enabled_states() -> u64 {
-        // SAFETY: register 0 exists wherever the instruction does.
-        unsafe { _xgetbv(0) }
-    }
-
-    let has_leaf = __cpuid_count(0, 0).eax >= 7;
-    let saves = __cpuid_count(1, 0).ecx & OSXSAVE != 0;
-    // SAFETY: the system has turned the instruction on, as just seen.
-    has_leaf
-        && saves
-        && __cpuid_count(7, 0).edx & TILES == TILES
-        && unsafe { enabled_states() } & TILE_STATE == TILE_STATE
-}
-
-/// Linux hands out the room for tiles on request only, to a whole process at once.
-#[cfg(target_os = "linux")]
-fn is_permitted() -> bool {
-    const REQUEST: libc::c_long = 0x1023; // ARCH_REQ_XCOMP_PERM
-    const TILE_DATA: libc::c_long = 18;
-    // SAFETY: the call takes two numbers and touches no memory of ours.
-    unsafe { libc::syscall(libc::SYS_arch_prctl, REQUEST, TILE_DATA) == 0 }
-}
-
-#[cfg(not(target_os = "linux"))]
-fn is_permitted() -> bool {
-    false
-}
 
 /// Products of some panels with a range of activation rows into the target. On a level with tiles only.
 ///
@@ -187,7 +146,7 @@ impl Tiles {
             shapes.0[48 + tile] = rows as u8;
         }
         // SAFETY: the level says that there are tiles; the shapes are those of palette 1, at most sixteen rows of 64
-        // bytes; and nobody else uses tiles in this process.
+        // bytes; and nothing that a value of this type lives beside uses tiles on its thread.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) shapes.0.as_ptr(), options(nostack, readonly, preserves_flags))
         };

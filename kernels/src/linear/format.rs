@@ -39,6 +39,8 @@ pub(super) trait Kind {
 
     const OFFSET: i32 = if Self::OFFSET_SHIFT == 0 { 0 } else { 1 << Self::OFFSET_SHIFT };
     const HAS_MINIMUM: bool = matches!(Self::SCALES, Scales::HalfMinimum | Scales::SubMinimum);
+    /// Whether a table of bf16 weights is faster than working each out: one scale a block, and few codes.
+    const HAS_TABLE: bool = Self::HALVES == 1 && (Self::BITS == 4 || Self::BITS == 5);
     /// Bytes of a panel's header: one `d` (and `m`) for each of its sixteen rows.
     const HEADER_BYTES: usize = match Self::SCALES {
         Scales::Half | Scales::Sub => 32,

@@ -7,12 +7,21 @@ use std::ops::Range;
 
 use candle_core::{Device, Tensor};
 
-use super::activations::Builder;
 use super::format::BLOCK;
+#[cfg(target_arch = "x86_64")]
+use super::format::{Kind, with_kind};
 use super::input::{LinearInput, Rows};
+#[cfg(target_arch = "x86_64")]
+use super::narrowed;
 use super::panels::{Panels, ROWS};
+#[cfg(target_arch = "x86_64")]
+use super::product::units_of_a_task;
 use super::product::{dense_rows, multiply_panels, rows_of_a_tile};
+use super::rounded::Builder;
+use super::rounding::Rounding;
 use super::target::Target;
+#[cfg(target_arch = "x86_64")]
+use super::tiled;
 use super::{Linear, Weights, dense, turned};
 use crate::fresh::Fresh;
 use crate::silu_mul::{gate_values, silu_mul};
@@ -45,11 +54,11 @@ pub fn gated_on(
 ) -> Result<LinearInput> {
     if let (Weights::Packed(gates), Weights::Packed(ups)) = (&gate.0.weights, &up.0.weights)
         && gate.0.out == up.0.out
-        && reader.is_packed()
+        && let Some(rounding) = reader.rounding()
         && gate.0.out.is_multiple_of(BLOCK)
     {
         let pair = Pair { gate: (gates, gate.0.bias.as_deref()), up: (ups, up.0.bias.as_deref()) };
-        return x.lend(cpu, &[gate, up], |rows| Ok(pair.multiply(cpu, rows, gate.0.out)));
+        return x.lend(cpu, &[gate, up], |rows| Ok(pair.multiply(cpu, rows, (gate.0.out, rounding))));
     }
     if let (Weights::Dense(gates), Weights::Dense(ups)) = (&gate.0.weights, &up.0.weights)
         && gate.0.out == up.0.out
@@ -84,9 +93,21 @@ struct Pair<'a> {
 }
 
 impl Pair<'_> {
-    fn multiply(&self, cpu: Cpu, rows: &Rows<'_>, out: usize) -> LinearInput {
-        let builder = Builder::new(rows.tokens, out);
-        let (blocks, tiles) = (out / BLOCK, rows.tokens.div_ceil(TOKENS));
+    fn multiply(&self, cpu: Cpu, rows: &Rows<'_>, (out, rounding): (usize, Rounding)) -> LinearInput {
+        let builder = Builder::new(rounding, rows.tokens, out);
+        match &builder {
+            #[cfg(target_arch = "x86_64")]
+            Builder::Narrowed(builder) if self.goes_through_tiles(cpu.level()) => {
+                self.multiply_by_tiles(cpu, rows, out / ROWS, builder);
+            }
+            _ => self.multiply_by_blocks(cpu, rows, out / BLOCK, &builder),
+        }
+        // SAFETY: tasks covered all blocks of all rows.
+        LinearInput::rounded(rows.tokens, out, unsafe { builder.finished() })
+    }
+
+    fn multiply_by_blocks(&self, cpu: Cpu, rows: &Rows<'_>, blocks: usize, builder: &Builder) {
+        let tiles = rows.tokens.div_ceil(TOKENS);
         // Few tokens: a task takes several blocks, so that tasks are not too small.
         let chunk = if tiles > 1 { 1 } else { blocks.div_ceil(cpu.pool().threads() * 4).max(1) };
         let chunks = blocks.div_ceil(chunk);
@@ -94,11 +115,45 @@ impl Pair<'_> {
             let (tile, nth) = (task / chunks, task % chunks);
             let tokens = tile * TOKENS..((tile + 1) * TOKENS).min(rows.tokens);
             for block in nth * chunk..((nth + 1) * chunk).min(blocks) {
-                self.block(cpu, rows, tokens.clone(), block, &builder);
+                self.block(cpu, rows, tokens.clone(), block, builder);
             }
         });
-        // SAFETY: tasks covered all blocks of all rows.
-        LinearInput::rounded(rows.tokens, out, unsafe { builder.finished() })
+    }
+
+    /// Whether a panel of each goes through tiles together.
+    #[cfg(target_arch = "x86_64")]
+    fn goes_through_tiles(&self, level: crate::Level) -> bool {
+        let (gates, ups) = (self.gate.0, self.up.0);
+        level == crate::Level::Amx
+            && gates.dtype() == ups.dtype()
+            && gates.rounding() == Rounding::Bfloat16
+            && ups.rounding() == Rounding::Bfloat16
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn multiply_by_tiles(&self, cpu: Cpu, rows: &Rows<'_>, units: usize, builder: &narrowed::Builder) {
+        let tile = rows_of_a_tile(rows);
+        let chunk = units_of_a_task(cpu, units);
+        let chunks = units.div_ceil(chunk);
+        cpu.pool().run(rows.tokens.div_ceil(tile) * chunks, &|task| {
+            let (first, unit) = (task / chunks * tile, task % chunks * chunk);
+            let tokens = first..(first + tile).min(rows.tokens);
+            let units = unit..(unit + chunk).min(units);
+            with_kind!(self.gate.0.dtype(), K => self.by_tiles::<K>(units, rows, tokens, builder), ());
+        });
+    }
+
+    /// Some panels of both, and their gate, for some rows.
+    #[cfg(target_arch = "x86_64")]
+    fn by_tiles<K: Kind>(
+        &self,
+        units: Range<usize>,
+        rows: &Rows<'_>,
+        tokens: Range<usize>,
+        builder: &narrowed::Builder,
+    ) {
+        // SAFETY: the level has tiles, as was asked before; units and tokens belong to one task.
+        unsafe { tiled::gated::<K>([self.gate, self.up], units, rows.narrowed(), tokens, builder) };
     }
 
     /// Columns `32 · block..` of the gate, for some rows.
@@ -111,7 +166,7 @@ impl Pair<'_> {
             let bias = bias.map(|bias| &bias[block * BLOCK..(block + 1) * BLOCK]);
             let units = block * (BLOCK / ROWS)..(block + 1) * (BLOCK / ROWS);
             let target = Target::scratch(cells, BLOCK, tokens.start, units.start).with_bias(bias);
-            multiply_panels(cpu.level(), panels, units, rows.rounded(), tokens.clone(), &target);
+            multiply_panels(cpu.level(), panels, units, rows, tokens.clone(), &target);
         }
         let (gates, ups): (&mut [f32], &[f32]) = (gates, ups);
         multiversion!(cpu.level(), gate_in_place, gates: &mut [f32], ups: &[f32]);

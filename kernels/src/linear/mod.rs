@@ -1,26 +1,32 @@
 //! A linear layer: a matrix in any GGUF or dense type, times packed rows of activations.
 //!
-//! Quantised weights are held once, packed ([`panels`]); activations are rounded to bytes once per input
-//! ([`activations`]). Work is cut over panels of sixteen output rows and over tiles of activation rows;
+//! Quantised weights are held once, packed ([`panels`]) for one of two ways of multiplying them ([`Rounding`]); activations are
+//! rounded once per input, to bytes ([`activations`]) or to bf16 ([`narrowed`]). Work is cut over panels of sixteen output rows and over tiles of activation rows;
 //! neither cut changes the order of additions within an output element.
 
-pub(crate) mod activations;
+mod activations;
 #[cfg(target_arch = "x86_64")]
 mod amx;
 #[cfg(target_arch = "x86_64")]
 mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
+mod bfloat;
 pub mod composed;
 mod dense;
 mod format;
 mod gated;
 mod input;
+pub(crate) mod narrowed;
 mod panels;
 mod product;
+mod rounded;
+mod rounding;
 mod scalar;
 mod slab;
 mod target;
+#[cfg(target_arch = "x86_64")]
+mod tiled;
 mod turned;
 
 use std::fmt;
@@ -31,8 +37,6 @@ use candle_core::{CpuStorage, DType, Device, InplaceOp1, Layout, Tensor};
 
 use crate::view::{is_cpu, to_f32_vec};
 use crate::{Cpu, Error, Result};
-#[cfg(target_arch = "x86_64")]
-pub(crate) use amx::is_available as has_tiles;
 use composed::ComposedLinear;
 pub(crate) use format::BLOCK;
 pub use gated::{gated, gated_on};
@@ -41,6 +45,8 @@ use input::Rows;
 pub(crate) use input::builder_for;
 use panels::Panels;
 use product::{multiply_all, multiply_onto};
+pub(crate) use rounded::Builder;
+pub use rounding::Rounding;
 
 /// `y = x · Wᵀ + b` for one matrix `W [out, in]`. Cheap to clone; clones share the weights.
 #[derive(Clone)]
@@ -108,6 +114,21 @@ impl Linear {
         bias: Option<&Tensor>,
         device: &Device,
     ) -> Result<Self> {
+        Self::quantised_for(Rounding::best(dtype), dtype, blocks, (out, inner), bias, device)
+    }
+
+    /// [`Linear::quantised`] with the rounding spelled out, which counts on the CPU.
+    ///
+    /// # Errors
+    /// As [`Linear::quantised`].
+    pub fn quantised_for(
+        rounding: Rounding,
+        dtype: GgmlDType,
+        blocks: &[u8],
+        (out, inner): (usize, usize),
+        bias: Option<&Tensor>,
+        device: &Device,
+    ) -> Result<Self> {
         let dense_type = match dtype {
             GgmlDType::F32 => Some(DType::F32),
             GgmlDType::F16 => Some(DType::F16),
@@ -124,7 +145,10 @@ impl Linear {
             return Self::dense(&weight, bias);
         }
         let weights = match device {
-            Device::Cpu => Weights::Packed(Panels::pack(Cpu::host().pool(), dtype, blocks, out, inner)?),
+            Device::Cpu => {
+                let pool = Cpu::host().pool();
+                Weights::Packed(Panels::pack(pool, rounding, dtype, blocks, (out, inner))?)
+            }
             _ => Weights::Composed(ComposedLinear::quantised(dtype, blocks, out, inner, device)?),
         };
         Self::new(weights, out, inner, bias)

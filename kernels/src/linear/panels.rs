@@ -15,11 +15,17 @@
 //!
 //! As many bits as in the file, in another order; K-quants unpack their 6-bit scales to bytes (up to 3.5 %
 //! more).
+//!
+//! That is the order for [`Rounding::Bytes`]. For [`Rounding::Bfloat16`] a vector holds 32 codes of *one* row, a 16-bit word each, and a
+//! plane of `b` bits has `16 / b` rows in a line. Words are in the order of the weights where a table widens them
+//! ([`Kind::HAS_TABLE`]); elsewhere those of the two halves of a block take turns, so that each half is the lower, or the upper, part
+//! of sixteen double words.
 
 use candle_core::quantized::GgmlDType;
 use half::f16;
 
 use super::format::{BLOCK, Kind, Parts, Scales, with_kind};
+use super::rounding::Rounding;
 use super::slab::{Line, Slab};
 use crate::pool::SharedSlice;
 use crate::{Error, Pool, Result};
@@ -30,6 +36,7 @@ pub(super) const ROWS: usize = 16;
 /// A packed matrix.
 pub(super) struct Panels {
     dtype: GgmlDType,
+    rounding: Rounding,
     panel_bytes: usize,
     lines: Slab,
 }
@@ -38,10 +45,10 @@ impl Panels {
     /// Packs raw GGUF `blocks` of a `[out, inner]` matrix.
     pub(super) fn pack(
         pool: &Pool,
+        rounding: Rounding,
         dtype: GgmlDType,
         blocks: &[u8],
-        out: usize,
-        inner: usize,
+        (out, inner): (usize, usize),
     ) -> Result<Self> {
         let (unit, unit_bytes) = (dtype.block_size(), dtype.type_size());
         let row_bytes = (inner / unit).saturating_mul(unit_bytes);
@@ -62,14 +69,19 @@ impl Panels {
                 let lines = unsafe { shared.range(panel * panel_bytes / 64, panel_bytes / 64) };
                 let rows = panel * ROWS..((panel + 1) * ROWS).min(out);
                 let blocks = &blocks[rows.start * row_bytes..rows.end * row_bytes];
-                with_kind!(dtype, K => pack_panel::<K>(dtype, blocks, row_bytes, bytes_mut(lines)), ());
+                let pack = (rounding, dtype, row_bytes);
+                with_kind!(dtype, K => pack_panel::<K>(pack, blocks, bytes_mut(lines)), ());
             }
         });
-        Ok(Self { dtype, panel_bytes, lines })
+        Ok(Self { dtype, rounding, panel_bytes, lines })
     }
 
     pub(super) fn dtype(&self) -> GgmlDType {
         self.dtype
+    }
+
+    pub(super) fn rounding(&self) -> Rounding {
+        self.rounding
     }
 
     pub(super) fn memory_bytes(&self) -> usize {
@@ -84,7 +96,7 @@ impl Panels {
     /// Writes row `index` as f32 weights.
     pub(super) fn read_row(&self, index: usize, weights: &mut [f32]) {
         let panel = self.panel(index / ROWS);
-        with_kind!(self.dtype, K => read_panel_row::<K>(panel, index % ROWS, weights), ());
+        with_kind!(self.dtype, K => read_panel_row::<K>(self.rounding, panel, index % ROWS, weights), ());
     }
 }
 
@@ -98,7 +110,11 @@ fn bytes_mut(lines: &mut [Line]) -> &mut [u8] {
     unsafe { std::slice::from_raw_parts_mut(lines.as_mut_ptr().cast(), size_of_val(lines)) }
 }
 
-fn pack_panel<K: Kind>(dtype: GgmlDType, blocks: &[u8], row_bytes: usize, panel: &mut [u8]) {
+fn pack_panel<K: Kind>(
+    (rounding, dtype, row_bytes): (Rounding, GgmlDType, usize),
+    blocks: &[u8],
+    panel: &mut [u8],
+) {
     let unit_bytes = dtype.type_size();
     let mut parts = Parts::new();
     for (row, units) in blocks.chunks_exact(row_bytes).enumerate() {
@@ -108,7 +124,11 @@ fn pack_panel<K: Kind>(dtype: GgmlDType, blocks: &[u8], row_bytes: usize, panel:
             for (block, bytes) in group[K::HEADER_BYTES..].chunks_exact_mut(K::BLOCK_BYTES).enumerate() {
                 let (scales, codes) = bytes.split_at_mut(K::SCALE_BYTES);
                 pack_scales::<K>(&parts, block, row, scales);
-                pack_codes::<K>(&parts.codes[block * BLOCK..(block + 1) * BLOCK], row, codes);
+                let parts = &parts.codes[block * BLOCK..(block + 1) * BLOCK];
+                match rounding {
+                    Rounding::Bytes => pack_codes::<K>(parts, row, codes),
+                    Rounding::Bfloat16 => pack_row::<K>(parts, row, codes),
+                }
             }
         }
     }
@@ -169,6 +189,74 @@ fn planes<K: Kind>(group: usize) -> [(usize, usize, usize, usize); 2] {
     }
 }
 
+/// Packs the codes of a row for [`Rounding::Bfloat16`].
+fn pack_row<K: Kind>(codes: &[u8], row: usize, lines: &mut [u8]) {
+    for (index, code) in codes.iter().enumerate() {
+        for plane in planes_of_row::<K>(row) {
+            let at = plane.line * 64 + 2 * word::<K>(index);
+            let there = u16::from_le_bytes([lines[at], lines[at + 1]]);
+            let bits = u16::from(code >> plane.take) & plane.mask();
+            lines[at..at + 2].copy_from_slice(&(there | bits << plane.shift).to_le_bytes());
+        }
+    }
+}
+
+/// The code of weight `index` of a block that was packed for [`Rounding::Bfloat16`].
+#[inline(always)]
+pub(super) fn code_of_row<K: Kind>(lines: &[u8], row: usize, index: usize) -> u8 {
+    let mut code = 0;
+    for plane in planes_of_row::<K>(row) {
+        let at = plane.line * 64 + 2 * word::<K>(index);
+        let there = u16::from_le_bytes([lines[at], lines[at + 1]]);
+        code |= (there >> plane.shift & plane.mask()) << plane.take;
+    }
+    code as u8
+}
+
+/// Which word of its line a code is in.
+#[inline(always)]
+fn word<K: Kind>(index: usize) -> usize {
+    const HALF: usize = BLOCK / 2;
+    if K::HAS_TABLE { index } else { index % HALF * 2 + index / HALF }
+}
+
+/// Where a row keeps some bits of its codes.
+#[derive(Clone, Copy)]
+pub(super) struct Plane {
+    pub line: usize,
+    /// Within a word.
+    pub shift: u32,
+    /// Which bit of the code is the lowest.
+    pub take: u32,
+    /// How many bits.
+    pub width: u32,
+}
+
+impl Plane {
+    #[inline(always)]
+    pub(super) const fn mask(self) -> u16 {
+        ((1u32 << self.width) - 1) as u16
+    }
+}
+
+/// Where row `row` of a block keeps its codes.
+#[inline(always)]
+pub(super) const fn planes_of_row<K: Kind>(row: usize) -> [Plane; 2] {
+    const fn plane(first: usize, width: usize, take: u32, row: usize) -> Plane {
+        let each = 16 / width;
+        Plane { line: first + row / each, shift: (row % each * width) as u32, take, width: width as u32 }
+    }
+    let nothing = Plane { line: 0, shift: 0, take: 0, width: 0 };
+    match K::BITS {
+        8 => [plane(0, 8, 0, row), nothing],
+        6 => [plane(0, 4, 0, row), plane(4, 2, 4, row)],
+        5 => [plane(0, 4, 0, row), plane(4, 1, 4, row)],
+        4 => [plane(0, 4, 0, row), nothing],
+        3 => [plane(0, 2, 0, row), plane(2, 1, 2, row)],
+        _ => [plane(0, 2, 0, row), nothing],
+    }
+}
+
 /// The lowest `width` bits of each of four bytes.
 #[inline(always)]
 fn mask(width: usize) -> u32 {
@@ -220,7 +308,7 @@ pub(super) fn scale_and_minimum<K: Kind>(
     }
 }
 
-fn read_panel_row<K: Kind>(panel: &[u8], row: usize, weights: &mut [f32]) {
+fn read_panel_row<K: Kind>(rounding: Rounding, panel: &[u8], row: usize, weights: &mut [f32]) {
     let groups = panel.chunks_exact(K::GROUP_BYTES).zip(weights.chunks_exact_mut(BLOCK * K::BLOCKS));
     for (group, weights) in groups {
         let (header, blocks) = group.split_at(K::HEADER_BYTES);
@@ -228,7 +316,13 @@ fn read_panel_row<K: Kind>(panel: &[u8], row: usize, weights: &mut [f32]) {
             let (scales, lines) = block.split_at(K::SCALE_BYTES);
             for (group, weights) in weights.chunks_exact_mut(4).enumerate() {
                 let (scale, minimum) = scale_and_minimum::<K>(header, scales, row, group * K::HALVES / 8);
-                for (weight, code) in weights.iter_mut().zip(codes::<K>(lines, row, group)) {
+                let codes = match rounding {
+                    Rounding::Bytes => codes::<K>(lines, row, group),
+                    Rounding::Bfloat16 => {
+                        std::array::from_fn(|nth| code_of_row::<K>(lines, row, 4 * group + nth))
+                    }
+                };
+                for (weight, code) in weights.iter_mut().zip(codes) {
                     *weight = scale * (i32::from(code) - K::OFFSET) as f32 + minimum;
                 }
             }

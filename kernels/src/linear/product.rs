@@ -7,14 +7,14 @@ use std::ops::Range;
 
 use candle_core::{CpuStorage, Storage, StorageRef, Tensor};
 
-use super::activations::Activations;
 use super::format::{Kind, with_kind};
 use super::input::Rows;
 use super::panels::{Panels, ROWS};
+use super::rounding::Rounding;
 use super::target::Target;
-use super::{Linear, Weights, dense, scalar, turned};
+use super::{Linear, Weights, bfloat, dense, scalar, turned};
 #[cfg(target_arch = "x86_64")]
-use super::{amx, avx2, avx512};
+use super::{amx, avx2, avx512, tiled};
 use crate::fresh::Fresh;
 use crate::{Cpu, Error, Level, Result};
 
@@ -73,7 +73,7 @@ fn multiply_into<'a>(
     }
     let tile = rows_of_a_tile(x);
     let tiles = x.tokens.div_ceil(tile.max(1));
-    let chunk = units.div_ceil(cpu.pool().threads() * 4).clamp(1, MOST_UNITS);
+    let chunk = units_of_a_task(cpu, units);
     let chunk = if x.turned().is_some() { chunk.next_multiple_of(turned::PANELS) } else { chunk };
     let chunks = units.div_ceil(chunk);
     cpu.pool().run(tiles * chunks, &|task| {
@@ -94,18 +94,22 @@ fn multiply_into<'a>(
 
 /// Rows of activations that stay in the second-level cache while the weights stream past them.
 pub(super) fn rows_of_a_tile(x: &Rows<'_>) -> usize {
-    let most_cells = if x.turned().is_some() { 512 << 10 } else { 256 << 10 };
+    let most_cells = if x.turned().is_some() || x.is_narrowed() { 512 << 10 } else { 256 << 10 };
     let most_rows = (most_cells / x.inner.max(1)).clamp(16, 512).next_multiple_of(16);
-    x.tokens.div_ceil(x.tokens.div_ceil(most_rows).max(1)).next_multiple_of(16)
+    x.tokens.div_ceil(x.tokens.div_ceil(most_rows).max(1)).next_multiple_of(16).max(16)
 }
 
-/// Panels of a task: unpacked to bytes they fit into the second-level cache.
-const MOST_UNITS: usize = 16;
+/// Panels of a task. An even number: through tiles they go by twos, and what two panels give is one block for the next layer.
+pub(super) fn units_of_a_task(cpu: Cpu, units: usize) -> usize {
+    /// They fit into the second-level cache.
+    const MOST: usize = 16;
+    units.div_ceil(cpu.pool().threads() * 4).clamp(1, MOST).next_multiple_of(2)
+}
 
 /// Sixteen rows of a matrix, several times, times a tile of activation rows.
 fn multiply_units(cpu: Cpu, job: &Job<'_>, x: &Rows<'_>, units: Range<usize>, tokens: Range<usize>) {
     match &job.lent {
-        Lent::Packed(panels) => multiply_panels(cpu.level(), panels, units, x.rounded(), tokens, &job.target),
+        Lent::Packed(panels) => multiply_panels(cpu.level(), panels, units, x, tokens, &job.target),
         Lent::Dense(weight, storage) => {
             let Some(weights) = dense_rows(weight, storage) else {
                 return;
@@ -132,21 +136,22 @@ pub(super) fn multiply_panels(
     level: Level,
     panels: &Panels,
     units: Range<usize>,
-    rounded: &Activations,
+    x: &Rows<'_>,
     tokens: Range<usize>,
     target: &Target<'_>,
 ) {
     #[cfg(target_arch = "x86_64")]
-    if level == Level::Amx && tokens.len() >= amx::FEWEST {
-        with_kind!(panels.dtype(), K => multiply_by_tiles::<K>(panels, units, rounded, tokens, target), ());
+    if level == Level::Amx && (panels.rounding() == Rounding::Bfloat16 || tokens.len() >= amx::FEWEST) {
+        with_kind!(panels.dtype(), K => multiply_by_tiles::<K>(panels, units, x, tokens, target), ());
         return;
     }
     for unit in units {
         // SAFETY: units and tokens belong to one task.
         let target = unsafe { target.columns_of(unit) };
+        let panel = (panels.rounding(), panels.panel(unit));
         with_kind!(
             panels.dtype(),
-            K => multiply_panel::<K>(level, panels.panel(unit), rounded, tokens.clone(), &target),
+            K => multiply_panel::<K>(level, panel, x, tokens.clone(), &target),
             ()
         );
     }
@@ -157,30 +162,38 @@ pub(super) fn multiply_panels(
 fn multiply_by_tiles<K: Kind>(
     panels: &Panels,
     units: Range<usize>,
-    rounded: &Activations,
+    x: &Rows<'_>,
     tokens: Range<usize>,
     target: &Target<'_>,
 ) {
     // SAFETY: a `Cpu` holds only a level that this machine supports; units and tokens belong to one task.
-    unsafe { amx::panels::<K>(panels, units, rounded, tokens, target) }
+    unsafe {
+        match panels.rounding() {
+            Rounding::Bytes => amx::panels::<K>(panels, units, x.bytes(), tokens, target),
+            Rounding::Bfloat16 => tiled::panels::<K>(panels, units, x.narrowed(), tokens, target),
+        }
+    }
 }
 
 /// One panel times a range of activation rows, at the given level.
 fn multiply_panel<K: Kind>(
     level: Level,
-    panel: &[u8],
-    rounded: &Activations,
+    (rounding, panel): (Rounding, &[u8]),
+    x: &Rows<'_>,
     tokens: Range<usize>,
     target: &Target<'_>,
 ) {
-    match level {
+    match (rounding, level) {
+        (Rounding::Bfloat16, _) => {
+            tokens.for_each(|token| target.store(token, &bfloat::panel::<K>(panel, x.narrowed(), token)));
+        }
         // SAFETY: a `Cpu` holds only a level that this machine supports.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx512 | Level::Amx => unsafe { avx512::panel::<K>(panel, rounded, tokens, target) },
+        (_, Level::Avx512 | Level::Amx) => unsafe { avx512::panel::<K>(panel, x.bytes(), tokens, target) },
         // SAFETY: as above.
         #[cfg(target_arch = "x86_64")]
-        Level::Avx2 => unsafe { avx2::panel::<K>(panel, rounded, tokens, target) },
-        _ => tokens.for_each(|token| target.store(token, &scalar::panel::<K>(panel, rounded, token))),
+        (_, Level::Avx2) => unsafe { avx2::panel::<K>(panel, x.bytes(), tokens, target) },
+        _ => tokens.for_each(|token| target.store(token, &scalar::panel::<K>(panel, x.bytes(), token))),
     }
 }
 

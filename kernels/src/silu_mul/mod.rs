@@ -1,5 +1,7 @@
 //! The gate of a SwiGLU block: `silu(gate) · up`, element by element.
 
+#[cfg(target_arch = "x86_64")]
+pub(crate) mod avx512;
 pub mod composed;
 
 use std::mem::MaybeUninit;

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::ggml_file::qtensor_from_ggml;
 use candle_core::{DType, Tensor};
-use sconce_kernels::Linear;
+use sconce_kernels::{Linear, Rounding};
 use serde_json::Value;
 
 use super::Weights;
@@ -225,7 +225,12 @@ impl Weights for GgufWeights {
             return Ok(Linear::dense(&self.dense(name, located)?, bias.as_ref())?);
         }
         let blocks = self.file.read(name, located)?;
-        Ok(Linear::quantised(element.ggml, &blocks, out, inner, bias.as_ref(), self.device.candle())?)
+        let rounding = match self.arithmetic {
+            Arithmetic::Auto => Rounding::best(element.ggml),
+            Arithmetic::Integer | Arithmetic::Float => Rounding::Bytes,
+        };
+        let (size, device) = ((out, inner), self.device.candle());
+        Ok(Linear::quantised_for(rounding, element.ggml, &blocks, size, bias.as_ref(), device)?)
     }
 
     fn contains(&self, name: &str) -> bool {

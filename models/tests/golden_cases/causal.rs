@@ -29,7 +29,7 @@ fn check(case: &str) {
     let answers = answers(case);
     let std = answers["logits_std"].as_f64().unwrap() as f32;
     let mut float = Runner::load(&golden(case), Arithmetic::Float);
-    let mut integer = Runner::load(&golden(case), Arithmetic::Integer);
+    let mut served = Runner::load(&golden(case), Arithmetic::Auto);
     let mut compared = 0;
     for prompt in answers["prompts"].as_array().unwrap() {
         let name = format!("{case} {}", prompt["name"].as_str().unwrap());
@@ -39,7 +39,7 @@ fn check(case: &str) {
         assert!(error <= FLOAT_TOLERANCE, "{name}: off by {error} standard deviations");
         compare_best_five(&name, &rows, &prompt["top5"], FLOAT_TOLERANCE * std);
         compared += compare_continuation(&mut float, &name, prompt, FLOAT_TOLERANCE * std);
-        let error = distance(integer.prefill(&prompt_ids).last().unwrap(), &expected) / std;
+        let error = distance(served.prefill(&prompt_ids).last().unwrap(), &expected) / std;
         assert!(error <= HALF_CACHE_TOLERANCE, "{name}, half-precision cache: off by {error}");
     }
     // All prompts' 24 steps, but for one that may part at a near tie.

@@ -17,7 +17,8 @@ fn check(folder: &str, file: &str) {
     let std = answers["logits_std"].as_f64().unwrap() as f32;
     let path = golden(folder).join(file);
     let mut float = Runner::load(&path, Arithmetic::Float);
-    let mut integer = Runner::load(&path, Arithmetic::Integer);
+    let mut served =
+        [Arithmetic::Auto, Arithmetic::Integer].map(|arithmetic| Runner::load(&path, arithmetic));
     let is_dense = ["F32", "F16", "BF16"].iter().any(|kind| answers["type"] == *kind);
     let rounded = if is_dense { HALF_CACHE_TOLERANCE } else { INTEGER_TOLERANCE };
     for prompt in answers["prompts"].as_array().unwrap() {
@@ -27,8 +28,10 @@ fn check(folder: &str, file: &str) {
         assert!(error <= FLOAT_TOLERANCE, "{name}: off by {error} standard deviations");
         let compared = compare_continuation(&mut float, &name, prompt, FLOAT_TOLERANCE * std);
         assert!(compared > 0, "{name}");
-        let error = distance(integer.prefill(&prompt_ids).last().unwrap(), &expected) / std;
-        assert!(error <= rounded, "{name}, as served: off by {error} standard deviations");
+        for served in &mut served {
+            let error = distance(served.prefill(&prompt_ids).last().unwrap(), &expected) / std;
+            assert!(error <= rounded, "{name}, as served: off by {error} standard deviations");
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use sconce_kernels::Level;
 use sconce_models::{Arithmetic, CacheType, KvCache};
 
 use super::runner::{Runner, Sequence, ids};
@@ -24,11 +25,15 @@ fn models() -> Vec<(PathBuf, Vec<Vec<u32>>)> {
 
 fn for_each_model(check: impl Fn(&mut Runner, &[Vec<u32>], &str)) {
     for (path, prompts) in models() {
-        for (arithmetic, cache_type) in [
+        let kinds = [
+            (Arithmetic::Auto, CacheType::Auto),
+            (Arithmetic::Auto, CacheType::F16),
             (Arithmetic::Integer, CacheType::F16),
             (Arithmetic::Integer, CacheType::Q8_0),
             (Arithmetic::Float, CacheType::F32),
-        ] {
+        ];
+        let in_tiles = (Level::detect() == Level::Amx).then_some((Arithmetic::Float, CacheType::Bf16));
+        for (arithmetic, cache_type) in kinds.into_iter().chain(in_tiles) {
             let mut runner = Runner::load_with(&path, arithmetic, cache_type);
             check(&mut runner, &prompts, &format!("{} {arithmetic:?} {cache_type:?}", path.display()));
         }

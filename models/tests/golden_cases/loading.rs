@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use sconce_kernels::Level;
 use sconce_models::{
     Arithmetic, CacheType, DeviceSpec, Error, Inspection, LoadOptions, Loaded, LoadedModel, ModelFiles,
     ModelKind, inspect, load,
@@ -88,6 +89,21 @@ fn the_fingerprint_names_weights_and_arithmetic() {
     assert_ne!(served, fingerprint("llama", LoadOptions { arithmetic: Arithmetic::Float, ..options() }));
     assert_ne!(served, fingerprint("llama", LoadOptions { cache_type: CacheType::F32, ..options() }));
     assert_ne!(served, fingerprint("llama_rope_llama3", options()));
+    // Of quantised weights: who asks for integers gets the cache that goes with them, and another name only where there are tiles.
+    let quantised = |arithmetic: Arithmetic, cache_type: CacheType| {
+        let files = ModelFiles::find(&golden("gguf/llama256").join("llama256.Q4_1.gguf")).unwrap();
+        let loaded = load(&files, &LoadOptions { arithmetic, cache_type, ..options() }).unwrap();
+        (loaded.spec.fingerprint, loaded.cache_type)
+    };
+    let has_tiles = Level::detect() == Level::Amx;
+    let kept = if has_tiles { CacheType::Bf16 } else { CacheType::F16 };
+    let (served, cache_type) = quantised(Arithmetic::Auto, CacheType::Auto);
+    assert_eq!(cache_type, kept);
+    assert_eq!(served == quantised(Arithmetic::Auto, CacheType::F16).0, !has_tiles);
+    let (integers, cache_type) = quantised(Arithmetic::Integer, CacheType::Auto);
+    assert_eq!(cache_type, CacheType::F16);
+    assert_eq!(served == integers, !has_tiles);
+    assert_eq!(integers, quantised(Arithmetic::Integer, CacheType::F16).0);
 }
 
 #[test]

@@ -41,6 +41,7 @@ impl Runner {
     pub fn load(path: &Path, arithmetic: Arithmetic) -> Self {
         let cache_type = match arithmetic {
             Arithmetic::Float => CacheType::F32,
+            Arithmetic::Auto => CacheType::Auto,
             Arithmetic::Integer => CacheType::F16,
         };
         Self::load_with(path, arithmetic, cache_type)
@@ -52,7 +53,7 @@ impl Runner {
         let LoadedModel::Causal(model) = loaded.model else {
             panic!("{} is not a causal model", path.display());
         };
-        let cache = KvCache::new(model.spec(), 64, cache_type, &Device::cpu()).unwrap();
+        let cache = KvCache::new(model.spec(), 64, loaded.cache_type, &Device::cpu()).unwrap();
         Self { model, cache }
     }
 
