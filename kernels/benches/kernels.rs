@@ -116,9 +116,9 @@ fn attention(criterion: &mut Criterion) {
         ("prefill 512", 1, 512, 512),
         ("prefill 64 at 2048", 1, 2_048, 64),
     ] {
-        for (format, suffix, cell_bytes) in
-            [(CacheFormat::F16, "", 2.0), (CacheFormat::Q8_0, ", q8_0", 34.0 / 32.0)]
-        {
+        let formats = [(CacheFormat::F16, "", 2.0), (CacheFormat::Q8_0, ", q8_0", 34.0 / 32.0)];
+        let in_tiles = CacheFormat::fills_tiles(BLOCK, HEAD).then_some((CacheFormat::Bf16, ", bf16", 2.0));
+        for (format, suffix, cell_bytes) in formats.into_iter().chain(in_tiles) {
             let [keys, values] = cache(format, streams, depth);
             let batch = paged(streams, depth, rows);
             let q = random((streams * rows, HEADS, HEAD));
@@ -159,7 +159,10 @@ fn element_by_element(criterion: &mut Criterion) {
         });
         let (new, batch) = (random((rows, KV_HEADS, HEAD)), paged(1, 512, rows));
         group.throughput(Throughput::Bytes((2 * (4 + 2) * rows * KV_HEADS * HEAD) as u64));
-        for (format, name) in [(CacheFormat::F16, "cache write"), (CacheFormat::Q8_0, "cache write, q8_0")] {
+        let formats = [(CacheFormat::F16, "cache write"), (CacheFormat::Q8_0, "cache write, q8_0")];
+        let in_tiles =
+            CacheFormat::fills_tiles(BLOCK, HEAD).then_some((CacheFormat::Bf16, "cache write, bf16"));
+        for (format, name) in formats.into_iter().chain(in_tiles) {
             let [keys, values] = cache(format, 1, 512);
             group.bench_function(BenchmarkId::new(name, rows), |bencher| {
                 bencher.iter(|| write_cache(&new, &new, &keys, &values, &batch).expect("shapes fit"));

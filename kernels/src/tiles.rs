@@ -1,4 +1,4 @@
-//! AMX's tiles of bf16: up to sixteen rows of 32 elements times as many columns in one instruction.
+//! AMX's tiles: of bf16, up to sixteen rows of 32 elements times as many columns in one instruction; and of bytes.
 //!
 //! The one thing to know is the order of a product's additions, which is the instruction's own ([`Tiles::multiply`]): each 32 elements
 //! are two chains of sixteen fused additions from zero, the even and the odd elements; these two are added, then that to what was there.
@@ -111,23 +111,43 @@ impl Tiles {
             return;
         }
         assert!((1..=SIDE).contains(&rows) && (1..=SIDE).contains(&columns));
+        self.shape(|tile| match tile {
+            0..4 => (4 * columns, rows),
+            4 | 5 => (LINE, rows),
+            _ => (4 * columns, DEPTH / 2),
+        });
+        (self.rows, self.columns) = (rows, columns);
+    }
+
+    /// For products of bytes: sums `[16, 16]` of `depth` products each.
+    ///
+    /// # Safety
+    /// As [`Tiles::new`].
+    pub(crate) unsafe fn of_bytes(depth: usize) -> Self {
+        let tiles = Self { rows: SIDE, columns: SIDE, thread: PhantomData };
+        tiles.shape(|tile| match tile {
+            0..4 => (LINE, SIDE),
+            4 | 5 => (depth, SIDE),
+            _ => (LINE, depth / 4),
+        });
+        tiles
+    }
+
+    /// Gives each tile as many bytes in a row, and as many rows.
+    fn shape(&self, of: impl Fn(usize) -> (usize, usize)) {
         let mut shapes = Shapes([0; LINE]);
         shapes.0[0] = 1; // palette
         for tile in 0..8 {
-            let (bytes, rows) = match tile {
-                0..4 => (4 * columns, rows),
-                4 | 5 => (LINE, rows),
-                _ => (4 * columns, DEPTH / 2),
-            };
+            let (bytes, rows) = of(tile);
+            assert!(bytes <= LINE && rows <= SIDE);
             shapes.0[16 + 2 * tile] = bytes as u8;
             shapes.0[48 + tile] = rows as u8;
         }
-        // SAFETY: there are tiles, and they are this value's, as was promised to `new`; the shapes are those of palette 1, at most
-        // sixteen rows of 64 bytes.
+        // SAFETY: there are tiles, and they are this value's, as was promised when it was made; the shapes are those of palette 1, at
+        // most sixteen rows of 64 bytes.
         unsafe {
             asm!("ldtilecfg [{}]", in(reg) shapes.0.as_ptr(), options(nostack, readonly, preserves_flags))
         };
-        (self.rows, self.columns) = (rows, columns);
     }
 
     /// Rows of the tiles' shape.
@@ -211,6 +231,44 @@ impl Tiles {
                 1 => multiply!("tmm1, tmm4, tmm7"),
                 2 => multiply!("tmm2, tmm5, tmm6"),
                 _ => multiply!("tmm3, tmm5, tmm7"),
+            }
+        }
+    }
+
+    /// Starts the sums of products of bytes: of activations' rows, `apart` bytes from each other, with weights, in the tile of `LANE` of
+    /// four, so that products in a row do not wait for each other. Nothing but [`Tiles::store_to`] reads a tile.
+    ///
+    /// # Safety
+    /// As many bytes as the shapes say must be readable.
+    #[inline(always)]
+    pub(crate) unsafe fn multiply_bytes<const LANE: usize>(
+        &self,
+        activations: *const i8,
+        apart: usize,
+        weights: *const u8,
+    ) {
+        macro_rules! multiply {
+            ($sums:literal, $activations:literal, $weights:literal) => {
+                asm!(
+                    concat!("tilezero ", $sums),
+                    concat!("tileloadd ", $activations, ", [{activations} + {apart}]"),
+                    concat!("tileloadd ", $weights, ", [{weights} + {line}]"),
+                    concat!("tdpbssd ", $sums, ", ", $activations, ", ", $weights),
+                    activations = in(reg) activations,
+                    apart = in(reg) apart,
+                    weights = in(reg) weights,
+                    line = in(reg) LINE,
+                    options(nostack, preserves_flags, readonly),
+                )
+            };
+        }
+        // SAFETY: the caller promises what is read; the tiles belong to this value.
+        unsafe {
+            match LANE {
+                0 => multiply!("tmm0", "tmm4", "tmm6"),
+                1 => multiply!("tmm1", "tmm5", "tmm7"),
+                2 => multiply!("tmm2", "tmm4", "tmm6"),
+                _ => multiply!("tmm3", "tmm5", "tmm7"),
             }
         }
     }

@@ -3,10 +3,8 @@
 //!
 //! The same operations per output as `scalar`, tested to the bit. A panel's codes lie in memory as the instruction wants
 //! its second operand, and rounded activations as it wants its first: nothing is packed anew, only narrow codes are
-//! widened, once for all activation rows. The instructions are written in assembly, since the language has no stable
-//! functions for them.
+//! widened, once for all activation rows.
 
-use std::arch::asm;
 use std::arch::x86_64::{
     __m512, __m512i, _mm512_cvtepi32_ps, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512, _mm512_mul_ps,
     _mm512_set1_epi8, _mm512_set1_ps, _mm512_setzero_ps, _mm512_store_ps, _mm512_store_si512,
@@ -21,13 +19,12 @@ use super::avx512;
 use super::format::{BLOCK, Kind};
 use super::panels::{Panels, ROWS};
 use super::target::Target;
+use crate::tiles::{LINE, Tiles};
 
 /// Activation rows of a tile.
 const TILE: usize = 16;
 /// Fewer activation rows are faster without tiles.
 pub(super) const FEWEST: usize = 48;
-/// Bytes of a group of codes: four of each of sixteen rows.
-const LINE: usize = 64;
 
 const _: () = assert!(TOGETHER == TILE && ROWS == 16);
 
@@ -48,7 +45,9 @@ pub(super) unsafe fn panels<K: Kind>(
     for unit in units.clone() {
         widened.add::<K>(panels.panel(unit), activations.blocks_per_row / K::BLOCKS);
     }
-    let tiles = Tiles::configure::<K>();
+    // SAFETY: the level has tiles, and a task that multiplies uses them for nothing else meanwhile. Weights are in tiles of a whole block,
+    // or a half where that has a scale of its own.
+    let tiles = unsafe { Tiles::of_bytes(BLOCK / K::HALVES) };
     // Sixteen rows of activations stay in the first-level cache while the panels stream past them.
     for first in tokens.clone().step_by(TILE) {
         let rows = first..tokens.end.min(first + TILE);
@@ -121,100 +120,6 @@ impl Widened {
                 }
             }
         }
-    }
-}
-
-/// The tiles of this thread, in the shapes that a product needs: 0 to 3 are sums, 4 and 5 activations, 6 and 7 weights.
-struct Tiles;
-
-#[repr(C, align(64))]
-struct Shapes([u8; 64]);
-
-impl Tiles {
-    /// Weights are in tiles of a whole block, or a half where that has a scale of its own.
-    fn configure<K: Kind>() -> Self {
-        let depth = BLOCK / K::HALVES;
-        let mut shapes = Shapes([0; 64]);
-        shapes.0[0] = 1; // palette
-        for tile in 0..8 {
-            let (row_bytes, rows) = match tile {
-                0..4 => (LINE, TILE),
-                4 | 5 => (depth, TILE),
-                _ => (LINE, depth / 4),
-            };
-            shapes.0[16 + 2 * tile] = row_bytes as u8;
-            shapes.0[48 + tile] = rows as u8;
-        }
-        // SAFETY: the level says that there are tiles; the shapes are those of palette 1, at most sixteen rows of 64
-        // bytes; and nothing that a value of this type lives beside uses tiles on its thread.
-        unsafe {
-            asm!("ldtilecfg [{}]", in(reg) shapes.0.as_ptr(), options(nostack, readonly, preserves_flags))
-        };
-        Self
-    }
-
-    /// Starts the sums of products of the activations' rows, `stride` bytes apart, with the weights, in the tile of `LANE`
-    /// of four, so that products in a row do not wait for each other. Nothing but [`Tiles::store`] reads a tile.
-    ///
-    /// # Safety
-    /// As many bytes as the shapes say must be readable.
-    #[inline(always)]
-    unsafe fn multiply<const LANE: usize>(&self, activations: *const i8, stride: usize, weights: *const u8) {
-        macro_rules! multiply {
-            ($sums:literal, $activations:literal, $weights:literal) => {
-                asm!(
-                    concat!("tilezero ", $sums),
-                    concat!("tileloadd ", $activations, ", [{activations} + {stride}]"),
-                    concat!("tileloadd ", $weights, ", [{weights} + {line}]"),
-                    concat!("tdpbssd ", $sums, ", ", $activations, ", ", $weights),
-                    activations = in(reg) activations,
-                    stride = in(reg) stride,
-                    weights = in(reg) weights,
-                    line = in(reg) LINE,
-                    options(nostack, preserves_flags, readonly),
-                )
-            };
-        }
-        // SAFETY: the caller promises what is read; the tiles belong to this type.
-        unsafe {
-            match LANE {
-                0 => multiply!("tmm0", "tmm4", "tmm6"),
-                1 => multiply!("tmm1", "tmm5", "tmm7"),
-                2 => multiply!("tmm2", "tmm4", "tmm6"),
-                _ => multiply!("tmm3", "tmm5", "tmm7"),
-            }
-        }
-    }
-
-    /// Stores the sums of `LANE`.
-    #[inline(always)]
-    fn store<const LANE: usize>(&self, sums: &mut MaybeUninit<Sums>) {
-        macro_rules! store {
-            ($sums:literal) => {
-                asm!(
-                    concat!("tilestored [{sums} + {line}], ", $sums),
-                    line = in(reg) LINE,
-                    sums = in(reg) sums.as_mut_ptr(),
-                    options(nostack, preserves_flags),
-                )
-            };
-        }
-        // SAFETY: sixteen rows of 64 bytes fit into the sums.
-        unsafe {
-            match LANE {
-                0 => store!("tmm0"),
-                1 => store!("tmm1"),
-                2 => store!("tmm2"),
-                _ => store!("tmm3"),
-            }
-        }
-    }
-}
-
-impl Drop for Tiles {
-    fn drop(&mut self) {
-        // SAFETY: the thread has tiles, since there is a value of this type.
-        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
     }
 }
 
@@ -349,12 +254,13 @@ impl Product<'_> {
         unsafe {
             let activations = self.activations.as_ptr().add(part * depth);
             let weights = self.weights.as_ptr().add(part * depth / 4).cast::<u8>();
-            self.tiles.multiply::<LANE>(activations, self.blocks_per_row * BLOCK, weights);
+            self.tiles.multiply_bytes::<LANE>(activations, self.blocks_per_row * BLOCK, weights);
         }
     }
 
     #[inline(always)]
     fn store<const LANE: usize>(&mut self) {
-        self.tiles.store::<LANE>(&mut self.sums[LANE]);
+        // SAFETY: sixteen rows of 64 bytes fit into the sums.
+        unsafe { self.tiles.store_to::<LANE>(self.sums[LANE].as_mut_ptr().cast::<f32>(), LINE) };
     }
 }
