@@ -119,13 +119,13 @@ pub const SETTINGS: &[Setting] = &[
         "cache-type",
         "TYPE",
         "auto",
-        "How keys and values are stored: auto (bf16 for quantised weights where the processor has tiles for it, unless other arithmetic is asked for; else f16), f16, bf16, q8_0 (half the memory, CPU only) or f32",
+        "How keys and values are stored: auto (bf16 for quantised weights where the processor has tiles for it, unless other arithmetic is asked for; else f16), f16, bf16 (only there), q8_0 (half the memory, CPU only) or f32",
     ),
     one(
         "arithmetic",
         "KIND",
         "auto",
-        "Products with quantised weights on the CPU: auto (bf16 where the processor has tiles for it, else integer), integer (the same bits on every processor of an architecture), or float to compare with a reference",
+        "Products with quantised weights on the CPU: auto (bf16 where the processor has tiles for it, but for weights of 8 bits; else integer), integer (the same bits on every processor of an architecture; with tiles faster for a few streams of a small model, slower for prompts), or float (slow, to compare with a reference)",
     ),
     one("context-length", "TOKENS", "", "Longest context, where below the model's own"),
     one(
