@@ -9,10 +9,11 @@
 
 use std::arch::asm;
 use std::arch::x86_64::{
-    __cpuid, __cpuid_count, __m512i, _mm512_shuffle_i32x4, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64,
-    _mm512_unpacklo_epi32, _mm512_unpacklo_epi64, _xgetbv,
+    __cpuid, __cpuid_count, __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_loadu_ps, _mm512_shuffle_i32x4,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpacklo_epi32, _mm512_unpacklo_epi64, _xgetbv,
 };
 use std::marker::PhantomData;
+use std::mem::transmute;
 use std::sync::OnceLock;
 
 /// The most rows and columns of a tile of sums.
@@ -312,6 +313,18 @@ impl Drop for Tiles {
     fn drop(&mut self) {
         // SAFETY: the thread has tiles, and they are this value's.
         unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
+    }
+}
+
+/// 32 numbers rounded to bf16.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
+pub(crate) fn narrowed(values: &[f32; DEPTH]) -> __m512i {
+    let (lower, upper) = values.split_at(SIDE);
+    // SAFETY: sixteen numbers each; and the same 64 bytes.
+    unsafe {
+        let (lower, upper) = (_mm512_loadu_ps(lower.as_ptr()), _mm512_loadu_ps(upper.as_ptr()));
+        transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(upper, lower))
     }
 }
 

@@ -72,7 +72,7 @@ impl CacheType {
                 Err(Error::Unsupported { what: "cache type", value })
             }
             (Self::Bf16, _) if !device.is_cpu() || !has_tiles() => {
-                let value = format!("bf16 on {} without tiles of it", device.name());
+                let value = format!("bf16 on {} without tiles for it (use auto or f16)", device.name());
                 Err(Error::Unsupported { what: "cache type", value })
             }
             _ => Ok(()),

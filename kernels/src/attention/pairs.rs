@@ -277,13 +277,13 @@ impl Sums<'_> {
 #[cfg(target_arch = "x86_64")]
 mod by_tiles {
     use std::arch::x86_64::{
-        __m512, __m512bh, __m512i, _mm512_cvtne2ps_pbh, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps,
-        _mm512_setzero_si512, _mm512_store_si512, _mm512_storeu_ps,
+        __m512i, _mm512_loadu_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_setzero_si512, _mm512_store_si512,
+        _mm512_storeu_ps,
     };
-    use std::mem::transmute;
+    use std::ops::Range;
 
     use super::{DEPTH, Scores, Scratch, Sums, TILES_PER_STEP, seen};
-    use crate::tiles::{LINE, SIDE, Tiles};
+    use crate::tiles::{LINE, SIDE, Tiles, narrowed};
 
     /// Bytes of a pair.
     const PAIR: usize = 4;
@@ -332,7 +332,7 @@ mod by_tiles {
     pub(super) fn sums(work: &Sums<'_>, tiles: &mut Tiles, scratch: &mut Scratch) {
         let (call, task) = (work.call, work.task);
         let geometry = call.geometry;
-        let (width, group) = (geometry.width, geometry.group());
+        let width = geometry.width;
         let queries = call.queries(task);
         assert!(
             width.is_multiple_of(DEPTH) && geometry.tile == DEPTH && scratch.sums.len() >= queries * width
@@ -342,17 +342,7 @@ mod by_tiles {
         for first in (0..queries).step_by(SIDE) {
             let rows = SIDE.min(queries - first);
             tiles.reshape(rows, SIDE);
-            // Tiles that any of them sees.
-            let mut some = [false; TILES_PER_STEP];
-            for (nth, index) in work.step.clone().enumerate() {
-                for (row, powers) in powers[nth].0[..rows].iter_mut().enumerate() {
-                    let query = first + row;
-                    let sees = !seen(call, task, query / group, index).is_empty();
-                    some[nth] |= sees;
-                    let at = query * geometry.step() + nth * DEPTH;
-                    narrow(sees.then(|| &scratch.weights[at..at + DEPTH]), powers);
-                }
-            }
+            let some = narrow_powers(work, first..first + rows, scratch, &mut powers);
             for row in 0..rows {
                 let keep = std::mem::replace(&mut scratch.keeps[first + row], 1.0);
                 if keep != 1.0 {
@@ -406,24 +396,31 @@ mod by_tiles {
         }
     }
 
-    /// Rounds weights, or writes zeros.
+    /// Rounds some queries' powers in a step, zeros where a query sees nothing of a tile; says which tiles any of them sees.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
-    fn narrow(weights: Option<&[f32]>, to: &mut [u16; DEPTH]) {
-        let block = match weights {
-            Some(weights) => {
-                let (lower, upper) = weights[..DEPTH].split_at(SIDE);
-                // SAFETY: sixteen numbers each; and the same 64 bytes.
-                unsafe {
-                    let both: [__m512; 2] =
-                        [_mm512_loadu_ps(lower.as_ptr()), _mm512_loadu_ps(upper.as_ptr())];
-                    transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(both[1], both[0]))
+    fn narrow_powers(
+        work: &Sums<'_>,
+        queries: Range<usize>,
+        scratch: &Scratch,
+        powers: &mut [Powers; TILES_PER_STEP],
+    ) -> [bool; TILES_PER_STEP] {
+        let (call, task) = (work.call, work.task);
+        let (step, group) = (call.geometry.step(), call.geometry.group());
+        let mut some = [false; TILES_PER_STEP];
+        for (nth, index) in work.step.clone().enumerate() {
+            for (query, to) in queries.clone().zip(&mut powers[nth].0) {
+                let mut narrow = _mm512_setzero_si512();
+                if !seen(call, task, query / group, index).is_empty() {
+                    some[nth] = true;
+                    let (weights, _) = scratch.weights[query * step + nth * DEPTH..].as_chunks::<DEPTH>();
+                    narrow = narrowed(&weights[0]);
                 }
+                // SAFETY: rows of powers are 64 bytes, and aligned.
+                unsafe { _mm512_store_si512(to.as_mut_ptr().cast::<__m512i>(), narrow) };
             }
-            None => _mm512_setzero_si512(),
-        };
-        // SAFETY: rows of powers are 64 bytes, and aligned.
-        unsafe { _mm512_store_si512(to.as_mut_ptr().cast::<__m512i>(), block) };
+        }
+        some
     }
 
     #[inline]

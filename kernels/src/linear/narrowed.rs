@@ -2,6 +2,8 @@
 //!
 //! Done once per input and shared by all matrices over it. Each row is rounded on its own.
 
+#[cfg(target_arch = "x86_64")]
+use std::mem::MaybeUninit;
 use std::ops::Range;
 
 use half::bf16;
@@ -120,7 +122,12 @@ impl Builder {
         match level {
             // SAFETY: a `Cpu` holds only a level that this machine supports.
             #[cfg(target_arch = "x86_64")]
-            Level::Amx => unsafe { super::tiled::narrow(values, cell) },
+            Level::Amx => unsafe {
+                super::tiled::narrow_block(
+                    values,
+                    &mut *cell.as_mut_ptr().cast::<MaybeUninit<[u16; BLOCK]>>(),
+                );
+            },
             _ => {
                 cell.write(Narrow(values.map(to_bf16)));
             }
@@ -158,7 +165,12 @@ pub(crate) fn narrow(level: Level, from: &[f32], to: &mut [u16]) {
         match level {
             // SAFETY: a `Cpu` holds only a level that this machine supports.
             #[cfg(target_arch = "x86_64")]
-            Level::Amx => unsafe { super::tiled::narrow_block(from, to) },
+            Level::Amx => unsafe {
+                super::tiled::narrow_block(
+                    from,
+                    &mut *std::ptr::from_mut(to).cast::<MaybeUninit<[u16; BLOCK]>>(),
+                );
+            },
             _ => *to = from.map(to_bf16),
         }
     }

@@ -21,7 +21,7 @@ use super::narrowed::{self, Narrow, Narrowed, TOGETHER};
 use super::panels::{Panels, ROWS};
 use super::target::Target;
 use crate::silu_mul::avx512::gate_of_sixteen;
-use crate::tiles::{DEPTH, LINE, SIDE, Sums, Tiles, transposed};
+use crate::tiles::{self, DEPTH, LINE, SIDE, Sums, Tiles, transposed};
 
 const _: () = assert!(TOGETHER == SIDE && ROWS == SIDE && BLOCK == DEPTH);
 
@@ -93,25 +93,9 @@ pub(super) unsafe fn gated<K: Kind>(
 /// Rounds 32 numbers.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
-pub(super) fn narrow_block(values: &[f32; BLOCK], to: &mut [u16; BLOCK]) {
-    let (lower, upper) = values.split_at(ROWS);
-    // SAFETY: sixteen values each; 32 of bf16 are 64 bytes.
-    unsafe {
-        let block = narrowed(_mm512_loadu_ps(upper.as_ptr()), _mm512_loadu_ps(lower.as_ptr()));
-        _mm512_storeu_si512(to.as_mut_ptr().cast::<__m512i>(), block);
-    }
-}
-
-/// Rounds a block of activations.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx512vnni,avx512bf16,avx2,fma,f16c")]
-pub(super) fn narrow(values: &[f32; BLOCK], to: &mut MaybeUninit<Narrow>) {
-    let (lower, upper) = values.split_at(ROWS);
-    // SAFETY: sixteen values each; a block of bf16 is 64 bytes.
-    unsafe {
-        let block = narrowed(_mm512_loadu_ps(upper.as_ptr()), _mm512_loadu_ps(lower.as_ptr()));
-        _mm512_store_si512(to.as_mut_ptr().cast::<__m512i>(), block);
-    }
+pub(super) fn narrow_block(values: &[f32; BLOCK], to: &mut MaybeUninit<[u16; BLOCK]>) {
+    // SAFETY: 32 of bf16 are 64 bytes.
+    unsafe { _mm512_storeu_si512(to.as_mut_ptr().cast::<__m512i>(), tiles::narrowed(values)) };
 }
 
 #[inline]
