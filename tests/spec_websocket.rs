@@ -226,6 +226,19 @@ async fn a_connection_has_several_turns_and_outlives_what_is_wrong() {
     assert_ne!(first[0]["id"], second[0]["id"]);
 }
 
+/// The end of a turn is known to the client and to the server at once: however fast the next message is, it is no conflict.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn another_turn_can_be_begun_as_soon_as_the_last_message_is_there() {
+    let app = TestApp::start().await;
+    let mut socket = opened(&app).await;
+    let short = with(chat("hello"), "max_tokens", 1);
+    for turn in 0..200 {
+        socket.send(&short).await;
+        let last = socket.turn().await.pop().expect("an end");
+        assert_eq!(last["choices"][0]["finish_reason"], "length", "{turn}: {last}");
+    }
+}
+
 #[tokio::test]
 async fn a_turn_can_be_cancelled_and_another_begun() {
     let app = TestApp::start().await;

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use crate::api::native::stream::allowance::Allowance;
-use crate::api::native::stream::turn::Turn;
+use crate::api::native::stream::turn::{Said, Turn};
 use crate::api::openai::chat::ChatRequest;
 use crate::auth::{Caller, Permission};
 use crate::error::Code;
@@ -104,7 +104,7 @@ impl Connection {
             tokio::select! {
                 error = interrupted.as_mut() => return Err(self.end_by(error).await),
                 () = drained.as_mut(), if is_idle => return Err(End::Close(RESTART, "the server is going away")),
-                piece = next(&mut self.turn) => self.pass_on(piece).await?,
+                said = next(&mut self.turn) => self.pass_on(said).await?,
                 message = self.socket.recv() => self.receive(message).await?,
                 _ = ticks.tick() => self.look_after().await?,
             }
@@ -124,22 +124,22 @@ impl Connection {
     }
 
     /// A piece of the answer, its end, or why it broke.
-    async fn pass_on(&mut self, piece: Option<Result<String, ApiError>>) -> Result<(), End> {
-        match piece {
-            Some(Ok(text)) => self.send(Message::Text(text.into())).await,
+    async fn pass_on(&mut self, said: Result<Said, ApiError>) -> Result<(), End> {
+        match said {
+            Ok(Said::Piece(text)) => self.send(Message::Text(text.into())).await,
+            Ok(Said::Last(text)) => {
+                self.turn = None;
+                self.used = Instant::now();
+                self.send(Message::Text(text.into())).await
+            }
             // It may have failed of something else just before.
-            Some(Err(_)) if self.interruption.cause().is_some() => {
+            Err(_) if self.interruption.cause().is_some() => {
                 let error = self.interruption.happened().await;
                 Err(self.end_by(error).await)
             }
-            Some(Err(error)) => {
+            Err(error) => {
                 let error = self.error_of_turn(error);
                 self.say(&error).await
-            }
-            None => {
-                self.turn = None;
-                self.used = Instant::now();
-                Ok(())
             }
         }
     }
@@ -249,8 +249,8 @@ fn streamed(mut body: Value) -> Value {
     body
 }
 
-/// The next piece; never, without a turn.
-async fn next(turn: &mut Option<Turn>) -> Option<Result<String, ApiError>> {
+/// What the turn says next; never, without one.
+async fn next(turn: &mut Option<Turn>) -> Result<Said, ApiError> {
     match turn {
         Some(turn) => turn.next().await,
         None => std::future::pending().await,

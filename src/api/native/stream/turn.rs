@@ -3,6 +3,8 @@
 //! A task of its own makes it (`http/pump.rs`); dropping the turn ends the work. Who may use what is looked at anew for
 //! each turn: the connection may be hours old.
 
+use std::sync::{Arc, OnceLock};
+
 use futures_util::{Stream, StreamExt, stream};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -20,10 +22,21 @@ use crate::http::{ApiError, AppState, Interruption};
 const ENDPOINT: Endpoint =
     Endpoint { path: "/api/v1/chat/stream", prompt: "messages", usual_max_tokens: None };
 
+/// What an answer says.
+pub enum Said {
+    /// A piece, in JSON.
+    Piece(String),
+    /// The last message, in JSON: the turn is over.
+    Last(String),
+}
+
 /// An answer that is being given.
 pub struct Turn {
     id: String,
     outlet: Outlet,
+    /// The last message, there before the outlet ends. Not one of its pieces, of which nobody could say that none follows:
+    /// a client may speak again once it has this one, and must not be told that its turn is still running.
+    last: Arc<OnceLock<String>>,
     cancel: CancellationToken,
 }
 
@@ -33,18 +46,19 @@ impl Turn {
         let generate = request.generate;
         let writer = TurnWriter::new(&generate);
         let id = writer.inner.id().to_owned();
-        let cancel = CancellationToken::new();
+        let (last, cancel) = (Arc::default(), CancellationToken::new());
         let source = Source {
             app: app.clone(),
             caller,
             interruption: interruption.clone(),
             stage: Stage::Asked(Box::new(generate)),
             writer,
+            last: Arc::clone(&last),
             cancel: cancel.clone(),
         };
         let patience = app.settings().slow_client_timeout;
         let outlet = pump::start(source.pieces(), interruption.clone(), patience);
-        Self { id, outlet, cancel }
+        Self { id, outlet, last, cancel }
     }
 
     /// What all its pieces have as their `id`.
@@ -52,9 +66,12 @@ impl Turn {
         &self.id
     }
 
-    /// The next piece, in JSON; none when the last has been given. An error is the last.
-    pub async fn next(&mut self) -> Option<Result<String, ApiError>> {
-        self.outlet.next().await
+    /// What it says next. Nothing comes after the last message, nor after an error.
+    pub async fn next(&mut self) -> Result<Said, ApiError> {
+        match self.outlet.next().await {
+            Some(piece) => piece.map(Said::Piece),
+            None => self.last.get().cloned().map(Said::Last).ok_or_else(ApiError::internal),
+        }
     }
 
     /// Asks for the end. Pieces that are on their way still come, and then the last.
@@ -77,6 +94,7 @@ struct Source {
     interruption: Interruption,
     stage: Stage,
     writer: TurnWriter,
+    last: Arc<OnceLock<String>>,
     cancel: CancellationToken,
 }
 
@@ -101,7 +119,7 @@ impl Source {
     async fn start(&mut self, request: GenerateRequest) -> Option<Pieces> {
         let started = tokio::select! {
             biased;
-            () = self.cancel.cancelled() => return Some(Ok(vec![self.writer.last(Usage::default())])),
+            () = self.cancel.cancelled() => return self.end(Usage::default()),
             started = begin(&self.app, &self.caller, &self.interruption, request) => started,
         };
         match started {
@@ -118,14 +136,29 @@ impl Source {
             biased;
             () = self.cancel.cancelled() => {
                 let usage = generation.cancelled().await;
-                return Some(Ok(vec![self.writer.last(usage)]));
+                return self.end(usage);
             }
             event = generation.next() => event?,
         };
-        Some(event.map(|event| {
-            self.stage = Stage::Running(generation);
-            self.writer.chunks(event)
-        }))
+        match event {
+            Ok(GenerationEvent::Done { usage }) => {
+                // Settles its record, and lets go of the engine.
+                drop(generation);
+                self.end(usage)
+            }
+            Ok(event) => {
+                self.stage = Stage::Running(generation);
+                Some(Ok(self.writer.chunks(event)))
+            }
+            Err(error) => Some(Err(error)),
+        }
+    }
+
+    /// Leaves the last message where the turn finds it.
+    fn end(&self, usage: Usage) -> Option<Pieces> {
+        // Said once: nothing is asked after it.
+        let _ = self.last.set(self.writer.last(usage).to_string());
+        None
     }
 }
 
@@ -172,7 +205,6 @@ impl Writer for TurnWriter {
                 self.ends[choice as usize] = Some(finish_reason(reason));
                 Vec::new()
             }
-            GenerationEvent::Done { usage } => vec![self.last(usage)],
             other => self.inner.chunks(other),
         }
     }
