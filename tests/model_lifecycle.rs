@@ -9,10 +9,13 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use mock_hub::{Fault, MockHub, Served};
 use model_house::{PATIENCE, engine, golden, house, llama, several, try_house};
+use sconce::api::openai::chat::ChatRequest;
 use sconce::engine::{SequenceRequest, TokenEvent};
 use sconce::error::{Code, Failure};
+use sconce::generate::{Account, GenerationEvent, Generator};
 use sconce::manager::{ManagerError, ModelState, Runner};
 use sconce_models::KvCache;
+use serde_json::json;
 use tokio::time::timeout;
 
 /// MiB that one such model needs, as the refusal says.
@@ -53,6 +56,19 @@ async fn a_model_is_loaded_once_by_all_who_ask_at_first() {
     assert_eq!(house.status("a").unwrap().leases, 1);
     drop(twin);
     assert_eq!(house.status("a").unwrap().leases, 0);
+}
+
+#[tokio::test]
+async fn a_model_is_not_in_use_once_the_end_of_its_answers_is_told() {
+    let house = several(&["a"], &[]);
+    let lease = house.lease("a").await.unwrap();
+    let asked = json!({"model": "a", "max_tokens": 2, "messages": [{"role": "user", "content": "Hello"}]});
+    let requests = vec![ChatRequest::read(asked).unwrap().generate; 2];
+    let mut answers = Generator::new(1).start_all(lease, requests, &mut Account::default()).await.unwrap();
+    assert_eq!(house.status("a").unwrap().leases, 1);
+    while !matches!(answers.next().await.unwrap().unwrap(), GenerationEvent::Done { .. }) {}
+    // Whoever hears of it may unload the model.
+    assert!(house.let_go("a").unwrap().is_some());
 }
 
 #[tokio::test]

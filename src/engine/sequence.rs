@@ -267,6 +267,8 @@ impl Groups {
     /// Takes a group out; its events are sent, and its event sender is dropped with it.
     pub(super) fn remove(&mut self, id: GroupId) -> Option<Group> {
         let mut group = self.places[id.0].take()?;
+        // Its place in the queue is free before it learns its end: it may ask again at once.
+        group.place = None;
         group.flush();
         self.free.push(id.0);
         Some(group)

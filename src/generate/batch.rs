@@ -64,6 +64,8 @@ impl Stream for GenerationBatch {
                 Some(Ok(GenerationEvent::Done { usage })) => {
                     this.add(usage);
                     if this.unfinished == 0 {
+                        // Lets go of the model before the end is told: who hears of it may unload the model at once.
+                        this.running.clear();
                         return Poll::Ready(Some(Ok(GenerationEvent::Done { usage: this.usage })));
                     }
                 }

@@ -187,8 +187,15 @@ impl Background {
         Ok(Place { background: self.clone(), owner: owner.to_owned() })
     }
 
-    /// Begins a piece of work, in a task of its own. What it says is kept if it can be followed.
-    pub fn begin<F>(&self, place: Place, id: &str, can_be_followed: bool, run: impl FnOnce(Work) -> F) -> Work
+    /// Begins a piece of work, in a task of its own. What it says is kept if it can be followed. Its place is its own to
+    /// give back: before it tells its end, since who hears of that may begin the next at once.
+    pub fn begin<F>(
+        &self,
+        place: Place,
+        id: &str,
+        can_be_followed: bool,
+        run: impl FnOnce(Work, Place) -> F,
+    ) -> Work
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -201,8 +208,8 @@ impl Background {
             said: can_be_followed.then(watch::Sender::default),
         }));
         self.0.all().running.insert(id.to_owned(), work.clone());
-        let ending = Ending { background: self.clone(), work: work.clone(), place: Some(place) };
-        let running = run(work.clone());
+        let ending = Ending { background: self.clone(), work: work.clone() };
+        let running = run(work.clone(), place);
         let task = async move {
             let _ending = ending;
             running.await;
@@ -252,7 +259,6 @@ fn full(message: String) -> ApiError {
 struct Ending {
     background: Background,
     work: Work,
-    place: Option<Place>,
 }
 
 impl Drop for Ending {
@@ -264,8 +270,6 @@ impl Drop for Ending {
             all.shrink(&self.work.0.owner, &self.background.0.bounds);
         }
         drop(all);
-        // Before it is told: who hears that it is over finds the place free.
-        drop(self.place.take());
         self.work.0.over.cancel();
     }
 }

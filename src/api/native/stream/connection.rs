@@ -128,9 +128,11 @@ impl Connection {
         match said {
             Ok(Said::Piece(text)) => self.send(Message::Text(text.into())).await,
             Ok(Said::Last(text)) => {
+                // Over before it is told: who hears of it may ask again at once.
                 self.turn = None;
+                let sent = self.send(Message::Text(text.into())).await;
                 self.used = Instant::now();
-                self.send(Message::Text(text.into())).await
+                sent
             }
             // It may have failed of something else just before.
             Err(_) if self.interruption.cause().is_some() => {

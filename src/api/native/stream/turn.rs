@@ -66,7 +66,7 @@ impl Turn {
         &self.id
     }
 
-    /// What it says next. Nothing comes after the last message, nor after an error.
+    /// What it says next. Not to be asked after the last message, nor after an error.
     pub async fn next(&mut self) -> Result<Said, ApiError> {
         match self.outlet.next().await {
             Some(piece) => piece.map(Said::Piece),
@@ -134,7 +134,8 @@ impl Source {
     async fn go_on(&mut self, mut generation: Box<Metered>) -> Option<Pieces> {
         let event = tokio::select! {
             biased;
-            () = self.cancel.cancelled() => {
+            // Ends that were told are not taken back.
+            () = self.cancel.cancelled(), if !self.writer.has_ended() => {
                 let usage = generation.cancelled().await;
                 return self.end(usage);
             }
@@ -185,6 +186,11 @@ impl TurnWriter {
     fn new(request: &GenerateRequest) -> Self {
         let inner = NativeWriter::new(&request.model, request.sampling.logprobs.is_some(), false);
         Self { inner, ends: vec![None; request.choices as usize] }
+    }
+
+    /// Whether all choices have.
+    fn has_ended(&self) -> bool {
+        self.ends.iter().all(Option::is_some)
     }
 
     /// The last message. What had not ended of itself was cancelled.
