@@ -267,7 +267,7 @@ impl Groups {
     /// Takes a group out; its events are sent, and its event sender is dropped with it.
     pub(super) fn remove(&mut self, id: GroupId) -> Option<Group> {
         let mut group = self.places[id.0].take()?;
-        // Its place in the queue is free before it learns its end: it may ask again at once.
+        // One that never started has its place in the queue still: it is free before whoever waits learns the end.
         group.place = None;
         group.flush();
         self.free.push(id.0);

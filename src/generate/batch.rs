@@ -9,7 +9,8 @@ use futures_util::stream::SelectAll;
 use crate::generate::generation::shifted;
 use crate::generate::{GenerateError, Generation, GenerationEvent, Usage};
 
-/// Generations that run side by side. One `Started` comes from each, one `Done` from all; the first error ends all.
+/// Generations that run side by side. One `Started` comes from each, one `Done` from all; the first error ends all. Nothing
+/// is held any more when either is told.
 pub struct GenerationBatch {
     running: SelectAll<Numbered>,
     fingerprint: String,
@@ -40,6 +41,11 @@ impl GenerationBatch {
         &self.fingerprint
     }
 
+    /// Lets go of the engine and of the model. Nothing comes any more.
+    pub fn let_go(&mut self) {
+        self.running.clear();
+    }
+
     fn add(&mut self, usage: Usage) {
         self.usage.prompt_tokens += usage.prompt_tokens;
         self.usage.cached_tokens += usage.cached_tokens;
@@ -64,13 +70,13 @@ impl Stream for GenerationBatch {
                 Some(Ok(GenerationEvent::Done { usage })) => {
                     this.add(usage);
                     if this.unfinished == 0 {
-                        // Lets go of the model before the end is told: who hears of it may unload the model at once.
-                        this.running.clear();
+                        // Before it is told: who hears of the end may unload the model at once.
+                        this.let_go();
                         return Poll::Ready(Some(Ok(GenerationEvent::Done { usage: this.usage })));
                     }
                 }
                 Some(Err(error)) => {
-                    this.running.clear();
+                    this.let_go();
                     return Poll::Ready(Some(Err(error)));
                 }
                 other => return Poll::Ready(other),

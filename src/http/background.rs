@@ -151,6 +151,8 @@ struct Piece {
     id: String,
     owner: String,
     background: Weak<Inner>,
+    /// Until it is given back.
+    place: Mutex<Option<Place>>,
     cancelled: CancellationToken,
     over: CancellationToken,
     /// None: it cannot be followed.
@@ -187,15 +189,8 @@ impl Background {
         Ok(Place { background: self.clone(), owner: owner.to_owned() })
     }
 
-    /// Begins a piece of work, in a task of its own. What it says is kept if it can be followed. Its place is its own to
-    /// give back: before it tells its end, since who hears of that may begin the next at once.
-    pub fn begin<F>(
-        &self,
-        place: Place,
-        id: &str,
-        can_be_followed: bool,
-        run: impl FnOnce(Work, Place) -> F,
-    ) -> Work
+    /// Begins a piece of work, in a task of its own. What it says is kept if it can be followed.
+    pub fn begin<F>(&self, place: Place, id: &str, can_be_followed: bool, run: impl FnOnce(Work) -> F) -> Work
     where
         F: Future<Output = ()> + Send + 'static,
     {
@@ -203,13 +198,14 @@ impl Background {
             id: id.to_owned(),
             owner: place.owner.clone(),
             background: Arc::downgrade(&self.0),
+            place: Mutex::new(Some(place)),
             cancelled: CancellationToken::new(),
             over: CancellationToken::new(),
             said: can_be_followed.then(watch::Sender::default),
         }));
         self.0.all().running.insert(id.to_owned(), work.clone());
         let ending = Ending { background: self.clone(), work: work.clone() };
-        let running = run(work.clone(), place);
+        let running = run(work.clone());
         let task = async move {
             let _ending = ending;
             running.await;
@@ -270,6 +266,8 @@ impl Drop for Ending {
             all.shrink(&self.work.0.owner, &self.background.0.bounds);
         }
         drop(all);
+        // Before it is told: who hears that it is over finds the place free.
+        self.work.give_place_back();
         self.work.0.over.cancel();
     }
 }
@@ -288,6 +286,11 @@ impl Work {
     /// Returns when it is over.
     pub async fn over(&self) {
         self.0.over.cancelled().await;
+    }
+
+    /// Gives its place back before it is over: whoever hears it say its end may begin the next at once.
+    pub fn give_place_back(&self) {
+        drop(self.0.place.lock().unwrap_or_else(PoisonError::into_inner).take());
     }
 
     /// Whether what it says is kept.

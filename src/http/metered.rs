@@ -149,6 +149,7 @@ impl Stream for Metered {
             && let Some(interrupted) = &mut this.interrupted
             && let Poll::Ready(error) = interrupted.poll_unpin(context)
         {
+            this.generation.let_go();
             return Poll::Ready(Some(Err(error)));
         }
         let event = ready!(Pin::new(&mut this.generation).poll_next(context));

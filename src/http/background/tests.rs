@@ -18,7 +18,7 @@ async fn heard(followed: &mut (impl Stream<Item = Result<Arc<str>, Forgotten>> +
 async fn work_is_found_followed_and_over() {
     let background = Background::new(128);
     let (more, go_on) = oneshot::channel::<()>();
-    let work = background.begin(place(&background), "a", true, |work, _place| async move {
+    let work = background.begin(place(&background), "a", true, |work| async move {
         work.say(["1".to_owned(), "2".to_owned()]);
         go_on.await.expect("the test sends it");
         work.say(["3".to_owned()]);
@@ -41,22 +41,49 @@ async fn work_is_found_followed_and_over() {
 #[tokio::test]
 async fn work_that_is_taken_back_or_panics_is_over() {
     let background = Background::new(128);
-    let cancelled = background
-        .begin(place(&background), "a", false, |work, _place| async move { work.cancelled().await });
+    let cancelled =
+        background.begin(place(&background), "a", false, |work| async move { work.cancelled().await });
     cancelled.cancel();
     cancelled.over().await;
-    let broken =
-        background.begin(place(&background), "b", true, |_, _place| async { panic!("forced by the test") });
+    let broken = background.begin(place(&background), "b", true, |_| async { panic!("forced by the test") });
     broken.over().await;
     assert!(background.find("a").is_none() && background.running().is_empty());
     assert_eq!(broken.follow(0).count().await, 0);
 }
 
 #[tokio::test]
+async fn a_place_is_taken_as_long_as_the_work_goes_on_unless_it_is_given_back() {
+    let background = Background::within(Bounds { running: (1, 1), bytes: (100, 100) });
+    let is_full = || background.place("owner").is_err();
+    let cancelled =
+        background.begin(place(&background), "a", false, |work| async move { work.cancelled().await });
+    assert!(is_full());
+    cancelled.cancel();
+    cancelled.over().await;
+    let broken = background.begin(place(&background), "b", false, |_| async { panic!("forced by the test") });
+    assert!(is_full(), "it has not begun");
+    broken.over().await;
+    let (more, go_on) = oneshot::channel::<()>();
+    let work = background.begin(place(&background), "c", true, |work| async move {
+        work.give_place_back();
+        work.say(["the end".to_owned()]);
+        go_on.await.expect("the test sends it");
+    });
+    assert!(is_full(), "it has not begun");
+    assert!(heard(&mut Box::pin(work.follow(0))).await.is_some());
+    let next = place(&background);
+    more.send(()).expect("it waits");
+    work.over().await;
+    assert!(is_full(), "the end of one takes no place from another");
+    drop(next);
+    assert!(!is_full());
+}
+
+#[tokio::test]
 async fn only_the_latest_are_remembered() {
     let background = Background::new(128);
     for number in 0..=MOST_REMEMBERED {
-        background.begin(place(&background), &number.to_string(), true, |_, _place| async {}).over().await;
+        background.begin(place(&background), &number.to_string(), true, |_| async {}).over().await;
     }
     assert!(background.find("0").is_none() && background.find("1").is_some());
 }
@@ -74,27 +101,12 @@ async fn one_owner_leaves_room_for_others() {
 }
 
 #[tokio::test]
-async fn a_place_that_was_given_back_is_free_though_the_work_still_tells_its_end() {
-    let background = Background::within(Bounds { running: (1, 1), bytes: (100, 100) });
-    let (done, go_on) = oneshot::channel::<()>();
-    let work = background.begin(place(&background), "a", true, |work, place| async move {
-        drop(place);
-        work.say(["the end".to_owned()]);
-        go_on.await.expect("the test sends it");
-    });
-    assert!(heard(&mut Box::pin(work.follow(0))).await.is_some());
-    drop(place(&background));
-    done.send(()).expect("it waits");
-    work.over().await;
-}
-
-#[tokio::test]
 async fn what_was_said_is_remembered_up_to_so_many_bytes_and_ones_own_goes_first() {
     let background = Background::within(Bounds { running: (9, 9), bytes: (100, 150) });
     let say = async |owner: &str, id: &str, bytes: usize| {
         let place = background.place(owner).map_err(|error| error.number()).expect("there is room");
         let text = "x".repeat(bytes);
-        background.begin(place, id, true, |work, _place| async move { work.say([text]) }).over().await;
+        background.begin(place, id, true, |work| async move { work.say([text]) }).over().await;
     };
     let known = |id: &str| background.find(id).is_some();
     say("other", "other", 60).await;
@@ -118,7 +130,7 @@ async fn what_was_said_is_remembered_up_to_so_many_bytes_and_ones_own_goes_first
 fn talker(background: &Background, owner: &str, id: &str) -> (Work, impl AsyncFn(&str)) {
     let (sender, mut texts) = mpsc::channel::<(String, oneshot::Sender<()>)>(1);
     let place = background.place(owner).map_err(|error| error.number()).expect("there is room");
-    let work = background.begin(place, id, true, |work, _place| async move {
+    let work = background.begin(place, id, true, |work| async move {
         while let Some((text, said)) = texts.recv().await {
             work.say([text]);
             said.send(()).expect("the test waits");

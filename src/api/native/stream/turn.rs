@@ -134,7 +134,7 @@ impl Source {
     async fn go_on(&mut self, mut generation: Box<Metered>) -> Option<Pieces> {
         let event = tokio::select! {
             biased;
-            // Ends that were told are not taken back.
+            // Where all have ended, the end is there.
             () = self.cancel.cancelled(), if !self.writer.has_ended() => {
                 let usage = generation.cancelled().await;
                 return self.end(usage);
@@ -143,7 +143,7 @@ impl Source {
         };
         match event {
             Ok(GenerationEvent::Done { usage }) => {
-                // Settles its record, and lets go of the engine.
+                // Settles its record.
                 drop(generation);
                 self.end(usage)
             }

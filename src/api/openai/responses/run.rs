@@ -255,10 +255,10 @@ async fn background(
     maker.announce();
     let is_heard = maker.is_heard();
     let (id, responses, limit) = (record.id, record.responses, app.settings().request_timeout);
-    let work = app.background().begin(place, &id.clone(), is_heard, move |work, place| async move {
+    let work = app.background().begin(place, &id.clone(), is_heard, move |work| async move {
         let mut maker = go_on(&work, (&id, &responses), generation, maker, limit).await;
-        drop(place);
         keeping::finish(&id, &responses, &maker).await;
+        work.give_place_back();
         say(&work, maker.events());
     });
     if is_heard {
