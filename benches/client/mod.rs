@@ -88,7 +88,11 @@ impl Answer {
 impl Target {
     /// A server; the model is the first that it lists, unless one is named.
     pub async fn new(url: &str, key: Option<String>, model: Option<String>) -> Result<Self, String> {
-        let client = Client::builder().no_proxy().tcp_nodelay(true).timeout(TIMEOUT).build();
+        // A connection for each request: llama-server closes one behind a streamed answer, though the answer's head says that
+        // it stays, and the next request on it is lost.
+        let client =
+            Client::builder().no_proxy().tcp_nodelay(true).timeout(TIMEOUT).pool_max_idle_per_host(0);
+        let client = client.build();
         let client = client.map_err(|error| error.to_string())?;
         let url = url.trim_end_matches('/').trim_end_matches("/v1").to_owned();
         let mut target = Self { url, key, model: String::new(), client };
