@@ -88,7 +88,7 @@ impl Scene {
         match self.house.source_policy().check(source).await {
             Ok(_) => false,
             Err(refusal) => {
-                assert_eq!((refusal.code().number(), refusal.param()), (40011, Some("source")), "{source}");
+                assert_eq!((refusal.code().number(), refusal.param()), (40011, Some("sources")), "{source}");
                 true
             }
         }

@@ -59,12 +59,23 @@ impl Socket {
 
     /// The code it is closed with; messages before that are passed over.
     async fn close_code(&mut self) -> Option<u16> {
+        self.rest().await.1
+    }
+
+    /// The errors that are told before it is closed, and the code it is closed with.
+    async fn rest(&mut self) -> (Vec<Value>, Option<u16>) {
+        let mut errors = Vec::new();
         while let Some(Ok(message)) = self.0.next().await {
-            if let Message::Close(frame) = message {
-                return frame.map(|frame| frame.code.into());
+            match message {
+                Message::Text(text) => {
+                    let said: Value = serde_json::from_str(text.as_str()).expect("messages are JSON");
+                    errors.extend(said.get("error").is_some().then_some(said));
+                }
+                Message::Close(frame) => return (errors, frame.map(|frame| frame.code.into())),
+                _ => {}
             }
         }
-        None
+        (errors, None)
     }
 }
 
@@ -232,7 +243,7 @@ async fn another_turn_can_be_begun_as_soon_as_the_last_message_is_there() {
     let app = TestApp::start().await;
     let mut socket = opened(&app).await;
     let short = with(chat("hello"), "max_tokens", 1);
-    for turn in 0..150 {
+    for turn in 0..300 {
         socket.send(&short).await;
         let last = socket.turn().await.pop().expect("an end");
         assert_eq!(last["choices"][0]["finish_reason"], "length", "{turn}: {last}");
@@ -351,6 +362,28 @@ async fn what_a_key_may_use_is_looked_at_for_each_turn() {
     assert_eq!(socket.close_code().await, Some(4401));
     // A second is promised; the tests beside this one take of the machine too.
     assert!(since.elapsed() <= std::time::Duration::from_secs(3), "{:?}", since.elapsed());
+}
+
+/// Whether the turn or the connection saw it first.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn why_a_connection_ends_is_told_once_and_as_the_end_of_its_turn() {
+    let app = TestApp::start().await;
+    let token = app.sign_in(OWNER, OWNER_PASSWORD).await;
+    let keys = format!("{}/api/v1/me/keys", app.url);
+    for round in 0..40 {
+        let made = app.client.post(&keys).bearer_auth(&token).json(&json!({"name": "one"})).send().await;
+        let made: Value = made.expect("an answer").json().await.expect("JSON");
+        let (id, key) = (made["data"]["id"].as_str(), made["data"]["key"].as_str().expect("a key"));
+        let mut socket = open(&app, &format!("?api_key={key}"), &[]).await.expect("it is good");
+        socket.send(&endless()).await;
+        socket.next().await;
+        let url = format!("{keys}/{}", id.expect("an id"));
+        let gone = app.client.delete(&url).bearer_auth(&token).send().await.expect("an answer");
+        assert!(gone.status().is_success());
+        let (errors, code) = socket.rest().await;
+        let have_ids = errors.iter().all(|error| error["id"].is_string());
+        assert!(errors.len() == 1 && have_ids && code == Some(4401), "{round}: {errors:?} {code:?}");
+    }
 }
 
 #[tokio::test]

@@ -184,7 +184,7 @@ impl Failure for AuthError {
         match self {
             Self::Invalid { field, .. } => Some(field),
             Self::WeakPassword { field, .. } => Some(field),
-            Self::SourceNotAllowed(_) => Some("source"),
+            Self::SourceNotAllowed(_) => Some("sources"),
             Self::ModelNotAllowed(_) => Some("model"),
             Self::Page(error) => error.param(),
             _ => None,

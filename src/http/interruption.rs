@@ -84,6 +84,21 @@ impl Interruption {
         first(&self.cause, look).await.error
     }
 
+    /// Whether the work must end, looked at anew, with what its client is told. A part of it may have seen so before.
+    pub async fn has_happened(&self) -> Option<ApiError> {
+        if let Some(known) = self.cause.get() {
+            return Some(known.error.clone());
+        }
+        let seen = match self.check().await {
+            Err(error) => Cause { outcome: Outcome::Revoked, error },
+            Ok(()) if self.shutdown.has_ended() => {
+                Cause { outcome: Outcome::Shutdown, error: ApiError::shutting_down() }
+            }
+            Ok(()) => return None,
+        };
+        Some(self.cause.get_or_init(|| seen).error.clone())
+    }
+
     /// Returns when the caller may not do this any more. Within a second of it, wherever it was changed. While the database
     /// cannot be reached, what was allowed stays allowed.
     async fn lost(&self) -> ApiError {

@@ -40,7 +40,7 @@ impl Failure for SourceRefusal {
     }
 
     fn param(&self) -> Option<&str> {
-        Some("source")
+        Some("sources")
     }
 }
 

@@ -1,5 +1,5 @@
 //! How much a client may say: so many frames at once, and so many a second. For what costs us little each, and much in
-//! numbers: pings, cancels, messages that mean nothing.
+//! numbers: pings, cancels, messages that mean nothing. A turn that came to its end is none of these, and takes nothing.
 
 use std::time::Duration;
 
@@ -29,7 +29,8 @@ impl Allowance {
         let more = u32::try_from(more).unwrap_or(u32::MAX);
         if more > 0 {
             self.left = self.left.saturating_add(more).min(MOST);
-            self.since = now;
+            // Not now: what is left of the time counts.
+            self.since += EACH * more;
         }
         match self.left.checked_sub(1) {
             Some(left) => {
@@ -38,6 +39,11 @@ impl Allowance {
             }
             None => false,
         }
+    }
+
+    /// Gives one back: what was said was to the purpose.
+    pub fn give_back(&mut self) {
+        self.left = (self.left + 1).min(MOST);
     }
 }
 
@@ -58,5 +64,21 @@ mod tests {
         assert!(!allowance.take(later));
         // Who says little all the time never runs out.
         assert!((1..5 * MOST).all(|number| allowance.take(later + EACH * number)));
+        // Parts of a time add up.
+        let mut allowance = Allowance::full(start);
+        assert!((0..MOST).all(|_| allowance.take(start)));
+        assert!(allowance.take(start + EACH * 3 / 2) && allowance.take(start + EACH * 2));
+        assert!(!allowance.take(start + EACH * 2));
+    }
+
+    #[test]
+    fn what_was_to_the_purpose_takes_nothing() {
+        let start = Instant::now();
+        let mut allowance = Allowance::full(start);
+        for _ in 0..2 * MOST {
+            assert!(allowance.take(start));
+            allowance.give_back();
+        }
+        assert!((0..MOST).all(|_| allowance.take(start)) && !allowance.take(start), "and gives nothing");
     }
 }

@@ -131,18 +131,18 @@ impl Connection {
                 // Over before it is told: who hears of it may ask again at once.
                 self.turn = None;
                 let sent = self.send(Message::Text(text.into())).await;
+                self.allowance.give_back();
                 self.used = Instant::now();
                 sent
             }
-            // It may have failed of something else just before.
-            Err(_) if self.interruption.cause().is_some() => {
-                let error = self.interruption.happened().await;
-                Err(self.end_by(error).await)
-            }
-            Err(error) => {
-                let error = self.error_of_turn(error);
-                self.say(&error).await
-            }
+            Err(error) => match self.interruption.has_happened().await {
+                // The turn may have seen it first, or have failed of something else just before.
+                Some(error) => Err(self.end_by(error).await),
+                None => {
+                    let error = self.error_of_turn(error);
+                    self.say(&error).await
+                }
+            },
         }
     }
 
