@@ -43,11 +43,6 @@ impl Shutdown {
         self.ending.cancelled().await;
     }
 
-    /// Whether what still runs is to be cut.
-    pub fn has_ended(&self) -> bool {
-        self.ending.is_cancelled()
-    }
-
     /// Follows the process's signals: the first Ctrl-C (or SIGTERM) drains, the second ends.
     pub fn follow_signals(&self) {
         let shutdown = self.clone();

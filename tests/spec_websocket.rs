@@ -62,20 +62,19 @@ impl Socket {
         self.rest().await.1
     }
 
-    /// The errors that are told before it is closed, and the code it is closed with.
+    /// What is told before it is closed, and the code it is closed with.
     async fn rest(&mut self) -> (Vec<Value>, Option<u16>) {
-        let mut errors = Vec::new();
+        let mut told = Vec::new();
         while let Some(Ok(message)) = self.0.next().await {
             match message {
                 Message::Text(text) => {
-                    let said: Value = serde_json::from_str(text.as_str()).expect("messages are JSON");
-                    errors.extend(said.get("error").is_some().then_some(said));
+                    told.push(serde_json::from_str(text.as_str()).expect("messages are JSON"));
                 }
-                Message::Close(frame) => return (errors, frame.map(|frame| frame.code.into())),
+                Message::Close(frame) => return (told, frame.map(|frame| frame.code.into())),
                 _ => {}
             }
         }
-        (errors, None)
+        (told, None)
     }
 }
 
@@ -380,9 +379,12 @@ async fn why_a_connection_ends_is_told_once_and_as_the_end_of_its_turn() {
         let url = format!("{keys}/{}", id.expect("an id"));
         let gone = app.client.delete(&url).bearer_auth(&token).send().await.expect("an answer");
         assert!(gone.status().is_success());
-        let (errors, code) = socket.rest().await;
-        let have_ids = errors.iter().all(|error| error["id"].is_string());
-        assert!(errors.len() == 1 && have_ids && code == Some(4401), "{round}: {errors:?} {code:?}");
+        let (told, code) = socket.rest().await;
+        let errors: Vec<_> = told.iter().filter(|said| said.get("error").is_some()).collect();
+        assert!(errors.len() == 1 && code == Some(4401), "{round}: {errors:?} {code:?}");
+        // The turn may have been faster.
+        let has_ended = told.iter().any(|said| said["choices"][0]["finish_reason"].is_string());
+        assert!(has_ended || errors[0]["id"].is_string(), "{round}: {errors:?}");
     }
 }
 

@@ -111,9 +111,6 @@ pub enum AuthError {
         /// What is asked for.
         reason: &'static str,
     },
-    /// An address or path that a model may not come from.
-    #[error("`source` {0}")]
-    SourceNotAllowed(String),
     /// The database.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -173,7 +170,6 @@ impl Failure for AuthError {
             Self::Full(_) => Code::QuotaExceeded,
             Self::Invalid { .. } => Code::InvalidValue,
             Self::WeakPassword { .. } => Code::WeakPassword,
-            Self::SourceNotAllowed(_) => Code::SourceNotAllowed,
             Self::Store(error) => error.code(),
             Self::Page(error) => error.code(),
             Self::Crypto(_) => Code::Internal,
@@ -184,7 +180,6 @@ impl Failure for AuthError {
         match self {
             Self::Invalid { field, .. } => Some(field),
             Self::WeakPassword { field, .. } => Some(field),
-            Self::SourceNotAllowed(_) => Some("sources"),
             Self::ModelNotAllowed(_) => Some("model"),
             Self::Page(error) => error.param(),
             _ => None,

@@ -89,12 +89,14 @@ impl Interruption {
         if let Some(known) = self.cause.get() {
             return Some(known.error.clone());
         }
-        let seen = match self.check().await {
-            Err(error) => Cause { outcome: Outcome::Revoked, error },
-            Ok(()) if self.shutdown.has_ended() => {
-                Cause { outcome: Outcome::Shutdown, error: ApiError::shutting_down() }
-            }
-            Ok(()) => return None,
+        let seen = tokio::select! {
+            // The end of the server waits for no database.
+            biased;
+            () = self.shutdown.ended() => Cause {
+                outcome: Outcome::Shutdown,
+                error: ApiError::shutting_down(),
+            },
+            allowed = self.check() => Cause { outcome: Outcome::Revoked, error: allowed.err()? },
         };
         Some(self.cause.get_or_init(|| seen).error.clone())
     }

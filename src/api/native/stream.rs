@@ -61,8 +61,9 @@ pub struct StreamQuery {
 /// as it is there. One turn runs at a time: another message meanwhile is answered with error 40902, `{"type": "cancel"}`
 /// ends the turn with the `finish_reason` `cancelled`. What is wrong with a message is answered with
 /// `{"error": {"code", "message", "data"}}`, and the connection goes on; an error with an `id` is the end of that turn. The
-/// connection is closed with 4401 when the credential ends, 1008 for floods of anything but turns (200 messages at once, 20
-/// a second), 1009 for a message that is too large, 1012 when the server goes away, 1000 when nothing was said for long.
+/// connection is closed with 4401 when the credential ends, 1008 for floods of anything but turns that were answered (200
+/// messages at once, 20 a second), 1009 for a message that is too large, 1012 when the server goes away, 1000 when nothing
+/// was said for long.
 ///
 /// # Errors
 /// 401 without a good credential, 403 from a foreign web origin, 400 for what is no handshake, 429 where the user has 256
